@@ -1,0 +1,162 @@
+//! Decisions of a greedy sweep: pure functions of a round's stored scores, so that any replay decides
+//! the same.
+
+use crate::head::HeadIx;
+use crate::metric::Metric;
+use crate::plan::{Decision, Order, Plan, SweepKind};
+use crate::scores::ChunkScores;
+use crate::stats::point;
+use crate::task::{Prepared, Scope};
+use std::collections::HashMap;
+
+/// Head that a greedy round removes, given Δ of each candidate and ℓ(∅): the lowest in forward order
+/// among all with Δ ≤ min + 1e-6 · max(1, |ℓ(∅)|). A NaN is never chosen while a number is there.
+///
+/// Candidates are (head, delta) in forward order. `None` only where there are none.
+#[must_use]
+pub fn pick(candidates: &[(HeadIx, f64)], baseline_loss: f64) -> Option<HeadIx> {
+    let min = candidates.iter().map(|c| c.1).filter(|d| !d.is_nan()).min_by(f64::total_cmp);
+    let Some(min) = min else { return candidates.first().map(|c| c.0) };
+    let limit = min + 1e-6 * baseline_loss.abs().max(1.0);
+    candidates.iter().find(|c| c.1 <= limit).map(|c| c.0)
+}
+
+/// Scores of a round: chunk → its scores.
+pub type Round = HashMap<u32, ChunkScores>;
+
+/// The rounds that an experiment can start with, as (sweep, round, input).
+#[must_use]
+pub fn opening(plan: &Plan) -> Vec<(u32, u32, Vec<HeadIx>)> {
+    (0u32..)
+        .zip(&plan.sweeps)
+        .filter(|(_, s)| !matches!(s.kind, SweepKind::Path { .. }))
+        .map(|(i, _)| (i, 0, Vec::new()))
+        .collect()
+}
+
+/// What a finished round leads to.
+///
+/// `list` is the round's input, `scores` all its chunks. For greedy rounds `reference` holds the chunks
+/// of the reference sweep with the same ablation (rank 0 is ℓ(∅)); `earlier` gives, on the last round
+/// and where an importance path is planned, the scores of round 0.
+///
+/// # Errors
+/// Where chunks are missing or don't have the plan's shape (a damaged store).
+pub fn decide(
+    plan: &Plan,
+    sweep: u32,
+    round: u32,
+    list: &[HeadIx],
+    scores: &Round,
+    reference: &Round,
+    earlier: Option<&Round>,
+    objective: &Prepared,
+) -> Result<Decision, String> {
+    let SweepKind::Greedy { steps, objective: task } = plan.sweeps[sweep as usize].kind else {
+        return Ok(Decision { remove: None, opens: Vec::new() });
+    };
+    let metric = plan.tasks[task as usize].metric;
+    let scope = plan.sweeps[sweep as usize].scope;
+    let base = baseline(plan, sweep, task, reference, objective, scope, metric)?;
+    let deltas = candidate_deltas(plan, sweep, round, list, scores, objective, task, base)?;
+    let head = pick(&deltas, base).ok_or("a greedy round has no candidate")?;
+    let mut removed = list.to_vec();
+    removed.push(head);
+    let mut opens = Vec::new();
+    if round + 1 < steps {
+        opens.push((sweep, round + 1, removed));
+    } else {
+        for (i, s) in (0u32..).zip(&plan.sweeps) {
+            match s.kind {
+                SweepKind::Path { greedy, order: Order::Greedy } if greedy == sweep => opens.push((i, 0, removed.clone())),
+                SweepKind::Path { greedy, order: Order::Importance } if greedy == sweep => {
+                    let first = if round == 0 { scores } else { earlier.ok_or("round 0 of the greedy sweep is missing")? };
+                    let mut order = candidate_deltas(plan, sweep, 0, &[], first, objective, task, base)?;
+                    order.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
+                    opens.push((i, 0, order.iter().take(steps as usize).map(|c| c.0).collect()));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(Decision { remove: Some(head), opens })
+}
+
+/// ℓ(∅) of a task on a scope, from the reference sweep of the same ablation (whose scope is `All`).
+fn baseline(
+    plan: &Plan,
+    sweep: u32,
+    task: u32,
+    reference: &Round,
+    prepared: &Prepared,
+    scope: Scope,
+    metric: Metric,
+) -> Result<f64, String> {
+    let ablation = plan.sweeps[sweep as usize].ablation;
+    let source = plan
+        .sweeps
+        .iter()
+        .find(|s| s.kind == SweepKind::Reference && s.ablation == ablation)
+        .ok_or("the plan has no reference sweep")?;
+    let at = source.tasks.iter().position(|&t| t == task).ok_or("the reference sweep lacks the objective")?;
+    let chunk = reference.get(&0).ok_or("chunk 0 of the reference sweep is missing")?;
+    let block = chunk.tasks.get(at).ok_or("the reference sweep lacks a block of scores")?;
+    let all = prepared.examples_in(Scope::All);
+    let keep = prepared.examples_in(scope);
+    if block.examples as usize != all.len() {
+        return Err("the reference sweep has the wrong number of examples".into());
+    }
+    let columns: Vec<Vec<f64>> = (0..block.columns as usize)
+        .map(|c| keep.iter().map(|&e| block.column(0, c)[e as usize]).collect())
+        .collect();
+    let columns: Vec<&[f64]> = columns.iter().map(Vec::as_slice).collect();
+    Ok(metric.as_loss(point::value(metric, prepared, &keep, &columns)))
+}
+
+#[expect(clippy::too_many_arguments, reason = "one call site; a struct would only rename them")]
+fn candidate_deltas(
+    plan: &Plan,
+    sweep: u32,
+    round: u32,
+    list: &[HeadIx],
+    scores: &Round,
+    prepared: &Prepared,
+    task: u32,
+    base: f64,
+) -> Result<Vec<(HeadIx, f64)>, String> {
+    let planned = &plan.sweeps[sweep as usize];
+    let metric = plan.tasks[task as usize].metric;
+    let at = planned.tasks.iter().position(|&t| t == task).ok_or("the sweep lacks its objective")?;
+    let keep = prepared.examples_in(planned.scope);
+    let space = plan.space(sweep, list);
+    let mut out = Vec::new();
+    for chunk in 0..plan.round_chunks(sweep, round) {
+        let block = scores.get(&chunk).and_then(|c| c.tasks.get(at)).ok_or_else(|| format!("chunk {chunk} is missing"))?;
+        if block.examples as usize != keep.len() {
+            return Err(format!("chunk {chunk} has {} examples instead of {}", block.examples, keep.len()));
+        }
+        for (i, rank) in plan.chunk_ranks(sweep, round, chunk).enumerate() {
+            let subset = space.subset(rank).ok_or("a rank is past the end")?;
+            let head = *subset.iter().find(|h| !list.contains(h)).ok_or("a candidate adds no head")?;
+            let columns: Vec<&[f64]> = (0..block.columns as usize).map(|c| block.column(i, c)).collect();
+            out.push((head, metric.as_loss(point::value(metric, prepared, &keep, &columns)) - base));
+        }
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ties_within_a_millionth_go_to_the_lowest_head() {
+        let c = |v: &[f64]| (0u32..).map(HeadIx).zip(v.iter().copied()).collect::<Vec<_>>();
+        assert_eq!(pick(&c(&[0.5, 1e-7, 0.0]), 0.1), Some(HeadIx(1)));
+        assert_eq!(pick(&c(&[0.5, 3e-6, 0.0]), 0.1), Some(HeadIx(2)));
+        assert_eq!(pick(&c(&[0.5, 3e-6, 0.0]), -4.0), Some(HeadIx(1)));
+        assert_eq!(pick(&c(&[f64::NAN, 2.0]), 1.0), Some(HeadIx(1)));
+        assert_eq!(pick(&c(&[f64::NAN]), 1.0), Some(HeadIx(0)));
+        assert_eq!(pick(&[], 1.0), None);
+    }
+}

@@ -1,0 +1,153 @@
+//! Attention heads and their forward order. A head is (stream, layer, head), all from 0; its
+//! [`HeadIx`] is its place in the order in which a forward pass meets it.
+
+use serde::{Deserialize, Serialize};
+use std::fmt;
+
+/// Which attention of the model a head belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Stream {
+    /// Self-attention of a decoder-only or encoder-only model.
+    #[serde(rename = "self")]
+    SelfAttention,
+    /// Self-attention of the encoder of an encoder-decoder model.
+    Encoder,
+    /// Self-attention of the decoder of an encoder-decoder model.
+    Decoder,
+    /// Attention from the decoder to the encoder.
+    Cross,
+}
+
+impl Stream {
+    /// The name used in specs, tables and on the command line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::SelfAttention => "self",
+            Self::Encoder => "encoder",
+            Self::Decoder => "decoder",
+            Self::Cross => "cross",
+        }
+    }
+}
+
+impl fmt::Display for Stream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One attention head: a *query* head where queries are grouped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Head {
+    /// Stream of attention.
+    pub stream: Stream,
+    /// Layer application, from 0.
+    pub layer: u32,
+    /// Query head within the layer, from 0.
+    pub head: u32,
+}
+
+impl fmt::Display for Head {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.stream {
+            Stream::SelfAttention => write!(f, "L{}.H{}", self.layer, self.head),
+            s => write!(f, "{s} L{}.H{}", self.layer, self.head),
+        }
+    }
+}
+
+/// A head's place in forward order, from 0 to [`HeadMap::len`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct HeadIx(pub u32);
+
+impl HeadIx {
+    /// As an index into a slice.
+    #[must_use]
+    pub fn at(self) -> usize {
+        self.0 as usize
+    }
+}
+
+/// All heads of a model, in forward order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HeadMap {
+    /// (stream, layers, heads per layer), in forward order of the streams.
+    pub streams: Vec<(Stream, u32, u32)>,
+}
+
+impl HeadMap {
+    /// A model with self-attention only.
+    #[must_use]
+    pub fn single_stream(layers: u32, heads: u32) -> Self {
+        Self { streams: vec![(Stream::SelfAttention, layers, heads)] }
+    }
+
+    /// Number of heads.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.streams.iter().map(|&(_, l, h)| l as usize * h as usize).sum()
+    }
+
+    /// Whether the model has no head at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The head at `ix`; `None` past the end.
+    #[must_use]
+    pub fn head(&self, ix: HeadIx) -> Option<Head> {
+        let mut left = ix.0;
+        for &(stream, layers, heads) in &self.streams {
+            if left < layers * heads {
+                return Some(Head { stream, layer: left / heads, head: left % heads });
+            }
+            left -= layers * heads;
+        }
+        None
+    }
+
+    /// The place of `head`; `None` where the model has no such head.
+    #[must_use]
+    pub fn index(&self, head: Head) -> Option<HeadIx> {
+        let mut before = 0;
+        for &(stream, layers, heads) in &self.streams {
+            if stream == head.stream {
+                return (head.layer < layers && head.head < heads)
+                    .then(|| HeadIx(before + head.layer * heads + head.head));
+            }
+            before += layers * heads;
+        }
+        None
+    }
+
+    /// Every head, in forward order.
+    pub fn iter(&self) -> impl Iterator<Item = Head> + '_ {
+        self.streams.iter().flat_map(|&(stream, layers, heads)| {
+            (0..layers).flat_map(move |layer| (0..heads).map(move |head| Head { stream, layer, head }))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn head_and_index_are_inverse(l in 1u32..9, h in 1u32..9, c in 0u32..5) {
+            let map = HeadMap { streams: vec![(Stream::Encoder, l, h), (Stream::Decoder, c, h + 1), (Stream::Cross, c, h)] };
+            for (i, head) in map.iter().enumerate() {
+                let ix = HeadIx(i as u32);
+                prop_assert_eq!(map.head(ix), Some(head));
+                prop_assert_eq!(map.index(head), Some(ix));
+            }
+            prop_assert_eq!(map.iter().count(), map.len());
+            prop_assert_eq!(map.head(HeadIx(map.len() as u32)), None);
+        }
+    }
+}

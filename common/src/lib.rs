@@ -1,0 +1,20 @@
+//! What every part of Ablate agrees on: heads, subset spaces, specs, plans, prepared tasks, chunk
+//! scores, model files and statistics. Nothing here is async and nothing knows libtorch.
+
+pub mod decide;
+pub mod head;
+pub mod metric;
+pub mod model;
+pub mod plan;
+pub mod scores;
+pub mod space;
+pub mod spec;
+pub mod stats;
+pub mod task;
+
+/// Version of the engine's numerics. It is a part of an experiment's identity: raise it whenever a
+/// change may alter a score by even one bit, so that old results are never mixed with new ones.
+pub const ENGINE_VERSION: u32 = 1;
+
+/// Version of the wire protocol between worker and coordinator.
+pub const PROTOCOL_VERSION: u32 = 1;

@@ -1,0 +1,65 @@
+//! Metrics: how per-example scores become one number, and which way is worse.
+
+use crate::task::TaskKind;
+use serde::{Deserialize, Serialize};
+
+/// A metric of a task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Token-weighted mean negative log-likelihood, in nats.
+    Loss,
+    /// exp of [`Metric::Loss`].
+    Perplexity,
+    /// Share of scored tokens predicted (or of examples whose logit difference is above 0).
+    Accuracy,
+    /// Mean logit difference.
+    LogitDiff,
+    /// Pearson correlation of cosine with human score.
+    Pearson,
+    /// Spearman correlation (midranks) of cosine with human score.
+    Spearman,
+}
+
+impl Metric {
+    /// The name in specs and tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Loss => "loss",
+            Self::Perplexity => "perplexity",
+            Self::Accuracy => "accuracy",
+            Self::LogitDiff => "logit_diff",
+            Self::Pearson => "pearson",
+            Self::Spearman => "spearman",
+        }
+    }
+
+    /// Whether a lower value is better; the loss ℓ is the metric itself then, and −metric otherwise.
+    #[must_use]
+    pub fn lower_is_better(self) -> bool {
+        matches!(self, Self::Loss | Self::Perplexity)
+    }
+
+    /// Whether the metric is a (weighted) mean over examples, so that its error is a standard error.
+    #[must_use]
+    pub fn is_mean(self) -> bool {
+        matches!(self, Self::Loss | Self::Accuracy | Self::LogitDiff)
+    }
+
+    /// ℓ: the value oriented so that more is worse.
+    #[must_use]
+    pub fn as_loss(self, value: f64) -> f64 {
+        if self.lower_is_better() { value } else { -value }
+    }
+
+    /// Metrics of a kind of task; the first is its default.
+    #[must_use]
+    pub fn of(kind: TaskKind) -> &'static [Metric] {
+        match kind {
+            TaskKind::LanguageModeling | TaskKind::Induction => &[Self::Loss, Self::Perplexity, Self::Accuracy],
+            TaskKind::Ioi | TaskKind::LogitDifference => &[Self::LogitDiff, Self::Accuracy],
+            TaskKind::Similarity => &[Self::Pearson, Self::Spearman],
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! The chunk codec: the per-example scores of a run of subsets as compressed columns. The bytes are a
+//! pure function of the scores, so equal scores are equal bytes.
+
+use thiserror::Error;
+
+/// Per-example scores of one task for the subsets of one chunk.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TaskScores {
+    /// Index of the task in the plan.
+    pub task: u32,
+    /// Examples in the sweep's scope.
+    pub examples: u32,
+    /// Columns of the task's kind.
+    pub columns: u32,
+    /// `values[(subset * columns + column) * examples + example]`.
+    pub values: Vec<f64>,
+}
+
+impl TaskScores {
+    /// One column of one subset, by example.
+    ///
+    /// # Panics
+    /// Where `subset` or `column` is past the end.
+    #[must_use]
+    pub fn column(&self, subset: usize, column: usize) -> &[f64] {
+        let n = self.examples as usize;
+        let at = (subset * self.columns as usize + column) * n;
+        &self.values[at..at + n]
+    }
+}
+
+/// The scores of one chunk.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ChunkScores {
+    /// Subsets in the chunk.
+    pub subsets: u32,
+    /// A block per task of the sweep, in the sweep's order.
+    pub tasks: Vec<TaskScores>,
+}
+
+/// Why bytes are not a chunk.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum Error {
+    /// The bytes end early, go on too long or contradict themselves.
+    #[error("chunk scores are malformed: {0}")]
+    Malformed(&'static str),
+    /// Larger than a chunk may be.
+    #[error("chunk scores of {0} bytes are over the limit of {MAX_BYTES}")]
+    TooLarge(u64),
+}
+
+const MAGIC: &[u8; 4] = b"ABC1";
+/// Largest decompressed size of a chunk.
+pub const MAX_BYTES: u64 = 1 << 30;
+
+impl ChunkScores {
+    /// Encodes: magic, counts, then zstd over the values with bytes shuffled (all first bytes, all second
+    /// bytes, …), which is what makes neighbouring floats compress.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = MAGIC.to_vec();
+        let mut put = |v: u32| out.extend_from_slice(&v.to_le_bytes());
+        put(self.subsets);
+        put(self.tasks.len() as u32);
+        for t in &self.tasks {
+            put(t.task);
+            put(t.examples);
+            put(t.columns);
+        }
+        let values: Vec<f64> = self.tasks.iter().flat_map(|t| t.values.iter().copied()).collect();
+        let mut planes = vec![0u8; values.len() * 8];
+        for (i, v) in values.iter().enumerate() {
+            for (b, byte) in v.to_le_bytes().into_iter().enumerate() {
+                planes[b * values.len() + i] = byte;
+            }
+        }
+        // Compressing from memory into memory fails only where memory is gone.
+        out.extend(zstd::bulk::compress(&planes, 1).expect("compression in memory"));
+        out
+    }
+
+    /// Decodes, checking every size before it is used.
+    ///
+    /// # Errors
+    /// Where `bytes` were not made by [`Self::encode`].
+    pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        let mut rest = bytes.strip_prefix(MAGIC).ok_or(Error::Malformed("no magic"))?;
+        let mut take = || {
+            let (head, tail) = rest.split_first_chunk::<4>().ok_or(Error::Malformed("truncated"))?;
+            rest = tail;
+            Ok(u32::from_le_bytes(*head))
+        };
+        let subsets = take()?;
+        let count = take()?;
+        let mut total: u64 = 0;
+        let mut shapes = Vec::new();
+        for _ in 0..count {
+            let (task, examples, columns) = (take()?, take()?, take()?);
+            let n = u64::from(subsets)
+                .checked_mul(u64::from(examples))
+                .and_then(|n| n.checked_mul(u64::from(columns)))
+                .ok_or(Error::Malformed("counts overflow"))?;
+            total = total.saturating_add(n.saturating_mul(8));
+            if total > MAX_BYTES {
+                return Err(Error::TooLarge(total));
+            }
+            shapes.push((task, examples, columns, n as usize));
+        }
+        let planes = zstd::bulk::decompress(rest, total as usize).map_err(|_| Error::Malformed("compression"))?;
+        if planes.len() as u64 != total {
+            return Err(Error::Malformed("wrong length"));
+        }
+        let n = planes.len() / 8;
+        let mut values = (0..n).map(|i| f64::from_le_bytes(std::array::from_fn(|b| planes[b * n + i])));
+        let tasks = shapes
+            .into_iter()
+            .map(|(task, examples, columns, n)| TaskScores { task, examples, columns, values: values.by_ref().take(n).collect() })
+            .collect();
+        Ok(Self { subsets, tasks })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn chunks_survive_the_codec_bit_for_bit(subsets in 0u32..5, shapes in prop::collection::vec((0u32..9, 0u32..7, 1u32..3), 0..4), seed: u64) {
+            let mut x = seed;
+            let mut next = || { x = x.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407); f64::from_bits(x) };
+            let tasks = shapes.into_iter().map(|(task, examples, columns)| TaskScores {
+                task, examples, columns, values: (0..subsets * examples * columns).map(|_| next()).collect(),
+            }).collect();
+            let chunk = ChunkScores { subsets, tasks };
+            let bytes = chunk.encode();
+            let back = ChunkScores::decode(&bytes).unwrap();
+            prop_assert_eq!(back.encode(), bytes);
+            let bits = |c: &ChunkScores| c.tasks.iter().flat_map(|t| t.values.iter().map(|v| v.to_bits())).collect::<Vec<_>>();
+            prop_assert_eq!(bits(&back), bits(&chunk));
+        }
+
+        #[test]
+        fn random_bytes_never_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+            let mut with_magic = MAGIC.to_vec();
+            with_magic.extend(&bytes);
+            let _ = ChunkScores::decode(&bytes);
+            let _ = ChunkScores::decode(&with_magic);
+        }
+    }
+}

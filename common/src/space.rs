@@ -1,0 +1,248 @@
+//! Subset spaces: the ordered families of head subsets that sweeps run over. A space is a few
+//! numbers; subsets are computed from ranks and never stored as a list.
+
+use crate::head::HeadIx;
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use std::sync::OnceLock;
+
+/// An ordered family of subsets of `n` heads. Ranks are lexicographic in forward order wherever the
+/// family has such an order, so that neighbours share prefixes of the forward pass.
+#[derive(Clone, Debug)]
+pub enum SubsetSpace {
+    /// Two subsets: none (rank 0) and every head (rank 1).
+    Reference {
+        /// Heads in the model.
+        n: u32,
+    },
+    /// Every head alone.
+    Single {
+        /// Heads in the model.
+        n: u32,
+    },
+    /// Every pair i < j, lexicographically.
+    Pairs {
+        /// Heads in the model.
+        n: u32,
+    },
+    /// `base` plus one further head, for each head not in it: a round of a greedy sweep.
+    Candidates {
+        /// Heads in the model.
+        n: u32,
+        /// Heads already removed, ascending.
+        base: Vec<HeadIx>,
+    },
+    /// The first 1, 2, … heads of an order.
+    Prefixes {
+        /// Heads in order of removal.
+        order: Vec<HeadIx>,
+    },
+    /// Seeded random orders, each cut at the same points.
+    Random(RandomOrders),
+}
+
+/// Seeded random removal orders, each evaluated where `points[k]` heads are gone.
+#[derive(Clone, Debug)]
+pub struct RandomOrders {
+    n: u32,
+    seed: u64,
+    orders: u32,
+    points: Vec<u32>,
+    made: OnceLock<Vec<Vec<HeadIx>>>,
+}
+
+impl RandomOrders {
+    /// `orders` permutations of `n` heads from `seed`, cut at `points` (each at most `n`).
+    #[must_use]
+    pub fn new(n: u32, seed: u64, orders: u32, points: Vec<u32>) -> Self {
+        Self { n, seed, orders, points, made: OnceLock::new() }
+    }
+
+    /// The permutations. Order `k` depends on the seed and `k` only.
+    pub fn orders(&self) -> &[Vec<HeadIx>] {
+        self.made.get_or_init(|| {
+            (0..self.orders)
+                .map(|k| {
+                    let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+                    rng.set_stream(u64::from(k) + 1);
+                    let mut heads: Vec<HeadIx> = (0..self.n).map(HeadIx).collect();
+                    heads.shuffle(&mut rng);
+                    heads
+                })
+                .collect()
+        })
+    }
+
+    /// Numbers of removed heads at which each order is evaluated.
+    #[must_use]
+    pub fn points(&self) -> &[u32] {
+        &self.points
+    }
+}
+
+impl SubsetSpace {
+    /// Number of subsets.
+    #[must_use]
+    pub fn len(&self) -> u64 {
+        match self {
+            Self::Reference { .. } => 2,
+            Self::Single { n } => u64::from(*n),
+            Self::Pairs { n } => u64::from(*n) * u64::from(n.saturating_sub(1)) / 2,
+            Self::Candidates { n, base } => u64::from(*n) - base.len() as u64,
+            Self::Prefixes { order } => order.len() as u64,
+            Self::Random(r) => u64::from(r.orders) * r.points.len() as u64,
+        }
+    }
+
+    /// Whether the space has no subset.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The heads that every subset of the space holds: the state a sweep starts from.
+    #[must_use]
+    pub fn base(&self) -> &[HeadIx] {
+        match self {
+            Self::Candidates { base, .. } => base,
+            _ => &[],
+        }
+    }
+
+    /// The subset at `rank`, ascending in forward order; `None` past the end.
+    #[must_use]
+    pub fn subset(&self, rank: u64) -> Option<Vec<HeadIx>> {
+        if rank >= self.len() {
+            return None;
+        }
+        Some(match self {
+            Self::Reference { n } => (0..if rank == 0 { 0 } else { *n }).map(HeadIx).collect(),
+            Self::Single { .. } => vec![HeadIx(rank as u32)],
+            Self::Pairs { n } => {
+                let (i, j) = pair_of_rank(*n, rank);
+                vec![HeadIx(i), HeadIx(j)]
+            }
+            Self::Candidates { base, .. } => {
+                let head = nth_outside(base, rank as u32);
+                let mut set = base.clone();
+                set.insert(set.partition_point(|&h| h < head), head);
+                set
+            }
+            Self::Prefixes { order } => sorted(&order[..=rank as usize]),
+            Self::Random(r) => {
+                let (order, point) = (rank as usize / r.points.len(), rank as usize % r.points.len());
+                sorted(&r.orders()[order][..r.points[point] as usize])
+            }
+        })
+    }
+
+    /// The rank of an ascending `subset`; `None` where the space does not hold it. Where a space holds a
+    /// subset more than once (random orders that meet), the lowest rank.
+    #[must_use]
+    pub fn rank(&self, subset: &[HeadIx]) -> Option<u64> {
+        if !subset.windows(2).all(|w| w[0] < w[1]) {
+            return None;
+        }
+        match (self, subset) {
+            (Self::Reference { .. }, []) => Some(0),
+            (Self::Reference { n }, s) => (s.len() == *n as usize && s.last()?.0 + 1 == *n).then_some(1),
+            (Self::Single { n }, [h]) => (h.0 < *n).then_some(u64::from(h.0)),
+            (Self::Pairs { n }, [i, j]) => (j.0 < *n).then(|| rank_of_pair(*n, i.0, j.0)),
+            (Self::Candidates { n, base }, s) if s.len() == base.len() + 1 => {
+                let mut extra = s.iter().filter(|h| base.binary_search(h).is_err());
+                let head = *extra.next()?;
+                (extra.next().is_none() && head.0 < *n)
+                    .then(|| u64::from(head.0) - base.partition_point(|&b| b < head) as u64)
+            }
+            (Self::Prefixes { order }, s) => {
+                let k = s.len().checked_sub(1).filter(|&k| k < order.len())?;
+                (sorted(&order[..=k]) == s).then_some(k as u64)
+            }
+            (Self::Random(_), s) => (0..self.len()).find(|&r| self.subset(r).as_deref() == Some(s)),
+            _ => None,
+        }
+    }
+}
+
+fn sorted(heads: &[HeadIx]) -> Vec<HeadIx> {
+    let mut v = heads.to_vec();
+    v.sort_unstable();
+    v
+}
+
+/// Rank of the first pair that begins with `i`.
+fn row_start(n: u32, i: u32) -> u64 {
+    let (n, i) = (u64::from(n), u64::from(i));
+    i * (2 * n - i - 1) / 2
+}
+
+fn rank_of_pair(n: u32, i: u32, j: u32) -> u64 {
+    row_start(n, i) + u64::from(j - i - 1)
+}
+
+fn pair_of_rank(n: u32, rank: u64) -> (u32, u32) {
+    // Binary search over rows: exact for every n, where a square root in floating point is not.
+    let (mut low, mut high) = (0, n - 1);
+    while high - low > 1 {
+        let mid = low + (high - low) / 2;
+        if row_start(n, mid) <= rank { low = mid } else { high = mid }
+    }
+    (low, low + 1 + (rank - row_start(n, low)) as u32)
+}
+
+/// The `k`-th head (from 0) that ascending `base` doesn't hold.
+fn nth_outside(base: &[HeadIx], k: u32) -> HeadIx {
+    let mut head = k;
+    for b in base {
+        if b.0 <= head { head += 1 } else { break }
+    }
+    HeadIx(head)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::collection::btree_set;
+    use proptest::prelude::*;
+
+    fn round_trip(space: &SubsetSpace) {
+        let mut last: Option<Vec<HeadIx>> = None;
+        for rank in 0..space.len() {
+            let subset = space.subset(rank).unwrap();
+            assert_eq!(space.rank(&subset), Some(rank), "{space:?} {subset:?}");
+            if matches!(space, SubsetSpace::Single { .. } | SubsetSpace::Pairs { .. }) {
+                assert!(last < Some(subset.clone()));
+            }
+            last = Some(subset);
+        }
+        assert_eq!(space.subset(space.len()), None);
+    }
+
+    proptest! {
+        #[test]
+        fn ranks_and_subsets_are_inverse_for_every_sweep(n in 1u32..40, picks in btree_set(0u32..40, 0..20), seed: u64) {
+            round_trip(&SubsetSpace::Reference { n });
+            round_trip(&SubsetSpace::Single { n });
+            round_trip(&SubsetSpace::Pairs { n });
+            let base: Vec<HeadIx> = picks.into_iter().filter(|&h| h < n).map(HeadIx).collect();
+            round_trip(&SubsetSpace::Candidates { n, base });
+            let orders = RandomOrders::new(n, seed, 3, vec![1, n.div_ceil(2), n]);
+            round_trip(&SubsetSpace::Prefixes { order: orders.orders()[0].clone() });
+            let random = SubsetSpace::Random(orders);
+            for rank in 0..random.len() {
+                let subset = random.subset(rank).unwrap();
+                let first = random.rank(&subset).unwrap();
+                prop_assert!(first <= rank);
+                prop_assert_eq!(random.subset(first), Some(subset));
+            }
+        }
+
+        #[test]
+        fn pair_ranks_hold_at_thousands_of_heads(n in 2u32..6000, at in 0.0f64..1.0) {
+            let space = SubsetSpace::Pairs { n };
+            let rank = ((space.len() - 1) as f64 * at) as u64;
+            prop_assert_eq!(space.rank(&space.subset(rank).unwrap()), Some(rank));
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The experiment spec (TOML): an immutable description of what to remove, from what, measured how.
+
+use crate::head::Stream;
+use crate::metric::Metric;
+use crate::plan::{Ablation, Order};
+use crate::task::TaskKind;
+use serde::{Deserialize, Serialize};
+
+/// A checked spec with every default filled in.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Spec {
+    /// Name of the experiment: its default folder is `runs/NAME`.
+    pub name: String,
+    /// Seed of everything random: halves, generated tasks, random orders, bootstrap.
+    pub seed: u64,
+    /// The model.
+    pub model: ModelSpec,
+    /// Tasks; the first is the default objective.
+    pub tasks: Vec<TaskSpec>,
+    /// Ablations; sweeps run for each.
+    pub ablations: Vec<Ablation>,
+    /// Sweeps.
+    pub sweeps: Vec<SweepSpec>,
+}
+
+/// `[model]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelSpec {
+    /// Path of a Hugging Face directory or of a .gguf file, as written in the spec.
+    pub source: String,
+    /// Number format of the computation.
+    pub dtype: Dtype,
+    /// Expected sha256 of the weights file (hex, a prefix will do), checked where given.
+    pub sha256: Option<String>,
+}
+
+/// Number format of the computation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    /// 64-bit float.
+    F64,
+    /// 32-bit float.
+    F32,
+    /// bfloat16; norms, softmax and losses in f32.
+    Bf16,
+}
+
+/// `[[task]]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TaskSpec {
+    /// Name in tables; unique.
+    pub name: String,
+    /// Kind.
+    pub kind: TaskKind,
+    /// Data file as written in the spec; none for generated tasks.
+    pub data: Option<String>,
+    /// Most examples to use; none: all.
+    pub examples: Option<u32>,
+    /// Longest sequence in tokens.
+    pub max_tokens: u32,
+    /// Metric of the tables.
+    pub metric: Metric,
+    /// Expected sha256 of the data file (hex, a prefix will do), checked where given.
+    pub sha256: Option<String>,
+}
+
+/// `[[sweep]]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SweepSpec {
+    /// What is removed.
+    pub kind: SweepKindSpec,
+    /// Names of the tasks it is narrowed to; none: all.
+    pub tasks: Option<Vec<String>>,
+    /// Streams it is narrowed to; none: all.
+    pub streams: Option<Vec<Stream>>,
+}
+
+/// Kinds of sweep.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum SweepKindSpec {
+    /// Every head alone.
+    Single,
+    /// Every pair of heads.
+    Pairs,
+    /// Greedy pruning.
+    Greedy {
+        /// Share of the heads to remove, in (0, 1]: ⌈fraction · N⌉ heads.
+        fraction: f64,
+        /// Name of the task it minimises.
+        objective: String,
+        /// Whether it selects on one half of the documents and reports on the other.
+        halves: bool,
+        /// Orders of the curve beside `random`.
+        orders: Vec<Order>,
+        /// Number of random orders (0: none).
+        random: u32,
+    },
+}

@@ -1,0 +1,129 @@
+//! Prepared tasks: what a model is shown and where it is scored. The coordinator tokenizes once and
+//! stores the result by hash; workers fetch it and never see a tokenizer.
+
+use serde::{Deserialize, Serialize};
+
+/// What a task asks of the model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskKind {
+    /// Next-token loss on text.
+    LanguageModeling,
+    /// Next-token loss on the repeat of random tokens.
+    Induction,
+    /// Indirect-object identification: logit of the indirect object minus the subject's.
+    Ioi,
+    /// Logit of a target token minus that of a foil, at the end of a prompt.
+    LogitDifference,
+    /// Cosine of two texts' embeddings against a human score.
+    Similarity,
+}
+
+impl TaskKind {
+    /// The name in specs and tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LanguageModeling => "language_modeling",
+            Self::Induction => "induction",
+            Self::Ioi => "ioi",
+            Self::LogitDifference => "logit_difference",
+            Self::Similarity => "similarity",
+        }
+    }
+
+    /// The scores kept per example, in the order in which a chunk stores them.
+    #[must_use]
+    pub fn columns(self) -> &'static [&'static str] {
+        match self {
+            Self::LanguageModeling | Self::Induction => &["nll", "correct"],
+            Self::Ioi | Self::LogitDifference => &["logit_diff"],
+            Self::Similarity => &["cosine"],
+        }
+    }
+}
+
+/// One position whose logits are looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scored {
+    /// Position in the item's tokens; its logits predict the token after it.
+    pub position: u32,
+    /// Token whose log-probability (or logit) counts.
+    pub target: u32,
+    /// Token whose logit is subtracted (logit-difference kinds only; 0 otherwise).
+    pub foil: u32,
+}
+
+/// One sequence that goes through the model.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Item {
+    /// Token ids, special tokens included; never empty.
+    pub tokens: Vec<u32>,
+    /// Scored positions, ascending; empty for embedding kinds.
+    pub scored: Vec<Scored>,
+}
+
+/// One scored example. For every kind but similarity example `k` is item `k`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Example {
+    /// The item (for similarity: the first text).
+    pub a: u32,
+    /// The second text (similarity); otherwise equal to `a`.
+    pub b: u32,
+    /// Human score (similarity); otherwise 0.
+    pub gold: f64,
+    /// Document that the example is a part of: errors are clustered by it.
+    pub cluster: u32,
+    /// Seeded half of the documents, 0 (selects) or 1 (reports); `None` for a similarity pair that
+    /// crosses the halves.
+    pub half: Option<u8>,
+}
+
+/// A task as the model will see it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Prepared {
+    /// What the task asks.
+    pub kind: TaskKind,
+    /// Sequences, each run once per subset.
+    pub items: Vec<Item>,
+    /// Seeded half of each item (0 or 1).
+    pub item_half: Vec<u8>,
+    /// Scored examples.
+    pub examples: Vec<Example>,
+}
+
+/// Which examples a sweep runs on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Every example.
+    All,
+    /// The half on which a greedy sweep selects.
+    Select,
+}
+
+impl Prepared {
+    /// Indices of the examples in `scope`, ascending: the order of a chunk's scores.
+    #[must_use]
+    pub fn examples_in(&self, scope: Scope) -> Vec<u32> {
+        let keep = |e: &Example| scope == Scope::All || e.half == Some(0);
+        (0u32..).zip(&self.examples).filter(|(_, e)| keep(e)).map(|(i, _)| i).collect()
+    }
+
+    /// Indices of the items that `scope` needs, ascending.
+    #[must_use]
+    pub fn items_in(&self, scope: Scope) -> Vec<u32> {
+        (0..self.items.len() as u32)
+            .filter(|&i| scope == Scope::All || self.item_half[i as usize] == 0)
+            .collect()
+    }
+
+    /// Scored tokens of an example: the weight of its summed loss (1 where no tokens are scored).
+    #[must_use]
+    pub fn scored_tokens(&self, example: &Example) -> u32 {
+        match self.kind {
+            TaskKind::LanguageModeling | TaskKind::Induction => self.items[example.a as usize].scored.len() as u32,
+            _ => 1,
+        }
+    }
+}

@@ -1,0 +1,199 @@
+//! States that many subsets share: the residual stream, z and attention output of every layer with a
+//! base set of heads gone, per batch. A greedy round that removes one more head recomputes only the
+//! layers from that head on; the same operations on the same shapes, so the same bits as from scratch.
+
+use super::model::{AttnView, BaseCut, Model};
+use ablate_common::plan::Batch;
+use ablate_common::task::Prepared;
+use tch::{Kind, Tensor};
+
+/// A batch of items on the device.
+#[derive(Debug)]
+pub struct DeviceBatch {
+    /// Item indices, in row order.
+    pub items: Vec<u32>,
+    /// Padded length.
+    pub len: i64,
+    /// Token ids `[batch, len]`; padding is token 0.
+    pub tokens: Tensor,
+    /// Added to attention scores where padding must be hidden: `[batch, 1, 1, len]`.
+    pub mask: Option<Tensor>,
+    /// 1 for tokens, 0 for padding: `[batch, len]`, f64.
+    pub real: Tensor,
+    /// Rows of `[batch · len]` whose logits are scored, in item order; none for embedding kinds.
+    pub scored: Option<Tensor>,
+    /// Targets of the scored rows `[scored]`.
+    pub targets: Tensor,
+    /// Foils of the scored rows `[scored]`.
+    pub foils: Tensor,
+    /// For each scored row its item's place in `items`.
+    pub owner: Vec<usize>,
+}
+
+impl DeviceBatch {
+    /// Puts a planned batch on the model's device.
+    #[must_use]
+    pub fn new(model: &Model, prepared: &Prepared, batch: &Batch) -> Self {
+        let (b, len) = (batch.items.len() as i64, i64::from(batch.len));
+        let mut tokens = vec![0i64; (b * len) as usize];
+        let mut real = vec![0f64; (b * len) as usize];
+        let (mut scored, mut targets, mut foils, mut owner) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        for (row, &item) in batch.items.iter().enumerate() {
+            let at = row * len as usize;
+            let item = &prepared.items[item as usize];
+            for (t, &token) in item.tokens.iter().enumerate() {
+                tokens[at + t] = i64::from(token);
+                real[at + t] = 1.0;
+            }
+            for s in &item.scored {
+                scored.push(at as i64 + i64::from(s.position));
+                targets.push(i64::from(s.target));
+                foils.push(i64::from(s.foil));
+                owner.push(row);
+            }
+        }
+        let padded = real.contains(&0.0);
+        let real = Tensor::from_slice(&real).view([b, len]);
+        // Right padding lies behind every token, where causal attention doesn't look.
+        let mask = (padded && !model.arch.causal).then(|| {
+            real.eq(0.0)
+                .to_kind(Kind::Double)
+                .g_mul_scalar(-1e30)
+                .to_kind(model.kind)
+                .to_device(model.device)
+                .view([b, 1, 1, len])
+        });
+        Self {
+            items: batch.items.clone(),
+            len,
+            tokens: Tensor::from_slice(&tokens).view([b, len]).to_device(model.device),
+            mask,
+            real: real.to_device(model.device),
+            scored: (!scored.is_empty()).then(|| model.indices(&scored)),
+            targets: model.indices(&targets),
+            foils: model.indices(&foils),
+            owner,
+        }
+    }
+
+    /// Rows of tokens, `batch · len`.
+    #[must_use]
+    pub fn tokens(&self) -> i64 {
+        self.items.len() as i64 * self.len
+    }
+
+    /// The mask for `copies` copies of the batch stacked.
+    #[must_use]
+    pub fn mask_for(&self, copies: i64) -> Option<Tensor> {
+        let b = self.items.len() as i64;
+        self.mask.as_ref().map(|m| m.unsqueeze(0).expand([copies, b, 1, 1, self.len], false).reshape([copies * b, 1, 1, self.len]))
+    }
+}
+
+/// One batch under a base set: filled layer by layer.
+#[derive(Debug, Default)]
+pub struct BaseState {
+    /// Residual stream before each layer, and after the last: `[batch · len, d_model]`.
+    pub x: Vec<Tensor>,
+    /// Attention output of each layer.
+    pub out: Vec<Tensor>,
+    /// z of the kept heads of each layer: `[batch · len, kept · head_dim]`.
+    pub z: Vec<Tensor>,
+}
+
+impl BaseState {
+    /// Forgets everything that depends on the heads of `layer` and later.
+    pub fn cut_back(&mut self, layer: usize) {
+        self.x.truncate(layer + 1);
+        self.out.truncate(layer);
+        self.z.truncate(layer);
+    }
+
+    /// Computes what is missing.
+    pub fn fill(&mut self, model: &Model, views: &[AttnView], batch: &DeviceBatch) {
+        if self.x.is_empty() {
+            self.x.push(model.embed(&batch.tokens));
+        }
+        for layer in self.x.len() - 1..model.blocks.len() {
+            let x = &self.x[layer];
+            let (z, out) = model.attention(layer, &views[layer], x, batch.len, batch.mask.as_ref());
+            let next = model.after_attention(layer, x, &out);
+            self.x.push(next);
+            self.out.push(out);
+            self.z.push(z);
+        }
+    }
+}
+
+/// b of every head of a layer: `[heads, head_dim]` pooled over tokens, or `[context, heads, head_dim]`.
+pub type Replacement = Vec<Tensor>;
+
+/// A base set with the views and states that follow from it.
+#[derive(Debug)]
+pub struct BaseSet {
+    /// Per layer, the heads of the base set, ascending.
+    heads: Vec<Vec<u32>>,
+    /// Views per layer.
+    pub views: Vec<AttnView>,
+    /// States per batch.
+    states: Vec<BaseState>,
+}
+
+impl BaseSet {
+    /// The empty base set.
+    #[must_use]
+    pub fn empty(model: &Model, batches: usize) -> Self {
+        let none = BaseCut::Removed(Vec::new(), None);
+        Self {
+            heads: vec![Vec::new(); model.blocks.len()],
+            views: (0..model.blocks.len()).map(|l| model.view(l, &none)).collect(),
+            states: (0..batches).map(|_| BaseState::default()).collect(),
+        }
+    }
+
+    /// Moves to another base set, keeping every layer before the first that differs.
+    pub fn move_to(&mut self, model: &Model, heads: &[Vec<u32>], keep: f64, replacement: Option<&Replacement>) {
+        let Some(first) = (0..heads.len()).find(|&l| self.heads[l] != heads[l]) else { return };
+        for l in first..heads.len() {
+            if self.heads[l] == heads[l] {
+                continue;
+            }
+            let cut = if keep == 0.0 {
+                let constant = replacement.filter(|_| !heads[l].is_empty()).map(|b| constant(model, l, &b[l], &heads[l]));
+                BaseCut::Removed(heads[l].clone(), constant)
+            } else {
+                BaseCut::Scaled(heads[l].clone(), keep)
+            };
+            self.views[l] = model.view(l, &cut);
+            self.heads[l].clone_from(&heads[l]);
+        }
+        for state in &mut self.states {
+            if !state.x.is_empty() {
+                state.cut_back(first);
+            }
+        }
+    }
+
+    /// The state of batch `at`, computed as far as it is missing.
+    pub fn state(&mut self, model: &Model, at: usize, batch: &DeviceBatch) -> (&BaseState, &[AttnView]) {
+        self.states[at].fill(model, &self.views, batch);
+        (&self.states[at], &self.views)
+    }
+
+    /// Gives back the memory of batch `at`; it is computed anew when asked for again.
+    pub fn forget(&mut self, at: usize) {
+        self.states[at] = BaseState::default();
+    }
+}
+
+/// Σ over `heads` of b_h W_O: `[d_model]`, or `[context, d_model]` by position.
+fn constant(model: &Model, layer: usize, b: &Tensor, heads: &[u32]) -> Tensor {
+    let pick = model.indices(&heads.iter().map(|&h| i64::from(h)).collect::<Vec<_>>());
+    let wo = model.blocks[layer].wo_heads.index_select(0, &pick);
+    if b.dim() == 2 {
+        b.index_select(0, &pick).unsqueeze(1).bmm(&wo).squeeze_dim(1).sum_dim_intlist([0i64].as_slice(), false, None::<Kind>)
+    } else {
+        let by_head = b.index_select(1, &pick).transpose(0, 1);
+        by_head.bmm(&wo).sum_dim_intlist([0i64].as_slice(), false, None::<Kind>)
+    }
+}

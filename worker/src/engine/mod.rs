@@ -1,0 +1,312 @@
+//! The engine: turns chunks of subsets into per-example scores without ever running a subset as a
+//! forward pass of its own. See ARCHITECTURE.md, "The engine".
+//!
+//! libtorch calls go through tch's infallible methods, which panic where libtorch throws (out of
+//! memory, a driver's fault). [`Engine::run`] catches that at its boundary and gives a typed error; the
+//! engine's states are dropped then, so nothing half-computed is used again.
+
+pub mod arch;
+pub mod base;
+pub mod model;
+//mod opener;
+pub mod pass;
+pub mod score;
+pub mod trie;
+
+//pub use opener::TorchOpener;
+
+use ablate_common::head::HeadIx;
+use ablate_common::plan::{Ablation, Plan, Pool};
+use ablate_common::scores::ChunkScores;
+use ablate_common::task::{Prepared, Scope};
+use base::{BaseSet, DeviceBatch, Replacement};
+use model::Model;
+use pass::{Pass, sum_real};
+use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use tch::{Kind, Tensor};
+use thiserror::Error;
+use trie::{Cut, Intervention, Trie};
+
+/// Why a chunk could not be computed.
+#[derive(Debug, Error, PartialEq, Eq)]
+pub enum Error {
+    /// Told to stop.
+    #[error("stopped")]
+    Stopped,
+    /// The device has not enough memory.
+    #[error("the device has not enough memory: {0}")]
+    OutOfMemory(String),
+    /// Anything else libtorch threw, or a chunk that the plan doesn't hold.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Runs chunks of one experiment on one device.
+#[derive(Debug)]
+pub struct Engine {
+    model: Arc<SharedModel>,
+    plan: Arc<Plan>,
+    prepared: Arc<Vec<Prepared>>,
+    /// (task, scope) → batches on the device.
+    batches: HashMap<(u32, Scope), Vec<DeviceBatch>>,
+    /// (task, scope, ablation; `None` for the empty base set) → states.
+    bases: HashMap<(u32, Scope, Option<u32>), BaseSet>,
+    /// (task, ablation) → b of every head.
+    replacements: HashMap<(u32, u32), Replacement>,
+    /// Bytes of base states that may stay in memory.
+    cache_bytes: u64,
+}
+
+/// A model that the lanes of one device share: its tensors are only ever read.
+#[derive(Debug)]
+pub struct SharedModel(Model);
+
+impl SharedModel {
+    /// Wraps a loaded model.
+    #[must_use]
+    pub fn new(model: Model) -> Self {
+        Self(model)
+    }
+}
+
+#[expect(unsafe_code, reason = "tch's Tensor isn't Sync because most methods may mutate; see SAFETY")]
+mod sync {
+    // SAFETY: the weights are never written after loading, every access is through `&Model` by operations
+    // that read them, and libtorch's reference counts are atomic.
+    unsafe impl Sync for super::SharedModel {}
+    // SAFETY: a tensor may be used and dropped on any thread.
+    unsafe impl Send for super::SharedModel {}
+}
+
+/// Base states kept at most, in bytes, unless told otherwise.
+const CACHE_BYTES: u64 = 4 << 30;
+
+impl Engine {
+    /// An engine over a loaded model. Nothing is computed yet.
+    #[must_use]
+    pub fn new(model: Arc<SharedModel>, plan: Arc<Plan>, prepared: Arc<Vec<Prepared>>) -> Self {
+        Self {
+            model,
+            plan,
+            prepared,
+            batches: HashMap::new(),
+            bases: HashMap::new(),
+            replacements: HashMap::new(),
+            cache_bytes: CACHE_BYTES,
+        }
+    }
+
+    /// The scores of one chunk of a round (see [`Plan::space`] for `list`).
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn run(&mut self, sweep: u32, round: u32, list: &[HeadIx], chunk: u32, stop: &AtomicBool) -> Result<ChunkScores, Error> {
+        let planned = self.plan.sweeps.get(sweep as usize).ok_or_else(|| Error::Failed(format!("the plan has no sweep {sweep}")))?;
+        let (ablation, scope) = (planned.ablation, planned.scope);
+        let tasks = planned.tasks.clone();
+        let space = self.plan.space(sweep, list);
+        let base = space.base().to_vec();
+        let subsets: Vec<Vec<HeadIx>> =
+            self.plan.chunk_ranks(sweep, round, chunk).map_while(|rank| space.subset(rank)).collect();
+        if subsets.is_empty() {
+            return Err(Error::Failed(format!("round {round} of sweep {sweep} has no chunk {chunk}")));
+        }
+        let interventions: Vec<Intervention> = subsets.iter().map(|s| self.intervention(ablation, &base, s)).collect();
+        self.run_interventions(ablation, &base, &interventions, &tasks, scope, stop)
+    }
+
+    /// The scores of any interventions on top of a base set, on the given tasks: what [`Self::run`] does
+    /// with a chunk's subsets.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn run_interventions(
+        &mut self,
+        ablation: u32,
+        base: &[HeadIx],
+        interventions: &[Intervention],
+        tasks: &[u32],
+        scope: Scope,
+        stop: &AtomicBool,
+    ) -> Result<ChunkScores, Error> {
+        let result = catch_unwind(AssertUnwindSafe(|| {
+            tch::no_grad(|| {
+                let trie = Trie::new(interventions);
+                let mut blocks = Vec::with_capacity(tasks.len());
+                for &task in tasks {
+                    blocks.push(self.run_task(task, ablation, base, &trie, interventions.len(), scope, stop)?);
+                }
+                Ok(ChunkScores { subsets: interventions.len() as u32, tasks: blocks })
+            })
+        }));
+        match result {
+            Ok(scores) => scores,
+            Err(panic) => {
+                self.bases.clear();
+                self.replacements.clear();
+                Err(typed(panic.downcast_ref::<String>().cloned().unwrap_or_else(|| {
+                    panic.downcast_ref::<&str>().map_or_else(|| "the engine panicked".to_owned(), |s| (*s).to_owned())
+                })))
+            }
+        }
+    }
+
+    /// What a subset does beyond the base set.
+    fn intervention(&self, ablation: u32, base: &[HeadIx], subset: &[HeadIx]) -> Intervention {
+        let keep = self.keep(ablation);
+        let mut layers: BTreeMap<usize, Vec<Cut>> = BTreeMap::new();
+        for ix in subset.iter().filter(|h| base.binary_search(h).is_err()) {
+            if let Some(head) = self.plan.heads().head(*ix) {
+                layers.entry(head.layer as usize).or_default().push(Cut { head: head.head, keep });
+            }
+        }
+        Intervention { layers: layers.into_iter().collect() }
+    }
+
+    /// ξ of an ablation.
+    fn keep(&self, ablation: u32) -> f64 {
+        match self.plan.ablations[ablation as usize] {
+            Ablation::Scale { scale } => scale,
+            Ablation::Zero | Ablation::Mean { .. } => 0.0,
+        }
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one call site")]
+    fn run_task(
+        &mut self,
+        task: u32,
+        ablation: u32,
+        base: &[HeadIx],
+        trie: &Trie,
+        subsets: usize,
+        scope: Scope,
+        stop: &AtomicBool,
+    ) -> Result<ablate_common::scores::TaskScores, Error> {
+        self.prepare_batches(task, scope);
+        self.prepare_replacement(task, ablation);
+        let model = Arc::clone(&self.model);
+        let model = &model.0;
+        let prepared = Arc::clone(&self.prepared);
+        let batches = &self.batches[&(task, scope)];
+        let replacement = self.replacements.get(&(task, ablation));
+        let key = (task, scope, (!base.is_empty()).then_some(ablation));
+        let set = self.bases.entry(key).or_insert_with(|| BaseSet::empty(model, batches.len()));
+        let mut by_layer = vec![Vec::new(); model.blocks.len()];
+        for head in base.iter().filter_map(|&ix| self.plan.heads().head(ix)) {
+            by_layer[head.layer as usize].push(head.head);
+        }
+        let keep = match self.plan.ablations[ablation as usize] {
+            Ablation::Scale { scale } => scale,
+            _ => 0.0,
+        };
+        set.move_to(model, &by_layer, keep, replacement);
+        let mut collector = score::Collector::new(model, task, &prepared[task as usize], scope, subsets);
+        let mut held = 0;
+        for (at, batch) in batches.iter().enumerate() {
+            let (state, views) = set.state(model, at, batch);
+            let pass = Pass { model, batch, base: state, views, replacement };
+            for done in pass.run(trie, stop).map_err(|_| Error::Stopped)? {
+                collector.take(model, batch, &done);
+            }
+            held += state_bytes(model, batch);
+            if held > self.cache_bytes {
+                set.forget(at);
+            }
+        }
+        Ok(collector.finish(model))
+    }
+
+    fn prepare_batches(&mut self, task: u32, scope: Scope) {
+        let (model, plan, prepared) = (&self.model.0, &self.plan, &self.prepared);
+        self.batches.entry((task, scope)).or_insert_with(|| {
+            plan.tasks[task as usize]
+                .batches(scope)
+                .iter()
+                .map(|b| DeviceBatch::new(model, &prepared[task as usize], b))
+                .collect()
+        });
+    }
+
+    /// Means of z over all items of the task: two passes' worth of work, once per experiment.
+    fn prepare_replacement(&mut self, task: u32, ablation: u32) {
+        let Ablation::Mean { pool } = self.plan.ablations[ablation as usize] else { return };
+        if self.replacements.contains_key(&(task, ablation)) {
+            return;
+        }
+        self.prepare_batches(task, Scope::All);
+        let model = &self.model.0;
+        let batches = &self.batches[&(task, Scope::All)];
+        let set = self.bases.entry((task, Scope::All, None)).or_insert_with(|| BaseSet::empty(model, batches.len()));
+        let (h, dh, layers) = (i64::from(model.info.n_heads), model.head_dim(), model.blocks.len());
+        let longest = batches.iter().map(|b| b.len).max().unwrap_or(0);
+        let shape = match pool {
+            Pool::Tokens => vec![1, h * dh],
+            Pool::Position => vec![longest, h * dh],
+        };
+        let wide = (Kind::Double, model.device);
+        let sums: Vec<Tensor> = (0..layers).map(|_| Tensor::zeros(shape.as_slice(), wide)).collect();
+        let counts = Tensor::zeros([shape[0], 1], wide);
+        let mut held = 0;
+        for (at, batch) in batches.iter().enumerate() {
+            let (state, _) = set.state(model, at, batch);
+            match pool {
+                Pool::Tokens => {
+                    let _ = counts.shallow_clone().g_add_(&batch.real.sum(Kind::Double));
+                }
+                Pool::Position => {
+                    let per = batch.real.sum_dim_intlist([0i64].as_slice(), false, None::<Kind>).unsqueeze(1);
+                    let _ = counts.narrow(0, 0, batch.len).g_add_(&per);
+                }
+            }
+            for (layer, sum) in sums.iter().enumerate() {
+                match pool {
+                    Pool::Tokens => {
+                        let _ = sum.shallow_clone().g_add_(&sum_real(&state.z[layer], batch).unsqueeze(0));
+                    }
+                    Pool::Position => {
+                        let z = state.z[layer].to_kind(Kind::Double).view([-1, batch.len, h * dh]);
+                        let weighted = z * batch.real.unsqueeze(-1);
+                        let per = weighted.sum_dim_intlist([0i64].as_slice(), false, None::<Kind>);
+                        let _ = sum.narrow(0, 0, batch.len).g_add_(&per);
+                    }
+                }
+            }
+            held += state_bytes(model, batch);
+            if held > self.cache_bytes {
+                set.forget(at);
+            }
+        }
+        let counts = counts.clamp_min(1.0);
+        let means = sums
+            .into_iter()
+            .map(|s| {
+                let mean = (s / &counts).to_kind(model.kind);
+                match pool {
+                    Pool::Tokens => mean.view([h, dh]),
+                    Pool::Position => mean.view([longest, h, dh]),
+                }
+            })
+            .collect();
+        self.replacements.insert((task, ablation), means);
+    }
+}
+
+/// Bytes that a batch's base state holds.
+fn state_bytes(model: &Model, batch: &DeviceBatch) -> u64 {
+    let width = 2 * model.d_model() + i64::from(model.info.n_heads) * model.head_dim();
+    let element = model.kind.elt_size_in_bytes() as i64;
+    (batch.tokens() * width * element * (model.blocks.len() as i64 + 1)) as u64
+}
+
+fn typed(message: String) -> Error {
+    let first = message.lines().find(|l| !l.trim().is_empty()).unwrap_or("").trim().to_owned();
+    let lower = message.to_lowercase();
+    if lower.contains("out of memory") || lower.contains("can't allocate memory") || lower.contains("not enough memory") {
+        Error::OutOfMemory(first)
+    } else {
+        Error::Failed(first)
+    }
+}

@@ -1,0 +1,340 @@
+//! The model: one configurable block, filled by an adapter per architecture. Rows of tokens are
+//! matrices `[rows · tokens, d_model]`; attention happens per row of `len` tokens.
+
+use super::arch::{Arch, Mlp, NormKind, NormPlace, Positions};
+use ablate_common::model::ModelInfo;
+use tch::{Device, Kind, Tensor};
+
+/// A learned normalisation.
+#[derive(Debug)]
+pub struct Norm {
+    /// Gain `[d_model]`.
+    pub weight: Tensor,
+    /// Shift `[d_model]` (LayerNorm only).
+    pub bias: Option<Tensor>,
+}
+
+/// One transformer layer's weights.
+#[derive(Debug)]
+pub struct Block {
+    /// Norm of the attention: before it (pre) or after its residual sum (post).
+    pub attn_norm: Norm,
+    /// Queries, keys, values stacked: `[(n_heads + 2 n_kv_heads) · head_dim, d_model]`.
+    pub qkv: Tensor,
+    /// Its bias.
+    pub qkv_bias: Option<Tensor>,
+    /// Output projection W_O: `[d_model, n_heads · head_dim]`.
+    pub wo: Tensor,
+    /// Bias of the output projection: stays when heads go.
+    pub wo_bias: Option<Tensor>,
+    /// W_O by head: `[n_heads, head_dim, d_model]`.
+    pub wo_heads: Tensor,
+    /// Norm of the feed-forward part.
+    pub mlp_norm: Norm,
+    /// First matrix; for gated kinds gate and up stacked: `[d_ff or 2 d_ff, d_model]`.
+    pub up: Tensor,
+    /// Its bias.
+    pub up_bias: Option<Tensor>,
+    /// Second matrix `[d_model, d_ff]`.
+    pub down: Tensor,
+    /// Its bias.
+    pub down_bias: Option<Tensor>,
+}
+
+/// A loaded model.
+#[derive(Debug)]
+pub struct Model {
+    /// What the block does.
+    pub arch: Arch,
+    /// Shape.
+    pub info: ModelInfo,
+    /// Token embedding `[vocab, d_model]`.
+    pub embed: Tensor,
+    /// Learned positions `[context, d_model]`, with what every token gets besides (token type 0).
+    pub position: Option<Tensor>,
+    /// Norm of the embeddings.
+    pub embed_norm: Option<Norm>,
+    /// Layers.
+    pub blocks: Vec<Block>,
+    /// Norm before the unembedding.
+    pub final_norm: Option<Norm>,
+    /// Unembedding `[vocab, d_model]`; none for encoders.
+    pub unembed: Option<Tensor>,
+    /// cos and sin of the rotary angles, each `[context, 1, head_dim]`.
+    pub rotary: Option<(Tensor, Tensor)>,
+    /// Device of all weights.
+    pub device: Device,
+    /// Number format of the computation.
+    pub kind: Kind,
+}
+
+/// The heads of one layer that a state computes, with their slices of the weights. Removed heads cost
+/// nothing: their Q, K, V and O slices are not multiplied.
+#[derive(Debug)]
+pub struct AttnView {
+    /// Heads that are computed, ascending.
+    pub kept: Vec<u32>,
+    qkv: Tensor,
+    qkv_bias: Option<Tensor>,
+    wo: Tensor,
+    n_kv: i64,
+    /// For each kept query head its place among the kept K/V heads; none where that is the identity.
+    kv_index: Option<Tensor>,
+    /// What the removed heads add to the output: `[d_model]`, or `[context, d_model]` by position.
+    constant: Option<Tensor>,
+    /// Factor per kept head (scaled, not removed, heads of the base): `[kept, 1]`.
+    factor: Option<Tensor>,
+}
+
+/// What a state does to the heads of one layer that belong to its base set.
+#[derive(Debug)]
+pub enum BaseCut {
+    /// The listed heads are gone; the tensor is Σ b_h W_O over them.
+    Removed(Vec<u32>, Option<Tensor>),
+    /// The listed heads are multiplied by ξ.
+    Scaled(Vec<u32>, f64),
+}
+
+/// Rows processed together outside of attention: bounds the temporaries of the feed-forward part.
+const SLICE: i64 = 4096;
+
+impl Model {
+    /// Width of a head.
+    #[must_use]
+    pub fn head_dim(&self) -> i64 {
+        i64::from(self.info.head_dim)
+    }
+
+    /// Width of the residual stream.
+    #[must_use]
+    pub fn d_model(&self) -> i64 {
+        i64::from(self.info.d_model)
+    }
+
+    /// The heads of `layer` that a base state computes.
+    #[must_use]
+    pub fn view(&self, layer: usize, cut: &BaseCut) -> AttnView {
+        let block = &self.blocks[layer];
+        let (h, kv, dh) = (self.info.n_heads, self.info.n_kv_heads, self.head_dim());
+        let removed: &[u32] = if let BaseCut::Removed(r, _) = cut { r } else { &[] };
+        let kept: Vec<u32> = (0..h).filter(|i| !removed.contains(i)).collect();
+        let group = h / kv;
+        let mut kv_kept: Vec<u32> = kept.iter().map(|q| q / group).collect();
+        kv_kept.dedup();
+        let kv_of: Vec<i64> =
+            kept.iter().map(|q| kv_kept.iter().position(|&k| k == q / group).unwrap_or(0) as i64).collect();
+        let identity = kv_of.iter().enumerate().all(|(i, &k)| i as i64 == k);
+        let constant = if let BaseCut::Removed(_, c) = cut { c.as_ref().map(Tensor::shallow_clone) } else { None };
+        let factor = match cut {
+            BaseCut::Scaled(heads, xi) if !heads.is_empty() => {
+                let f: Vec<f64> = (0..h).map(|i| if heads.contains(&i) { *xi } else { 1.0 }).collect();
+                Some(Tensor::from_slice(&f).to_kind(self.kind).to_device(self.device).unsqueeze(-1))
+            }
+            _ => None,
+        };
+        let (qkv, qkv_bias, wo) = if kept.len() == h as usize {
+            (block.qkv.shallow_clone(), block.qkv_bias.as_ref().map(Tensor::shallow_clone), block.wo.shallow_clone())
+        } else {
+            let rows = |heads: &[u32], first: u32| -> Vec<i64> {
+                heads.iter().flat_map(|&i| (0..dh).map(move |d| i64::from(first + i) * dh + d)).collect()
+            };
+            let mut pick = rows(&kept, 0);
+            pick.extend(rows(&kv_kept, h));
+            pick.extend(rows(&kv_kept, h + kv));
+            let pick = self.indices(&pick);
+            let columns = self.indices(&rows(&kept, 0));
+            (
+                block.qkv.index_select(0, &pick),
+                block.qkv_bias.as_ref().map(|b| b.index_select(0, &pick)),
+                block.wo.index_select(1, &columns),
+            )
+        };
+        AttnView {
+            n_kv: kv_kept.len() as i64,
+            kv_index: (!identity).then(|| self.indices(&kv_of)),
+            kept,
+            qkv,
+            qkv_bias,
+            wo,
+            constant,
+            factor,
+        }
+    }
+
+    /// Index tensor on the model's device.
+    #[must_use]
+    pub fn indices(&self, values: &[i64]) -> Tensor {
+        Tensor::from_slice(values).to_device(self.device)
+    }
+
+    /// Residual stream before layer 0: `tokens [batch, len]` → `[batch · len, d_model]`.
+    #[must_use]
+    pub fn embed(&self, tokens: &Tensor) -> Tensor {
+        let (batch, len) = (tokens.size()[0], tokens.size()[1]);
+        let mut x = self.embed.index_select(0, &tokens.reshape(-1));
+        if let Some(position) = &self.position {
+            x = (x.view([batch, len, -1]) + position.narrow(0, 0, len)).view([batch * len, -1]);
+        }
+        match &self.embed_norm {
+            Some(norm) => self.norm(norm, &x),
+            None => x,
+        }
+    }
+
+    /// Attention of one layer over `x [rows · len, d_model]`. `mask`, where padding must be hidden, is
+    /// added to the scores: `[rows, 1, 1, len]`. Gives z of the kept heads `[rows · len, kept · head_dim]`
+    /// and what attention adds to the residual stream `[rows · len, d_model]`.
+    #[must_use]
+    pub fn attention(&self, layer: usize, view: &AttnView, x: &Tensor, len: i64, mask: Option<&Tensor>) -> (Tensor, Tensor) {
+        let block = &self.blocks[layer];
+        let (tokens, dh, nq, nkv) = (x.size()[0], self.head_dim(), view.kept.len() as i64, view.n_kv);
+        let rows = tokens / len;
+        if nq == 0 {
+            let z = Tensor::zeros([tokens, 0], (self.kind, self.device));
+            let zero = Tensor::zeros([tokens, self.d_model()], (self.kind, self.device));
+            let out = match &block.wo_bias {
+                Some(b) => zero + b,
+                None => zero,
+            };
+            return (z, self.add_constant(out, view, rows, len));
+        }
+        let h = match self.arch.place {
+            NormPlace::Pre => self.norm(&block.attn_norm, x),
+            NormPlace::Post => x.shallow_clone(),
+        };
+        let qkv = h.linear(&view.qkv, view.qkv_bias.as_ref()).view([rows, len, nq + 2 * nkv, dh]);
+        let v = qkv.narrow(2, nq + nkv, nkv);
+        let qk = match &self.rotary {
+            Some((cos, sin)) => rotate(&qkv.narrow(2, 0, nq + nkv), &cos.narrow(0, 0, len), &sin.narrow(0, 0, len)),
+            None => qkv.narrow(2, 0, nq + nkv),
+        };
+        let q = qk.narrow(2, 0, nq);
+        let (mut k, mut v) = (qk.narrow(2, nq, nkv), v);
+        if let Some(index) = &view.kv_index {
+            k = k.index_select(2, index);
+            v = v.index_select(2, index);
+        }
+        let z = Tensor::scaled_dot_product_attention(
+            &q.transpose(1, 2),
+            &k.transpose(1, 2),
+            &v.transpose(1, 2),
+            mask,
+            0.0,
+            self.arch.causal,
+            None::<f64>,
+            false,
+        )
+        .transpose(1, 2);
+        let z = match &view.factor {
+            Some(f) => z * f,
+            None => z,
+        };
+        let z = z.reshape([tokens, nq * dh]);
+        let out = z.linear(&view.wo, block.wo_bias.as_ref());
+        (z, self.add_constant(out, view, rows, len))
+    }
+
+    fn add_constant(&self, out: Tensor, view: &AttnView, rows: i64, len: i64) -> Tensor {
+        match &view.constant {
+            None => out,
+            Some(c) if c.dim() == 1 => out + c,
+            Some(c) => {
+                let d = self.d_model();
+                (out.view([rows, len, d]) + c.narrow(0, 0, len)).view([rows * len, d])
+            }
+        }
+    }
+
+    /// The rest of a layer: residual stream `x` and attention output `out` (both `[n, d_model]`) → the
+    /// residual stream after the layer. In slices, so that temporaries stay small.
+    #[must_use]
+    pub fn after_attention(&self, layer: usize, x: &Tensor, out: &Tensor) -> Tensor {
+        let n = x.size()[0];
+        if n <= SLICE {
+            return self.after_attention_slice(layer, x, out);
+        }
+        let result = Tensor::empty([n, self.d_model()], (self.kind, self.device));
+        let mut at = 0;
+        while at < n {
+            let m = SLICE.min(n - at);
+            result
+                .narrow(0, at, m)
+                .copy_(&self.after_attention_slice(layer, &x.narrow(0, at, m), &out.narrow(0, at, m)));
+            at += m;
+        }
+        result
+    }
+
+    fn after_attention_slice(&self, layer: usize, x: &Tensor, out: &Tensor) -> Tensor {
+        let block = &self.blocks[layer];
+        let sum = x + out;
+        match self.arch.place {
+            NormPlace::Pre => {
+                let mlp = self.mlp(block, &self.norm(&block.mlp_norm, &sum));
+                sum + mlp
+            }
+            NormPlace::Post => {
+                let mid = self.norm(&block.attn_norm, &sum);
+                let mlp = self.mlp(block, &mid);
+                self.norm(&block.mlp_norm, &(mid + mlp))
+            }
+        }
+    }
+
+    fn mlp(&self, block: &Block, h: &Tensor) -> Tensor {
+        let up = h.linear(&block.up, block.up_bias.as_ref());
+        let act = match self.arch.mlp {
+            Mlp::SiluGated => {
+                let parts = up.chunk(2, -1);
+                parts[0].silu() * &parts[1]
+            }
+            Mlp::Gelu => up.gelu("none"),
+        };
+        act.linear(&block.down, block.down_bias.as_ref())
+    }
+
+    /// The final norm.
+    #[must_use]
+    pub fn finish(&self, x: &Tensor) -> Tensor {
+        match &self.final_norm {
+            Some(norm) => self.norm(norm, x),
+            None => x.shallow_clone(),
+        }
+    }
+
+    /// Normalises `x [n, d_model]`; in f32 at least.
+    fn norm(&self, norm: &Norm, x: &Tensor) -> Tensor {
+        let eps = self.info.norm_eps;
+        let wide = if matches!(self.kind, Kind::Half | Kind::BFloat16) { x.to_kind(Kind::Float) } else { x.shallow_clone() };
+        match self.arch.norm {
+            NormKind::Layer => {
+                let shape = [self.d_model()];
+                wide.to_kind(self.kind).layer_norm(shape, Some(&norm.weight), norm.bias.as_ref(), eps, false)
+            }
+            NormKind::Rms => {
+                let mean = (&wide * &wide).mean_dim([-1i64].as_slice(), true, None::<Kind>);
+                let scaled = wide * (mean + eps).rsqrt();
+                scaled.to_kind(self.kind) * &norm.weight
+            }
+        }
+    }
+}
+
+/// Rotary embedding of `x [rows, len, heads, head_dim]`, halves rotated together.
+fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
+    let half = x.size()[3] / 2;
+    let turned = Tensor::cat(&[-x.narrow(3, half, half), x.narrow(3, 0, half)], 3);
+    x * cos + turned * sin
+}
+
+/// cos and sin tables of the rotary embedding, computed in f64: `[context, 1, head_dim]`.
+#[must_use]
+pub fn rotary_tables(positions: Positions, context: i64, head_dim: i64, kind: Kind, device: Device) -> Option<(Tensor, Tensor)> {
+    let Positions::Rotary { theta } = positions else { return None };
+    let wide = (Kind::Double, Device::Cpu);
+    let exponent = Tensor::arange_start_step(0, head_dim, 2, wide) / head_dim as f64;
+    let frequency = (exponent * -theta.ln()).exp();
+    let angle = Tensor::arange(context, wide).unsqueeze(1) * frequency.unsqueeze(0);
+    let angle = Tensor::cat(&[&angle, &angle], 1).unsqueeze(1);
+    Some((angle.cos().to_kind(kind).to_device(device), angle.sin().to_kind(kind).to_device(device)))
+}

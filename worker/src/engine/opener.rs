@@ -1,0 +1,107 @@
+//! Opens experiments for lanes: verifies that the model's bytes are the plan's, loads them once per
+//! device, and hands each lane an engine.
+
+use super::{Engine, Error, SharedModel, arch};
+use crate::lane::{ExecError, Executor, LaneDevice, OpenExperiment};
+use crate::load::Weights;
+use ablate_common::head::HeadIx;
+use ablate_common::model::inspect;
+use ablate_common::plan::Plan;
+use ablate_common::scores::ChunkScores;
+use ablate_common::spec::Dtype;
+use ablate_common::task::Prepared;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use tch::{Device, Kind};
+
+/// Opens experiments with libtorch. Lanes on one device share a model's weights.
+#[derive(Debug, Default)]
+pub struct TorchOpener {
+    /// (weights' hash, device, number format) → the model, while a lane holds it.
+    models: Mutex<HashMap<(String, String, Dtype), Weak<SharedModel>>>,
+}
+
+impl TorchOpener {
+    /// An opener that has loaded nothing yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The verified model, loaded where no other lane of the device has it.
+    fn model(
+        &self,
+        device: Device,
+        plan: &Plan,
+        path: &Path,
+        progress: &dyn Fn(&str, u64, u64),
+    ) -> Result<Arc<SharedModel>, ExecError> {
+        let dtype = plan.spec.model.dtype;
+        let key = (plan.model.weights_sha256.clone(), format!("{device:?}"), dtype);
+        // Held while loading: a second lane of the device waits for the first one's copy.
+        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(model) = models.get(&key).and_then(Weak::upgrade) {
+            return Ok(model);
+        }
+        let inspected =
+            inspect(path).map_err(|e| ExecError::ModelMissing { path: path.to_owned(), detail: e.to_string() })?;
+        if inspected.info.weights_sha256 != plan.model.weights_sha256 {
+            return Err(ExecError::ModelDiffers {
+                expected: plan.model.weights_sha256.clone(),
+                found: inspected.info.weights_sha256,
+            });
+        }
+        let kind = match dtype {
+            Dtype::F64 => Kind::Double,
+            Dtype::F32 => Kind::Float,
+            Dtype::Bf16 => Kind::BFloat16,
+        };
+        let loaded = catch_unwind(AssertUnwindSafe(|| {
+            tch::no_grad(|| {
+                let weights = Weights::open(&inspected.weights, device, kind)?;
+                arch::load(&inspected.info, &weights, device, kind, progress)
+            })
+        }));
+        let model = match loaded {
+            Ok(Ok(model)) => Arc::new(SharedModel::new(model)),
+            Ok(Err(e)) => return Err(ExecError::Failed(format!("{}: {e}", path.display()))),
+            Err(_) => return Err(ExecError::OutOfMemory { detail: "libtorch could not hold the weights".into() }),
+        };
+        models.insert(key, Arc::downgrade(&model));
+        Ok(model)
+    }
+}
+
+impl OpenExperiment for TorchOpener {
+    fn open(
+        &self,
+        lane: &LaneDevice,
+        plan: Arc<Plan>,
+        prepared: Arc<Vec<Prepared>>,
+        model_path: &Path,
+        progress: &dyn Fn(&str, u64, u64),
+    ) -> Result<Box<dyn Executor>, ExecError> {
+        let model = self.model(lane.device, &plan, model_path, progress)?;
+        Ok(Box::new(Engine::new(model, plan, prepared)))
+    }
+}
+
+impl Executor for Engine {
+    fn run_chunk(
+        &mut self,
+        sweep: u32,
+        round: u32,
+        list: &[HeadIx],
+        chunk: u32,
+        stop: &AtomicBool,
+    ) -> Result<ChunkScores, ExecError> {
+        self.run(sweep, round, list, chunk, stop).map_err(|e| match e {
+            Error::Stopped => ExecError::Stopped,
+            Error::OutOfMemory(detail) => ExecError::OutOfMemory { detail },
+            Error::Failed(detail) => ExecError::Failed(detail),
+        })
+    }
+}

@@ -1,0 +1,165 @@
+//! From final rows to per-example scores, in f64 on the host. Logits only where they are scored,
+//! cross-entropy in slices.
+
+use super::base::DeviceBatch;
+use super::model::Model;
+use super::pass::Finished;
+use ablate_common::scores::TaskScores;
+use ablate_common::task::{Prepared, Scope, TaskKind};
+use std::collections::HashMap;
+use tch::{Device, Kind, Tensor};
+
+/// Logits held at once, in bytes.
+const LOGIT_BYTES: i64 = 96 << 20;
+
+/// Collects one task's scores over the batches of a chunk.
+#[derive(Debug)]
+pub struct Collector<'a> {
+    prepared: &'a Prepared,
+    examples: Vec<u32>,
+    /// Item → place of its example in the scope (kinds with one example per item).
+    place: HashMap<u32, usize>,
+    scores: TaskScores,
+    /// Similarity: embeddings `[subsets, items, d_model]`, f64.
+    embeddings: Option<Tensor>,
+}
+
+impl<'a> Collector<'a> {
+    /// For `subsets` subsets of task `task` on the examples of `scope`.
+    #[must_use]
+    pub fn new(model: &Model, task: u32, prepared: &'a Prepared, scope: Scope, subsets: usize) -> Self {
+        let examples = prepared.examples_in(scope);
+        let columns = prepared.kind.columns().len();
+        let embeddings = (prepared.kind == TaskKind::Similarity).then(|| {
+            Tensor::zeros([subsets as i64, prepared.items.len() as i64, model.d_model()], (Kind::Double, model.device))
+        });
+        Self {
+            place: examples.iter().enumerate().map(|(at, &e)| (prepared.examples[e as usize].a, at)).collect(),
+            scores: TaskScores {
+                task,
+                examples: examples.len() as u32,
+                columns: columns as u32,
+                values: vec![0.0; subsets * columns * examples.len()],
+            },
+            prepared,
+            examples,
+            embeddings,
+        }
+    }
+
+    /// Takes the final rows of one batch.
+    pub fn take(&mut self, model: &Model, batch: &DeviceBatch, done: &Finished) {
+        let x = model.finish(&done.x);
+        match self.prepared.kind {
+            TaskKind::Similarity => self.take_embeddings(model, batch, done, &x),
+            TaskKind::LanguageModeling | TaskKind::Induction => {
+                let (nll, correct) = cross_entropy(model, batch, &x);
+                self.add(batch, done, 0, &nll);
+                self.add(batch, done, 1, &correct);
+            }
+            TaskKind::Ioi | TaskKind::LogitDifference => {
+                let Some(unembed) = &model.unembed else { return };
+                // In f64 from the rows on: two rows of the unembedding are cheap.
+                let rows = |at: &Tensor| unembed.index_select(0, at).to_kind(Kind::Double);
+                let direction = rows(&batch.targets) - rows(&batch.foils);
+                let diff = (x.to_kind(Kind::Double) * direction).sum_dim_intlist([-1i64].as_slice(), false, None::<Kind>);
+                self.add(batch, done, 0, &host(&diff));
+            }
+        }
+    }
+
+    /// Adds `values [rows, scored]` to the examples that own the scored positions.
+    fn add(&mut self, batch: &DeviceBatch, done: &Finished, column: usize, values: &[f64]) {
+        let (scored, n, columns) = (batch.owner.len(), self.examples.len(), self.scores.columns as usize);
+        for (row, subsets) in done.subsets.iter().enumerate() {
+            let mut sums = vec![0.0; batch.items.len()];
+            for (k, &owner) in batch.owner.iter().enumerate() {
+                sums[owner] += values[row * scored + k];
+            }
+            for (slot, item) in batch.items.iter().enumerate() {
+                let Some(&at) = self.place.get(item) else { continue };
+                for &s in subsets {
+                    self.scores.values[(s * columns + column) * n + at] = sums[slot];
+                }
+            }
+        }
+    }
+
+    /// Mean over the tokens of each item.
+    fn take_embeddings(&mut self, model: &Model, batch: &DeviceBatch, done: &Finished, x: &Tensor) {
+        let Some(all) = &self.embeddings else { return };
+        let (rows, b, d) = (done.subsets.len() as i64, batch.items.len() as i64, model.d_model());
+        let wide = x.view([rows, b, batch.len, d]).to_kind(Kind::Double);
+        let counts = batch.real.sum_dim_intlist([1i64].as_slice(), true, None::<Kind>);
+        let weights = (&batch.real / counts).view([1, b, batch.len, 1]);
+        let pooled = (wide * weights).sum_dim_intlist([2i64].as_slice(), false, None::<Kind>);
+        let items = model.indices(&batch.items.iter().map(|&i| i64::from(i)).collect::<Vec<_>>());
+        for (row, subsets) in done.subsets.iter().enumerate() {
+            for &s in subsets {
+                let _ = all.get(s as i64).index_copy_(0, &items, &pooled.get(row as i64));
+            }
+        }
+    }
+
+    /// The scores of all batches.
+    #[must_use]
+    pub fn finish(mut self, model: &Model) -> TaskScores {
+        if let Some(all) = &self.embeddings {
+            let index = |pick: fn(&ablate_common::task::Example) -> u32| {
+                let at: Vec<i64> =
+                    self.examples.iter().map(|&e| i64::from(pick(&self.prepared.examples[e as usize]))).collect();
+                model.indices(&at)
+            };
+            let (a, b) = (index(|e| e.a), index(|e| e.b));
+            let norm = (all * all).sum_dim_intlist([-1i64].as_slice(), true, None::<Kind>).sqrt();
+            let unit = all / norm;
+            let n = self.examples.len();
+            for s in 0..unit.size()[0] {
+                let u = unit.get(s);
+                let cosine = (u.index_select(0, &a) * u.index_select(0, &b)).sum_dim_intlist(
+                    [-1i64].as_slice(),
+                    false,
+                    None::<Kind>,
+                );
+                let at = s as usize * n;
+                self.scores.values[at..at + n].copy_from_slice(&host(&cosine));
+            }
+        }
+        self.scores
+    }
+}
+
+/// Negative log-likelihood of the targets, and whether they have the highest logit, for
+/// `x [rows, scored, d_model]`: two lists of `rows · scored`.
+fn cross_entropy(model: &Model, batch: &DeviceBatch, x: &Tensor) -> (Vec<f64>, Vec<f64>) {
+    let Some(unembed) = &model.unembed else { return (Vec::new(), Vec::new()) };
+    let (rows, scored, d) = (x.size()[0], x.size()[1], model.d_model());
+    let flat = x.reshape([-1, d]);
+    let targets = batch.targets.unsqueeze(0).expand([rows, scored], false).reshape([-1]);
+    let (n, vocab) = (flat.size()[0], unembed.size()[0]);
+    let wide = if model.kind == Kind::Double { Kind::Double } else { Kind::Float };
+    let step = (LOGIT_BYTES / (vocab * 4)).max(1);
+    let (mut nll, mut correct) = (Vec::with_capacity(n as usize), Vec::with_capacity(n as usize));
+    let mut at = 0;
+    while at < n {
+        let m = step.min(n - at);
+        let logits = flat.narrow(0, at, m).linear(unembed, None::<&Tensor>).to_kind(wide);
+        let target = logits.gather(1, &targets.narrow(0, at, m).unsqueeze(1), false).squeeze_dim(1);
+        let max = logits.amax([1i64].as_slice(), false);
+        let total = (logits - max.unsqueeze(1)).exp_().sum_dim_intlist([1i64].as_slice(), false, None::<Kind>);
+        nll.extend(host(&(total.log() + &max - &target)));
+        correct.extend(host(&target.ge_tensor(&max).to_kind(wide)));
+        at += m;
+    }
+    (nll, correct)
+}
+
+/// Values on the host, in f64, row-major.
+#[must_use]
+pub fn host(t: &Tensor) -> Vec<f64> {
+    let t = t.to_kind(Kind::Double).to_device(Device::Cpu).contiguous().view(-1);
+    let mut values = vec![0.0; t.numel()];
+    let n = values.len();
+    t.copy_data(&mut values, n);
+    values
+}

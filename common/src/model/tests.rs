@@ -1,0 +1,105 @@
+use super::*;
+use safetensors::Dtype;
+use safetensors::tensor::TensorView;
+use std::collections::HashMap;
+
+/// A directory with a tiny BERT (2 layers, 2 heads, width 4), its tensors changed by `edit`.
+fn bert(edit: impl Fn(&mut Vec<(String, Vec<usize>)>)) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(
+        dir.path().join("config.json"),
+        r#"{"model_type":"bert","hidden_act":"gelu","hidden_size":4,"num_attention_heads":2,"num_hidden_layers":2,
+            "intermediate_size":8,"vocab_size":11,"max_position_embeddings":16,"type_vocab_size":2,"layer_norm_eps":1e-12}"#,
+    )
+    .unwrap();
+    let info = ModelInfo {
+        arch: "bert".into(),
+        title: String::new(),
+        weights_sha256: String::new(),
+        heads: HeadMap::single_stream(2, 2),
+        layers: 2,
+        d_model: 4,
+        n_heads: 2,
+        n_kv_heads: 2,
+        head_dim: 2,
+        d_ff: 8,
+        vocab: 11,
+        context: 16,
+        norm_eps: 1e-12,
+        rope_theta: None,
+        tied: true,
+    };
+    let mut tensors: Vec<(String, Vec<usize>)> = need::bert(&info, 2, "")
+        .into_iter()
+        .map(|(n, s)| (n, s.iter().map(|&d| d as usize).collect()))
+        .collect();
+    edit(&mut tensors);
+    let zeros = vec![0u8; 4096];
+    let views: HashMap<String, TensorView<'_>> = tensors
+        .iter()
+        .map(|(n, s)| {
+            (
+                n.clone(),
+                TensorView::new(Dtype::F32, s.clone(), &zeros[..4 * s.iter().product::<usize>()]).unwrap(),
+            )
+        })
+        .collect();
+    std::fs::write(dir.path().join("model.safetensors"), safetensors::serialize(views, None).unwrap())
+        .unwrap();
+    dir
+}
+
+#[test]
+fn a_bert_directory_is_read_and_hashed() {
+    let dir = bert(|_| ());
+    let got = inspect(dir.path()).unwrap();
+    assert_eq!((got.info.layers, got.info.heads.len(), got.info.norm_eps), (2, 4, 1e-12));
+    assert_eq!(got.info.weights_sha256, weights_sha256(dir.path()).unwrap());
+    assert_eq!(got.info.weights_sha256.len(), 64);
+    let t = &got.weights.tensors["encoder.layer.1.output.dense.weight"];
+    assert_eq!((t.shape.as_slice(), t.len), (&[4u64, 8][..], 128));
+}
+
+#[test]
+fn wrong_files_are_refused_with_their_path() {
+    let says = |dir: &Path, what: &str| {
+        let e = inspect(dir).unwrap_err().to_string();
+        assert!(e.contains(what), "{e}");
+        assert!(e.contains(&dir.display().to_string()), "{e}");
+    };
+    let dir = bert(|t| t.retain(|t| t.0 != "encoder.layer.1.attention.self.key.bias"));
+    says(dir.path(), "tensor encoder.layer.1.attention.self.key.bias is missing");
+    let dir = bert(|t| t[0].1 = vec![12, 4]);
+    says(dir.path(), "has shape [12, 4]");
+    let dir = bert(|_| ());
+    let weights = dir.path().join("model.safetensors");
+    let bytes = std::fs::read(&weights).unwrap();
+    std::fs::write(&weights, &bytes[..bytes.len() - 9]).unwrap();
+    says(dir.path(), "truncated");
+    std::fs::write(&weights, &bytes[..5]).unwrap();
+    says(dir.path(), "truncated");
+    std::fs::remove_file(&weights).unwrap();
+    says(dir.path(), "no model.safetensors");
+    std::fs::write(dir.path().join("pytorch_model.bin"), b"x").unwrap();
+    says(dir.path(), "convert");
+    std::fs::write(&weights, &bytes).unwrap();
+    std::fs::write(dir.path().join("config.json"), r#"{"model_type":"mamba"}"#).unwrap();
+    says(dir.path(), "\"mamba\" isn't supported (supported: bert, llama)");
+    assert!(inspect(&dir.path().join("none")).is_err());
+    assert!(inspect(&weights).unwrap_err().to_string().contains("neither"));
+}
+
+#[test]
+fn shards_are_found_through_their_index() {
+    let dir = bert(|_| ());
+    let got = inspect(dir.path()).unwrap();
+    std::fs::rename(dir.path().join("model.safetensors"), dir.path().join("a.safetensors")).unwrap();
+    let map: HashMap<&String, &str> = got.weights.tensors.keys().map(|k| (k, "a.safetensors")).collect();
+    let index = dir.path().join("model.safetensors.index.json");
+    std::fs::write(&index, serde_json::json!({ "weight_map": map }).to_string()).unwrap();
+    assert_eq!(inspect(dir.path()).unwrap().info.weights_sha256, got.info.weights_sha256);
+    std::fs::write(&index, r#"{"weight_map":{"x":"../a.safetensors"}}"#).unwrap();
+    assert!(inspect(dir.path()).unwrap_err().to_string().contains("same folder"));
+    std::fs::write(&index, r#"{"weight_map":{"x":"a.safetensors"}}"#).unwrap();
+    assert!(inspect(dir.path()).unwrap_err().to_string().contains("tensor x isn't in it"));
+}

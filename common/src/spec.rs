@@ -1,10 +1,29 @@
 //! The experiment spec (TOML): an immutable description of what to remove, from what, measured how.
 
+mod parse;
+mod table;
+#[cfg(test)]
+mod tests;
+
+pub use parse::parse;
+
 use crate::head::Stream;
 use crate::metric::Metric;
 use crate::plan::{Ablation, Order};
 use crate::task::TaskKind;
 use serde::{Deserialize, Serialize};
+
+/// What is wrong with a spec: one line with the place, the problem and what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{origin}:{line}: {what}")]
+pub struct Error {
+    /// Name of the file.
+    pub origin: String,
+    /// Line, from 1.
+    pub line: usize,
+    /// What is wrong and what to do.
+    pub what: String,
+}
 
 /// A checked spec with every default filled in.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,0 +1,366 @@
+//! From TOML to a checked [`Spec`].
+
+use super::table::{Source, Table, Value};
+use super::{Dtype, Error, ModelSpec, Spec, SweepKindSpec, SweepSpec, TaskSpec};
+use crate::head::Stream;
+use crate::metric::Metric;
+use crate::plan::{Ablation, Order, Pool};
+use crate::task::TaskKind;
+use toml::de::DeTable;
+
+/// Kinds of task that are built.
+const KINDS: [(&str, TaskKind); 5] = [
+    ("language_modeling", TaskKind::LanguageModeling),
+    ("induction", TaskKind::Induction),
+    ("ioi", TaskKind::Ioi),
+    ("logit_difference", TaskKind::LogitDifference),
+    ("similarity", TaskKind::Similarity),
+];
+const KINDS_LATER: [&str; 6] =
+    ["masked_lm", "next_token_choice", "classification", "seq2seq", "greater_than", "generation"];
+const METRICS: [Metric; 6] = [
+    Metric::Loss,
+    Metric::Perplexity,
+    Metric::Accuracy,
+    Metric::LogitDiff,
+    Metric::Pearson,
+    Metric::Spearman,
+];
+const METRICS_LATER: [&str; 4] = ["f1", "matthews", "kl", "bleu"];
+
+/// Parses the text of a spec; `origin` is its name in messages.
+///
+/// # Errors
+/// With the line of the first thing that is wrong.
+pub fn parse(text: &str, origin: &str) -> Result<Spec, Error> {
+    let source = Source { text, origin };
+    let root = DeTable::parse(text).map_err(|e| {
+        source.error(e.span().map_or(0, |s| s.start), format!("this isn't TOML: {}", e.message()))
+    })?;
+    let top = Table::new(source, "the spec", 0, root.get_ref());
+    top.only(&["name", "seed", "model", "task", "ablation", "sweep"], &[])?;
+    let name = top.need("name", "\"my-experiment\"")?;
+    let seed = top.get("seed").map_or(Ok(0), |v| v.whole(0, i64::MAX as u64))?;
+    let models = top.tables("model", "[model]")?;
+    let model = match models.as_slice() {
+        [m] => model(m)?,
+        [] => return Err(top.error("[model] is missing; add it with source = \"PATH\"")),
+        [_, m, ..] => return Err(m.error("there can be only one [model]")),
+    };
+    let tasks = tasks(&top)?;
+    let ablations = ablations(&top)?;
+    let sweeps = sweeps(&top, &tasks)?;
+    Ok(Spec { name: folder_name(name)?, seed, model, tasks, ablations, sweeps })
+}
+
+/// A name that is safe as the name of a folder.
+fn folder_name(v: Value<'_>) -> Result<String, Error> {
+    let name = v.text()?;
+    let fine = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if name.is_empty() || name.len() > 100 || !name.chars().all(fine) || name.starts_with(['.', '-']) {
+        return Err(v.error(format!(
+            "name = {name:?} can't name a folder: use up to 100 letters, digits, '.', '_' and '-', beginning with a letter or digit"
+        )));
+    }
+    Ok(name.to_owned())
+}
+
+fn sha256(t: &Table<'_>) -> Result<Option<String>, Error> {
+    let Some(v) = t.get("sha256") else { return Ok(None) };
+    let hash = v.text()?.to_ascii_lowercase();
+    if !(8..=64).contains(&hash.len()) || !hash.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(v.error("sha256 should be 8 to 64 hexadecimal digits: the hash or the beginning of it"));
+    }
+    Ok(Some(hash))
+}
+
+fn model(t: &Table<'_>) -> Result<ModelSpec, Error> {
+    t.only(&["source", "dtype", "sha256"], &[])?;
+    let v = t.need("source", "\"models/model.gguf\"")?;
+    let source = v.text()?;
+    if source.is_empty() {
+        return Err(v.error("source is empty; give the path of a Hugging Face directory or of a .gguf file"));
+    }
+    if let Some((scheme, _)) = source.split_once("://") {
+        if ["hf", "s3"].contains(&scheme) {
+            return Err(v.error(format!(
+                "source = \"{scheme}://…\" is in the contract but isn't built yet (built: the path of a Hugging Face directory or of a .gguf file)"
+            )));
+        }
+        return Err(v.error(format!(
+            "unknown source \"{scheme}://\"; give the path of a Hugging Face directory or of a .gguf file"
+        )));
+    }
+    let dtypes = [("f64", Dtype::F64), ("f32", Dtype::F32), ("bf16", Dtype::Bf16)];
+    let dtype = t.get("dtype").map_or(Ok(Dtype::F32), |v| v.choice(&dtypes, &["f16"]))?;
+    Ok(ModelSpec { source: source.to_owned(), dtype, sha256: sha256(t)? })
+}
+
+fn tasks(top: &Table<'_>) -> Result<Vec<TaskSpec>, Error> {
+    let mut out: Vec<TaskSpec> = Vec::new();
+    for t in top.tables("task", "[[task]]")? {
+        let task = task(&t)?;
+        if out.iter().any(|o| o.name == task.name) {
+            return Err(t.error(format!("two tasks are called {:?}; give each its own name", task.name)));
+        }
+        out.push(task);
+    }
+    if out.is_empty() {
+        return Err(top.error("there is no [[task]]; add one with name and kind"));
+    }
+    Ok(out)
+}
+
+fn task(t: &Table<'_>) -> Result<TaskSpec, Error> {
+    t.only(&["name", "kind", "data", "examples", "max_tokens", "metric", "sha256"], &[])?;
+    let v = t.need("name", "\"wiki\"")?;
+    let name = v.text()?;
+    if name.trim().is_empty() || name.len() > 100 || name.chars().any(char::is_control) {
+        return Err(v.error("the name of a task should have 1 to 100 printable characters"));
+    }
+    let kind = t.need("kind", "\"ioi\"")?.choice(&KINDS, &KINDS_LATER)?;
+    let generated = matches!(kind, TaskKind::Induction | TaskKind::Ioi);
+    let data = match t.get("data") {
+        None if generated => None,
+        None => {
+            return Err(
+                t.error(format!("a {} task needs data, for example data = \"data/file.jsonl\"", kind.name()))
+            );
+        }
+        Some(v) if generated => {
+            return Err(v.error(format!("a {} task makes its own data; leave data out", kind.name())));
+        }
+        Some(v) => Some(data(v, kind)?),
+    };
+    if let (Some(v), true) = (t.get("sha256"), generated) {
+        return Err(v.error(format!("a {} task has no data file, so no sha256; leave it out", kind.name())));
+    }
+    let examples = t.get("examples").map(|v| v.small(1, 10_000_000)).transpose()?;
+    let least = if kind == TaskKind::Induction { 5 } else { 2 };
+    Ok(TaskSpec {
+        name: name.to_owned(),
+        kind,
+        data,
+        examples: examples.or(if generated { Some(64) } else { None }),
+        max_tokens: t.get("max_tokens").map_or(Ok(128), |v| v.small(least, 1 << 24))?,
+        metric: metric(t, kind)?,
+        sha256: sha256(t)?,
+    })
+}
+
+fn data(v: Value<'_>, kind: TaskKind) -> Result<String, Error> {
+    let path = v.text()?;
+    let fine: &[&str] = if kind == TaskKind::LanguageModeling { &["jsonl", "txt"] } else { &["jsonl"] };
+    let ending = path.rsplit_once('.').map_or("", |p| p.1).to_ascii_lowercase();
+    if ending == "parquet" {
+        return Err(v.error(format!(
+            "parquet data is in the contract but isn't built yet (built: {})",
+            fine.join(", ")
+        )));
+    }
+    if !fine.contains(&ending.as_str()) {
+        return Err(v.error(format!(
+            "a {} task can't read {path:?}: its data ends in .{}",
+            kind.name(),
+            fine.join(" or .")
+        )));
+    }
+    Ok(path.to_owned())
+}
+
+fn metric(t: &Table<'_>, kind: TaskKind) -> Result<Metric, Error> {
+    let of = Metric::of(kind);
+    let Some(v) = t.get("metric") else { return Ok(of[0]) };
+    let metric = v.choice(&METRICS.map(|m| (m.name(), m)), &METRICS_LATER)?;
+    if !of.contains(&metric) {
+        let names: Vec<&str> = of.iter().map(|m| m.name()).collect();
+        return Err(v.error(format!(
+            "metric \"{}\" doesn't fit a {} task (it has: {})",
+            metric.name(),
+            kind.name(),
+            names.join(", ")
+        )));
+    }
+    Ok(metric)
+}
+
+fn ablations(top: &Table<'_>) -> Result<Vec<Ablation>, Error> {
+    let mut out: Vec<Ablation> = Vec::new();
+    for t in top.tables("ablation", "[ablation]")? {
+        t.only(&["method", "pool", "scale", "unit"], &["donors", "reference", "sets"])?;
+        if let Some(v) = t.get("unit") {
+            v.choice(&[("head", ())], &["kv_group", "layer", "set"])?;
+        }
+        let method = t.need("method", "\"mean\"")?;
+        let name = method.text()?;
+        let ablation = match method
+            .choice(&[("zero", 0), ("mean", 1), ("scale", 2)], &["resample", "optimal"])?
+        {
+            0 => Ablation::Zero,
+            1 => {
+                let pools = [("tokens", Pool::Tokens), ("position", Pool::Position)];
+                Ablation::Mean { pool: t.get("pool").map_or(Ok(Pool::Tokens), |v| v.choice(&pools, &[]))? }
+            }
+            _ => Ablation::Scale { scale: t.need("scale", "0.5")?.number()? },
+        };
+        for (key, of) in [("pool", "mean"), ("scale", "scale")] {
+            if let Some(v) = t.get(key)
+                && name != of
+            {
+                return Err(v.error(format!("{key} is for method = \"{of}\" only; leave it out")));
+            }
+        }
+        if out.iter().any(|o| o.name() == ablation.name()) {
+            return Err(t.error(format!(
+                "method \"{name}\" is there twice; tables tell ablations apart by their method, so run two specs"
+            )));
+        }
+        out.push(ablation);
+    }
+    if out.is_empty() {
+        return Err(
+            top.error("[ablation] is missing; add it with method = \"mean\" (or \"zero\", \"scale\")")
+        );
+    }
+    Ok(out)
+}
+
+fn sweeps(top: &Table<'_>, tasks: &[TaskSpec]) -> Result<Vec<SweepSpec>, Error> {
+    let mut out: Vec<SweepSpec> = Vec::new();
+    for t in top.tables("sweep", "[[sweep]]")? {
+        let sweep = sweep(&t, tasks)?;
+        let runs = |s: &SweepSpec, name: &String| s.tasks.as_ref().is_none_or(|list| list.contains(name));
+        let same = |o: &&SweepSpec| std::mem::discriminant(&o.kind) == std::mem::discriminant(&sweep.kind);
+        for other in out.iter().filter(same) {
+            if let Some(task) = tasks.iter().find(|t| runs(other, &t.name) && runs(&sweep, &t.name)) {
+                let kind = t.need("kind", "\"single\"")?.text()?;
+                return Err(t.error(format!(
+                    "a sweep of kind \"{kind}\" already runs on task {:?}; narrow one of them with tasks, or leave it out",
+                    task.name
+                )));
+            }
+        }
+        out.push(sweep);
+    }
+    if out.is_empty() {
+        return Err(
+            top.error("there is no [[sweep]]; add one with kind = \"single\" (or \"pairs\", \"greedy\")")
+        );
+    }
+    Ok(out)
+}
+
+fn task_name(v: &Value<'_>, tasks: &[TaskSpec]) -> Result<String, Error> {
+    let names: Vec<(&str, &str)> = tasks.iter().map(|t| (t.name.as_str(), t.name.as_str())).collect();
+    Ok(v.choice(&names, &[])?.to_owned())
+}
+
+fn sweep(t: &Table<'_>, tasks: &[TaskSpec]) -> Result<SweepSpec, Error> {
+    let kind = t.need("kind", "\"single\"")?.choice(&[("single", 0), ("pairs", 1), ("greedy", 2)], &[])?;
+    let mut keys = vec!["kind", "tasks", "streams"];
+    match kind {
+        0 => {}
+        1 => keys.push("strategy"),
+        _ => keys.extend(["fraction", "strategy", "objective", "split", "orders", "random_orders"]),
+    }
+    t.only(&keys, &[])?;
+    let narrowed = t.get("tasks").map(|v| narrowed(v, tasks)).transpose()?;
+    let streams = t.get("streams").map(streams).transpose()?;
+    if let Some(v) = t.get("strategy") {
+        let later: &[&str] = if kind == 1 { &["screened"] } else { &["screened", "racing"] };
+        v.choice(&[("exhaustive", ())], later)?;
+    }
+    let kind = match kind {
+        0 => SweepKindSpec::Single,
+        1 => SweepKindSpec::Pairs,
+        _ => greedy(t, tasks, narrowed.as_deref())?,
+    };
+    Ok(SweepSpec { kind, tasks: narrowed, streams })
+}
+
+fn narrowed(v: Value<'_>, tasks: &[TaskSpec]) -> Result<Vec<String>, Error> {
+    let mut out = Vec::new();
+    for item in v.list()? {
+        let name = task_name(&item, tasks)?;
+        if out.contains(&name) {
+            return Err(item.error(format!("task {name:?} is there twice")));
+        }
+        out.push(name);
+    }
+    if out.is_empty() {
+        return Err(v.error("tasks selects no task; name one, or leave it out for all"));
+    }
+    Ok(out)
+}
+
+fn streams(v: Value<'_>) -> Result<Vec<Stream>, Error> {
+    let all = [Stream::SelfAttention, Stream::Encoder, Stream::Decoder, Stream::Cross].map(|s| (s.name(), s));
+    let mut out = Vec::new();
+    for item in v.list()? {
+        let stream = item.choice(&all, &[])?;
+        if stream != Stream::SelfAttention {
+            return Err(item.error(format!(
+                "stream \"{stream}\" selects no head: decoder-only and encoder-only models have \"self\" only"
+            )));
+        }
+        if out.contains(&stream) {
+            return Err(item.error(format!("stream \"{stream}\" is there twice")));
+        }
+        out.push(stream);
+    }
+    if out.is_empty() {
+        return Err(v.error("streams selects no head; name one, or leave it out for all"));
+    }
+    Ok(out)
+}
+
+fn greedy(t: &Table<'_>, tasks: &[TaskSpec], narrowed: Option<&[String]>) -> Result<SweepKindSpec, Error> {
+    let fraction = t.get("fraction").map_or(Ok(0.79), |v| {
+        let f = v.number()?;
+        if f > 0.0 && f <= 1.0 { Ok(f) } else { Err(v.error(format!("fraction = {f} is outside (0, 1]"))) }
+    })?;
+    let first =
+        || narrowed.and_then(<[String]>::first).cloned().or_else(|| tasks.first().map(|t| t.name.clone()));
+    let objective = match t.get("objective") {
+        None => first().unwrap_or_default(),
+        Some(v) => {
+            let name = task_name(&v, tasks)?;
+            if narrowed.is_some_and(|list| !list.contains(&name)) {
+                return Err(
+                    v.error(format!("objective {name:?} isn't one of the sweep's tasks; add it there"))
+                );
+            }
+            name
+        }
+    };
+    let halves = t.get("split").map_or(Ok(true), |v| v.choice(&[("halves", true), ("none", false)], &[]))?;
+    let known = [("greedy", Some(Order::Greedy)), ("importance", Some(Order::Importance)), ("random", None)];
+    let mut orders = Vec::new();
+    match t.get("orders") {
+        None => orders.extend(known.map(|k| k.1)),
+        Some(v) => {
+            for item in v.list()? {
+                let order = item.choice(&known, &["gradient", "rollout"])?;
+                if orders.contains(&order) {
+                    return Err(item.error("an order is there twice"));
+                }
+                orders.push(order);
+            }
+        }
+    }
+    let random = match t.get("random_orders") {
+        Some(v) if !orders.contains(&None) => {
+            return Err(v.error("random_orders needs \"random\" among orders"));
+        }
+        Some(v) => v.small(1, 10_000)?,
+        None if orders.contains(&None) => 20,
+        None => 0,
+    };
+    Ok(SweepKindSpec::Greedy {
+        fraction,
+        objective,
+        halves,
+        orders: orders.into_iter().flatten().collect(),
+        random,
+    })
+}

@@ -1,0 +1,144 @@
+use super::*;
+use proptest::prelude::*;
+
+const GOOD: &str = r#"
+name = "demo"
+seed = 7
+
+[model]
+source = "m.gguf"
+dtype = "f64"
+
+[[task]]
+name = "ioi"
+kind = "ioi"
+
+[[task]]
+name = "wiki"
+kind = "language_modeling"
+data = "wiki.jsonl"
+examples = 4
+max_tokens = 16
+metric = "perplexity"
+
+[ablation]
+method = "mean"
+
+[[sweep]]
+kind = "single"
+tasks = ["wiki"]
+
+[[sweep]]
+kind = "greedy"
+"#;
+
+#[test]
+fn a_good_spec_gets_its_defaults() {
+    let s = parse(GOOD, "demo.toml").unwrap();
+    assert_eq!(
+        (s.seed, s.model.dtype, s.tasks[0].examples, s.tasks[0].max_tokens),
+        (7, Dtype::F64, Some(64), 128)
+    );
+    assert_eq!((s.tasks[0].metric, s.tasks[1].metric), (Metric::LogitDiff, Metric::Perplexity));
+    assert_eq!(s.ablations, [Ablation::Mean { pool: crate::plan::Pool::Tokens }]);
+    let greedy = SweepKindSpec::Greedy {
+        fraction: 0.79,
+        objective: "ioi".into(),
+        halves: true,
+        orders: vec![Order::Greedy, Order::Importance],
+        random: 20,
+    };
+    assert_eq!(s.sweeps[1].kind, greedy);
+    let json = serde_json::to_string(&s).unwrap();
+    assert_eq!(serde_json::from_str::<Spec>(&json).unwrap(), s);
+    let several = GOOD.replace("[ablation]", "[[ablation]]\nmethod = \"zero\"\n[[ablation]]");
+    assert_eq!(parse(&several, "x").unwrap().ablations.len(), 2);
+}
+
+#[test]
+fn everything_wrong_is_said_with_its_line() {
+    // (what is replaced, by what, line, message)
+    let table: &[(&str, &str, usize, &str)] = &[
+        (
+            "seed = 7",
+            "sead = 7",
+            3,
+            "unknown key \"sead\" in the spec; did you mean \"seed\"? (known: name, seed",
+        ),
+        ("seed = 7", "seed = -7", 3, "outside 0"),
+        ("seed = 7", "seed = ", 3, "isn't TOML"),
+        ("\"demo\"", "\"a/b\"", 2, "can't name a folder"),
+        ("\"demo\"", "\"..\"", 2, "can't name a folder"),
+        ("name = \"demo\"", "", 1, "needs name"),
+        ("source = \"m.gguf\"", "", 5, "[model] needs source"),
+        ("\"m.gguf\"", "\"hf://a/b@c\"", 6, "is in the contract but isn't built yet"),
+        ("\"m.gguf\"", "3", 6, "source should be a string"),
+        (
+            "\"f64\"",
+            "\"f16\"",
+            7,
+            "dtype = \"f16\" is in the contract but isn't built yet (built: f64, f32, bf16)",
+        ),
+        ("\"f64\"", "\"fp32\"", 7, "unknown dtype \"fp32\"; did you mean \"f32\"?"),
+        ("kind = \"ioi\"", "kind = \"generation\"", 11, "isn't built yet"),
+        ("kind = \"ioi\"", "kind = \"ioy\"", 11, "did you mean \"ioi\""),
+        ("kind = \"ioi\"", "kind = \"ioi\"\ndata = \"x.jsonl\"", 12, "makes its own data"),
+        ("kind = \"ioi\"", "kind = \"induction\"\nmax_tokens = 3", 12, "outside 5"),
+        ("name = \"wiki\"", "name = \"ioi\"", 13, "two tasks are called \"ioi\""),
+        ("data = \"wiki.jsonl\"", "", 13, "needs data"),
+        ("wiki.jsonl", "wiki.parquet", 16, "isn't built yet"),
+        ("wiki.jsonl", "wiki.csv", 16, "can't read"),
+        ("examples = 4", "examples = 0", 17, "outside 1"),
+        ("examples = 4", "examples = 4.5", 17, "whole number"),
+        (
+            "\"perplexity\"",
+            "\"pearson\"",
+            19,
+            "doesn't fit a language_modeling task (it has: loss, perplexity, accuracy)",
+        ),
+        ("\"perplexity\"", "\"bleu\"", 19, "isn't built yet"),
+        ("[ablation]\nmethod = \"mean\"", "", 1, "[ablation] is missing"),
+        ("method = \"mean\"", "method = \"resample\"", 22, "isn't built yet"),
+        ("method = \"mean\"", "method = \"mean\"\nunit = \"layer\"", 23, "isn't built yet"),
+        ("method = \"mean\"", "method = \"mean\"\nreference = \"r.jsonl\"", 23, "isn't built yet"),
+        ("method = \"mean\"", "method = \"zero\"\npool = \"tokens\"", 23, "for method = \"mean\" only"),
+        ("method = \"mean\"", "method = \"scale\"", 21, "needs scale"),
+        ("[ablation]", "[[ablation]]\nmethod = \"mean\"\n[[ablation]]", 23, "is there twice"),
+        ("tasks = [\"wiki\"]", "tasks = [\"wikki\"]", 26, "did you mean \"wiki\""),
+        ("tasks = [\"wiki\"]", "tasks = []", 26, "selects no task"),
+        ("tasks = [\"wiki\"]", "streams = [\"cross\"]", 26, "selects no head"),
+        ("tasks = [\"wiki\"]", "fraction = 0.5", 26, "unknown key \"fraction\""),
+        ("kind = \"greedy\"", "kind = \"greedy\"\nfraction = 0", 30, "outside (0, 1]"),
+        ("kind = \"greedy\"", "kind = \"greedy\"\nfraction = 1.01", 30, "outside (0, 1]"),
+        ("kind = \"greedy\"", "kind = \"greedy\"\nfraction = nan", 30, "finite"),
+        ("kind = \"greedy\"", "kind = \"greedy\"\nstrategy = \"racing\"", 30, "isn't built yet"),
+        ("kind = \"greedy\"", "kind = \"greedy\"\norders = [\"rollout\"]", 30, "isn't built yet"),
+        ("kind = \"greedy\"", "kind = \"greedy\"\nobjective = \"x\"", 30, "unknown objective"),
+        (
+            "kind = \"greedy\"",
+            "kind = \"greedy\"\ntasks = [\"ioi\"]\nobjective = \"wiki\"",
+            31,
+            "isn't one of the sweep's tasks",
+        ),
+        ("kind = \"greedy\"", "kind = \"single\"", 28, "already runs on task \"wiki\""),
+        ("kind = \"greedy\"", "", 28, "[[sweep]] needs kind"),
+    ];
+    for (old, new, line, what) in table {
+        assert!(GOOD.contains(old), "{old}");
+        let e = parse(&GOOD.replacen(old, new, 1), "demo.toml").expect_err(new);
+        let text = e.to_string();
+        assert!(text.starts_with(&format!("demo.toml:{line}: ")) && text.contains(what), "{new}: {text}");
+    }
+    assert!(parse("", "x").is_err());
+}
+
+proptest! {
+    #[test]
+    fn no_text_panics(text in "\\PC{0,60}", at in 0usize..400) {
+        let _ = parse(&text, "x");
+        let mut damaged = GOOD.to_owned();
+        let at = (0..=at % GOOD.len()).rev().find(|&i| GOOD.is_char_boundary(i)).unwrap_or(0);
+        damaged.insert_str(at, &text);
+        let _ = parse(&damaged, "x");
+    }
+}

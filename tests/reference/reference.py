@@ -1,0 +1,180 @@
+"""The reference of the parity tests: Hugging Face transformers in f64 (or f32) on the same weights.
+
+Heads are ablated by forward pre-hooks on each attention output projection, which replace slices of its
+input z. transformers' Llama computes norms, rotary tables and eager softmax in float32 even in an f64
+model; these are patched to the model's own format, and the cross-entropy is taken from the logits here.
+One item at a time in one shape, no padding, no sharing: as unlike the engine as can be.
+
+usage: reference.py JOB.json RESULT.json
+
+JOB: {"model": {"kind": "gguf" | "hf", "path"}, "dtype": "f64" | "f32",
+      "ablation": "zero" | "mean", "prepared": {kind, items, item_half, examples},
+      "subsets": [[[layer, head], ...], ...],
+      "greedy": {"rounds", "half"} (optional: brute force, objective loss / -logit_diff / -pearson)}
+RESULT: {"columns": {name: [subset][example]}, "removed": [[layer, head], ...]}
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import lean_torch  # noqa: F401  (must come before torch)
+import torch
+import transformers
+from transformers.models.bert import modeling_bert
+from transformers.models.llama import modeling_llama
+
+
+def rms_norm(self, x):
+    return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon))
+
+
+def rotary(self, x, position_ids=None, **_):
+    head_dim = getattr(self.config, "head_dim", None) or self.config.hidden_size // self.config.num_attention_heads
+    parameters = getattr(self.config, "rope_parameters", None) or {}
+    theta = parameters.get("rope_theta") or self.config.rope_theta
+    frequency = 1.0 / theta ** (torch.arange(0, head_dim, 2, dtype=torch.float64) / head_dim)
+    angle = position_ids[..., None].to(torch.float64) * frequency
+    angle = torch.cat((angle, angle), dim=-1)
+    return angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+
+
+def eager(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **_):
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    scores = query @ key.transpose(2, 3) * (scaling if scaling is not None else query.shape[-1] ** -0.5)
+    if attention_mask is not None:
+        scores = scores + attention_mask[:, :, :, : key.shape[2]]
+    weights = torch.softmax(scores, dim=-1)
+    return (weights @ value).transpose(1, 2).contiguous(), weights
+
+
+modeling_llama.LlamaRMSNorm.forward = rms_norm
+modeling_llama.LlamaRotaryEmbedding.forward = rotary
+modeling_llama.eager_attention_forward = eager
+modeling_bert.eager_attention_forward = eager
+
+
+class Reference:
+    def __init__(self, job):
+        dtype = {"f64": torch.float64, "f32": torch.float32}[job["dtype"]]
+        path = Path(job["model"]["path"])
+        if job["model"]["kind"] == "gguf":
+            model = transformers.AutoModelForCausalLM.from_pretrained(
+                str(path.parent), gguf_file=path.name, attn_implementation="eager", dtype=torch.float32)
+            self.layers = model.model.layers
+            self.projections = [layer.self_attn.o_proj for layer in self.layers]
+        else:
+            model = transformers.AutoModel.from_pretrained(
+                str(path), attn_implementation="eager", dtype=torch.float32)
+            self.layers = model.encoder.layer
+            self.projections = [layer.attention.output.dense for layer in self.layers]
+        self.model = model.to(dtype).eval()
+        self.heads = model.config.num_attention_heads
+        self.width = self.projections[0].in_features // self.heads
+        self.prepared = job["prepared"]
+        self.ablation = job["ablation"]
+        self.removed = {}
+        self.seen = None
+        for layer, projection in enumerate(self.projections):
+            projection.register_forward_pre_hook(lambda _, args, layer=layer: self.hook(layer, args))
+        self.means = None
+        if self.ablation == "mean":
+            self.means = self.measure_means()
+
+    def hook(self, layer, args):
+        (z,) = args
+        if self.seen is not None:
+            self.seen[layer].append(z.reshape(-1, z.shape[-1]).clone())
+        heads = self.removed.get(layer)
+        if not heads:
+            return None
+        z = z.clone()
+        for head in heads:
+            part = slice(head * self.width, (head + 1) * self.width)
+            z[..., part] = 0.0 if self.means is None else self.means[layer][part]
+        return (z,)
+
+    def measure_means(self):
+        self.seen = [[] for _ in self.projections]
+        for item in range(len(self.prepared["items"])):
+            self.forward(item)
+        means = [torch.cat(zs).to(torch.float64).mean(0).to(zs[0].dtype) for zs in self.seen]
+        self.seen = None
+        return means
+
+    def forward(self, item):
+        tokens = torch.tensor([self.prepared["items"][item]["tokens"]])
+        out = self.model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
+        return (out.logits if hasattr(out, "logits") else out.last_hidden_state)[0]
+
+    @torch.no_grad()
+    def scores(self, subset, items=None):
+        """Columns of per-example scores for one subset; examples whose items aren't run are left out."""
+        self.removed = {}
+        for layer, head in subset:
+            self.removed.setdefault(layer, []).append(head)
+        kind = self.prepared["kind"]
+        items = range(len(self.prepared["items"])) if items is None else items
+        finals = {i: self.forward(i) for i in items}
+        self.removed = {}
+        examples = [e for e in self.prepared["examples"] if e["a"] in finals and e["b"] in finals]
+        if kind == "similarity":
+            pooled = {i: x.mean(0).to(torch.float64) for i, x in finals.items()}
+            return {"cosine": [
+                float(torch.nn.functional.cosine_similarity(pooled[e["a"]], pooled[e["b"]], dim=0)) for e in examples]}
+        if kind in ("ioi", "logit_difference"):
+            diffs = []
+            for e in examples:
+                (s,) = self.prepared["items"][e["a"]]["scored"]
+                row = finals[e["a"]][s["position"]]
+                diffs.append(float(row[s["target"]] - row[s["foil"]]))
+            return {"logit_diff": diffs}
+        nll, correct = [], []
+        for e in examples:
+            scored = self.prepared["items"][e["a"]]["scored"]
+            logits = finals[e["a"]][[s["position"] for s in scored]]
+            target = torch.tensor([s["target"] for s in scored])
+            picked = logits.gather(1, target[:, None])[:, 0]
+            nll.append(float((torch.logsumexp(logits, 1) - picked).to(torch.float64).sum()))
+            correct.append(float((logits.argmax(1) == target).sum()))
+        return {"nll": nll, "correct": correct}
+
+    def loss(self, subset, items):
+        columns = self.scores(subset, items)
+        chosen = [e for e in self.prepared["examples"] if e["a"] in items and e["b"] in items]
+        if "nll" in columns:
+            tokens = sum(len(self.prepared["items"][e["a"]]["scored"]) for e in chosen)
+            return sum(columns["nll"]) / tokens
+        if "logit_diff" in columns:
+            return -sum(columns["logit_diff"]) / len(chosen)
+        both = torch.tensor([columns["cosine"], [e["gold"] for e in chosen]], dtype=torch.float64)
+        return -float(torch.corrcoef(both)[0, 1])
+
+    def greedy(self, rounds, half):
+        items = [i for i, h in enumerate(self.prepared["item_half"]) if half is None or h == half]
+        removed = []
+        base = self.loss([], items)
+        every = [(layer, head) for layer in range(len(self.projections)) for head in range(self.heads)]
+        for _ in range(rounds):
+            deltas = [(h, self.loss([*removed, h], items) - base) for h in every if h not in removed]
+            limit = min(d for _, d in deltas) + 1e-6 * max(1.0, abs(base))
+            removed.append(next(h for h, d in deltas if d <= limit))
+        return removed
+
+
+def main():
+    job = json.loads(Path(sys.argv[1]).read_text())
+    reference = Reference(job)
+    result = {"columns": {}, "removed": []}
+    with torch.no_grad():
+        for subset in job["subsets"]:
+            for name, values in reference.scores(subset).items():
+                result["columns"].setdefault(name, []).append(values)
+        if job.get("greedy"):
+            result["removed"] = reference.greedy(job["greedy"]["rounds"], job["greedy"]["half"])
+    Path(sys.argv[2]).write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,226 @@
-//! Turns a spec into a recorded plan: tokenizers, datasets, generated tasks.
+//! Turns a spec into a recorded plan: tokenizers, datasets, generated tasks, batches, chunk sizes.
+
+mod batches;
+mod cost;
+mod data;
+mod planned;
+mod preview;
+mod tasks;
+mod tokenizer;
+
+pub use batches::BATCH_TOKENS;
+pub use cost::{SweepCost, cost};
+pub use preview::preview;
+pub use tokenizer::Text;
+
+use ablate_common::model::{self, ModelInfo};
+use ablate_common::plan::{Plan, PlannedTask};
+use ablate_common::spec::{Spec, SweepKindSpec};
+use ablate_common::task::{Prepared, Scope, TaskKind};
+use std::path::{Path, PathBuf};
+
+/// Why a spec could not be prepared.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The spec, the model or the data is wrong: the user can put it right (exit code 2).
+    #[error("{0}")]
+    Input(String),
+    /// Something else failed (exit code 1).
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl Error {
+    /// Exit code of a program that ends with this error.
+    #[must_use]
+    pub fn exit_code(&self) -> i32 {
+        match self {
+            Self::Input(_) => 2,
+            Self::Failed(_) => 1,
+        }
+    }
+
+    pub(crate) fn input(what: impl Into<String>) -> Self {
+        Self::Input(what.into())
+    }
+}
+
+impl From<model::Error> for Error {
+    fn from(e: model::Error) -> Self {
+        Self::Input(format!("model: {e}"))
+    }
+}
+
+/// A spec ready to run.
+#[derive(Clone, Debug)]
+pub struct PreparedExperiment {
+    /// The recorded plan.
+    pub plan: Plan,
+    /// Prepared tasks, in the plan's order. Their names in the store are in the plan.
+    pub prepared: Vec<Prepared>,
+    /// Where the model was found.
+    pub model_path: PathBuf,
+}
+
+/// Reads the model's headers and the data, and makes the plan. Relative paths are looked for in
+/// `base_dir` (the spec's folder), then in the current folder. `progress` gets a step's name and how
+/// much of how much of it is done.
+///
+/// # Errors
+/// [`Error::Input`] where the spec, the model or the data is wrong.
+pub fn prepare(
+    spec: &Spec,
+    base_dir: &Path,
+    progress: &dyn Fn(&str, u64, u64),
+) -> Result<PreparedExperiment, Error> {
+    let model_path = resolve(&spec.model.source, base_dir)
+        .map_err(|tried| Error::input(format!("model: there is no {tried}; correct source in [model]")))?;
+    let model = model::inspect_headers(&model_path)?;
+    fits(spec, &model.info, &model_path)?;
+    let text = Text::new(&model.tokenizer)?;
+    let mut prepared = Vec::new();
+    for (at, task) in spec.tasks.iter().enumerate() {
+        let step = format!("prepare {}", task.name);
+        progress(&step, 0, 1);
+        let data = match &task.data {
+            None => None,
+            Some(path) => {
+                let path = resolve(path, base_dir).map_err(|tried| {
+                    Error::input(format!("task {:?}: there is no {tried}; correct data", task.name))
+                })?;
+                Some(data::read(&path, task.sha256.as_deref())?)
+            }
+        };
+        let seed = spec.seed.wrapping_add(at as u64);
+        let one = tasks::prepare(task, data.as_ref(), &text, spec.seed, seed)
+            .map_err(|e| Error::Input(format!("task {:?}: {e}", task.name)))?;
+        vocabulary(&one, &model.info).map_err(|e| Error::Input(format!("task {:?}: {e}", task.name)))?;
+        halves(spec, &task.name, &one)?;
+        prepared.push(one);
+        progress(&step, 1, 1);
+    }
+    let mut info = model.info;
+    info.weights_sha256 =
+        model::weights_sha256_with(&model_path, &|done, total| progress("hash weights", done, total))?;
+    if let Some(wanted) = &spec.model.sha256
+        && !info.weights_sha256.starts_with(wanted.as_str())
+    {
+        return Err(Error::input(format!(
+            "model: {} has sha256 {}, but the spec says {wanted}; fetch the right file or correct sha256 in [model]",
+            model_path.display(),
+            info.weights_sha256
+        )));
+    }
+    let plan = plan(spec, info, &prepared)?;
+    Ok(PreparedExperiment { plan, prepared, model_path })
+}
+
+/// Where a path of the spec lies: below the spec's folder, or else below the current one. The error is
+/// what was looked for.
+fn resolve(path: &str, base_dir: &Path) -> Result<PathBuf, String> {
+    let below = base_dir.join(path);
+    if below.exists() {
+        return Ok(below);
+    }
+    let here = PathBuf::from(path);
+    if here.exists() { Ok(here) } else { Err(below.display().to_string()) }
+}
+
+/// Whether the model can do the spec's tasks at all.
+fn fits(spec: &Spec, info: &ModelInfo, path: &Path) -> Result<(), Error> {
+    for task in &spec.tasks {
+        let name = &task.name;
+        if task.max_tokens > info.context {
+            return Err(Error::input(format!(
+                "task {name:?}: max_tokens = {} is above the model's context of {}; set max_tokens to at most that",
+                task.max_tokens, info.context
+            )));
+        }
+        let kind = task.kind.name();
+        if task.kind == TaskKind::Similarity {
+            if info.causal() {
+                return Err(Error::input(format!(
+                    "task {name:?}: a {kind} task needs an encoder (bert), but {} is a {}",
+                    info.title, info.arch
+                )));
+            }
+            data::mean_pooled(path)?;
+        } else if !info.causal() {
+            return Err(Error::input(format!(
+                "task {name:?}: a {kind} task needs a model that predicts the next token (llama), but {} is a {}",
+                info.title, info.arch
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Whether every token is one of the model's.
+fn vocabulary(prepared: &Prepared, info: &ModelInfo) -> Result<(), String> {
+    let scored = prepared.items.iter().flat_map(|i| &i.scored).flat_map(|s| [s.target, s.foil]);
+    match prepared
+        .items
+        .iter()
+        .flat_map(|i| i.tokens.iter().copied())
+        .chain(scored)
+        .find(|&t| t >= info.vocab)
+    {
+        Some(t) => Err(format!(
+            "the tokenizer gives token {t}, but the model knows {} tokens: they don't belong together",
+            info.vocab
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Whether the task can be split, where a greedy sweep selects on one half of it.
+fn halves(spec: &Spec, name: &str, prepared: &Prepared) -> Result<(), Error> {
+    let split = spec.sweeps.iter().any(|s| match &s.kind {
+        SweepKindSpec::Greedy { objective, halves, .. } => *halves && objective == name,
+        _ => false,
+    });
+    if !split {
+        return Ok(());
+    }
+    let least = if prepared.kind == TaskKind::Similarity { 3 } else { 1 };
+    let unit = if prepared.kind == TaskKind::Similarity { "pairs" } else { "examples" };
+    for half in [0, 1] {
+        let count = prepared.examples.iter().filter(|e| e.half == Some(half)).count();
+        if count < least {
+            return Err(Error::input(format!(
+                "task {name:?}: split = \"halves\" leaves {count} {unit} on one half, and {least} are needed; \
+                 give more documents, or set split = \"none\" in the greedy [[sweep]]"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn plan(spec: &Spec, model: ModelInfo, prepared: &[Prepared]) -> Result<Plan, Error> {
+    let mut tasks = Vec::new();
+    for (task, p) in spec.tasks.iter().zip(prepared) {
+        let bytes = serde_json::to_vec(p).map_err(|e| Error::Failed(format!("task {:?}: {e}", task.name)))?;
+        tasks.push(PlannedTask {
+            name: task.name.clone(),
+            kind: task.kind,
+            metric: task.metric,
+            prepared: blake3::hash(&bytes).to_hex().to_string(),
+            items: p.items.len() as u32,
+            examples: p.examples.len() as u32,
+            all: batches::batches(p, Scope::All),
+            select: batches::batches(p, Scope::Select),
+        });
+    }
+    let sweeps = planned::sweeps(spec, &model, &tasks, prepared)?;
+    Ok(Plan {
+        engine: ablate_common::ENGINE_VERSION,
+        spec: spec.clone(),
+        model,
+        tasks,
+        ablations: spec.ablations.clone(),
+        sweeps,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,127 @@
+//! The sweeps of a plan and their chunk sizes.
+
+use crate::Error;
+use crate::cost::Work;
+use ablate_common::model::ModelInfo;
+use ablate_common::plan::{Order, PlannedSweep, PlannedTask, SweepKind};
+use ablate_common::spec::{Spec, SweepKindSpec, SweepSpec};
+use ablate_common::task::{Prepared, Scope};
+
+/// Floating-point operations that a chunk is to take.
+const CHUNK_FLOPS: f64 = 2e12;
+/// Numbers of removed heads at which a random order is evaluated.
+const POINTS: u32 = 10;
+
+/// Per ablation: the reference, then the spec's sweeps in order.
+pub fn sweeps(
+    spec: &Spec,
+    model: &ModelInfo,
+    tasks: &[PlannedTask],
+    prepared: &[Prepared],
+) -> Result<Vec<PlannedSweep>, Error> {
+    let n = model.heads.len() as u32;
+    let all: Vec<u32> = (0..tasks.len() as u32).collect();
+    let mut out: Vec<PlannedSweep> = Vec::new();
+    for ablation in 0..spec.ablations.len() as u32 {
+        let scope = Scope::All;
+        out.push(PlannedSweep { kind: SweepKind::Reference, ablation, tasks: all.clone(), scope, chunk: 2 });
+        for sweep in &spec.sweeps {
+            let tasks_of = narrowed(sweep, tasks)?;
+            let work = Work::new(model, spec.model.dtype, tasks, prepared, &tasks_of, scope);
+            let mut add = |kind, tasks: &[u32], scope, chunk| {
+                out.push(PlannedSweep { kind, ablation, tasks: tasks.to_vec(), scope, chunk });
+                (out.len() - 1) as u32
+            };
+            match &sweep.kind {
+                SweepKindSpec::Single => {
+                    let chunk = chunk(work.single() / f64::from(n), u64::from(n), 4);
+                    add(SweepKind::Single, &tasks_of, scope, chunk);
+                }
+                SweepKindSpec::Pairs => {
+                    if n < 2 {
+                        return Err(Error::input("[[sweep]] pairs: the model has fewer than two heads"));
+                    }
+                    let pairs = u64::from(n) * u64::from(n - 1) / 2;
+                    let chunk = chunk(work.pairs() / pairs as f64, pairs, 8);
+                    add(SweepKind::Pairs, &tasks_of, scope, chunk);
+                }
+                SweepKindSpec::Greedy { fraction, objective, halves, orders, random } => {
+                    let objective = place(objective, tasks)?;
+                    let steps = steps(*fraction, n);
+                    let select = if *halves { Scope::Select } else { Scope::All };
+                    let kind = SweepKind::Greedy { steps, objective };
+                    let greedy = add(kind, &[objective], select, n.div_ceil(8).clamp(4, 32));
+                    for order in [Order::Greedy, Order::Importance] {
+                        if orders.contains(&order) {
+                            add(SweepKind::Path { greedy, order }, &tasks_of, scope, 8);
+                        }
+                    }
+                    if *random > 0 {
+                        let kind =
+                            SweepKind::Random { orders: *random, seed: spec.seed, points: points(steps) };
+                        add(kind, &tasks_of, scope, POINTS);
+                    }
+                }
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// ⌈fraction · n⌉, where a product that is whole but for rounding counts as whole.
+fn steps(fraction: f64, n: u32) -> u32 {
+    ((fraction * f64::from(n) - 1e-9).ceil() as u32).clamp(1, n.max(1))
+}
+
+/// Up to 10 counts spread evenly over 1 to `steps`.
+fn points(steps: u32) -> Vec<u32> {
+    let at = |k: u32| (u64::from(steps) * u64::from(k)).div_ceil(u64::from(POINTS)) as u32;
+    let mut points: Vec<u32> = (1..=POINTS).map(at).collect();
+    points.dedup();
+    points
+}
+
+/// Subsets per chunk: worth [`CHUNK_FLOPS`], a multiple of 8 from 8 to 64, but fewer where a sweep would
+/// have less than 16 chunks (down to `least`).
+fn chunk(flops_per_subset: f64, subsets: u64, least: u32) -> u32 {
+    let wanted = CHUNK_FLOPS / flops_per_subset.max(1.0);
+    let wanted = ((wanted / 8.0).round() * 8.0).clamp(8.0, 64.0) as u32;
+    let most = u32::try_from(subsets / 16).unwrap_or(u32::MAX);
+    wanted.min(most.max(least)).min(u32::try_from(subsets).unwrap_or(u32::MAX)).max(1)
+}
+
+fn place(name: &str, tasks: &[PlannedTask]) -> Result<u32, Error> {
+    (0u32..)
+        .zip(tasks)
+        .find(|t| t.1.name == name)
+        .map(|t| t.0)
+        .ok_or_else(|| Error::Input(format!("[[sweep]]: there is no task {name:?}")))
+}
+
+fn narrowed(sweep: &SweepSpec, tasks: &[PlannedTask]) -> Result<Vec<u32>, Error> {
+    let Some(names) = &sweep.tasks else { return Ok((0..tasks.len() as u32).collect()) };
+    let mut out = names.iter().map(|n| place(n, tasks)).collect::<Result<Vec<u32>, _>>()?;
+    out.sort_unstable();
+    out.dedup();
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_and_points_are_as_defined() {
+        assert_eq!(
+            [steps(0.79, 72), steps(0.79, 270), steps(0.79, 100), steps(1.0, 7), steps(1e-9, 7)],
+            [57, 214, 79, 7, 1]
+        );
+        assert_eq!(points(57), [6, 12, 18, 23, 29, 35, 40, 46, 52, 57]);
+        assert_eq!(points(3), [1, 2, 3]);
+        assert_eq!(
+            (chunk(1e9, 36_315, 8), chunk(1e12, 36_315, 8), chunk(1e9, 270, 4), chunk(1e9, 72, 4)),
+            (64, 8, 16, 4)
+        );
+        assert_eq!(chunk(1e9, 3, 8), 3);
+    }
+}

@@ -1,0 +1,56 @@
+//! Examples as the model sees them, for people.
+
+use crate::tokenizer::Text;
+use crate::{Error, PreparedExperiment};
+use ablate_common::model;
+use ablate_common::task::{Example, Item, Prepared, TaskKind};
+
+/// Most tokens of an item that are shown.
+const SHOWN: usize = 96;
+
+/// The first `k` examples of each task: tokens separated by `|`, scored positions in `[…]` (there the
+/// next token is predicted), with target and foil where there are any.
+///
+/// # Errors
+/// Where the model's tokenizer can't be read.
+pub fn preview(experiment: &PreparedExperiment, k: usize) -> Result<Vec<String>, Error> {
+    let text = Text::new(&model::inspect_headers(&experiment.model_path)?.tokenizer)?;
+    let mut out = Vec::new();
+    for (task, p) in experiment.plan.tasks.iter().zip(&experiment.prepared) {
+        for (i, e) in p.examples.iter().take(k).enumerate() {
+            out.push(format!("{} {i}: {}", task.name, example(p, e, &text)));
+        }
+    }
+    Ok(out)
+}
+
+fn example(p: &Prepared, e: &Example, text: &Text) -> String {
+    let (a, b) = (&p.items[e.a as usize], &p.items[e.b as usize]);
+    match p.kind {
+        TaskKind::Similarity => format!("score {}: {}  ~  {}", e.gold, tokens(a, text), tokens(b, text)),
+        TaskKind::Ioi | TaskKind::LogitDifference => {
+            let ends: Vec<String> = a
+                .scored
+                .iter()
+                .map(|s| format!("target {:?} over foil {:?}", text.show(s.target), text.show(s.foil)))
+                .collect();
+            format!("{}  {}", tokens(a, text), ends.join(", "))
+        }
+        TaskKind::LanguageModeling | TaskKind::Induction => tokens(a, text),
+    }
+}
+
+fn tokens(item: &Item, text: &Text) -> String {
+    let scored = |at: usize| item.scored.binary_search_by_key(&(at as u32), |s| s.position).is_ok();
+    let mut shown: Vec<String> = item
+        .tokens
+        .iter()
+        .enumerate()
+        .take(SHOWN)
+        .map(|(at, &t)| if scored(at) { format!("[{}]", text.show(t)) } else { text.show(t) })
+        .collect();
+    if item.tokens.len() > SHOWN {
+        shown.push(format!("… {} more", item.tokens.len() - SHOWN));
+    }
+    shown.join("|")
+}

@@ -1,0 +1,92 @@
+//! Tasks, kind by kind.
+
+mod ioi;
+mod pairs;
+mod prompts;
+mod text;
+
+use crate::data::Data;
+use crate::tokenizer::Text;
+use ablate_common::spec::TaskSpec;
+use ablate_common::task::{Example, Item, Prepared, Scored, TaskKind};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use std::collections::HashMap;
+
+/// Prepares one task. `split_seed` decides the halves, `seed` what is generated.
+pub fn prepare(
+    task: &TaskSpec,
+    data: Option<&Data>,
+    text: &Text,
+    split_seed: u64,
+    seed: u64,
+) -> Result<Prepared, String> {
+    let data = || data.ok_or_else(|| format!("a {} task needs data", task.kind.name()));
+    let (items, clusters) = match task.kind {
+        TaskKind::Similarity => return pairs::similarity(task, data()?, text, split_seed),
+        TaskKind::LanguageModeling => text::language_modeling(task, data()?, text)?,
+        TaskKind::LogitDifference => prompts::logit_difference(task, data()?, text)?,
+        TaskKind::Induction => prompts::induction(task, text, seed)?,
+        TaskKind::Ioi => ioi::ioi(task, text, seed)?,
+    };
+    let count = clusters.iter().max().map_or(0, |&c| c + 1);
+    let half = halves(count, split_seed);
+    let item_half: Vec<u8> = clusters.iter().map(|&c| half[c as usize]).collect();
+    let examples = (0u32..)
+        .zip(&clusters)
+        .zip(&item_half)
+        .map(|((i, &cluster), &h)| Example { a: i, b: i, gold: 0.0, cluster, half: Some(h) })
+        .collect();
+    Ok(Prepared { kind: task.kind, items, item_half, examples })
+}
+
+/// Items with the document of each.
+type Items = (Vec<Item>, Vec<u32>);
+
+/// Seeded half of each of `count` documents; the first half has the odd one.
+fn halves(count: u32, seed: u64) -> Vec<u8> {
+    let mut order: Vec<u32> = (0..count).collect();
+    order.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
+    let mut half = vec![1; count as usize];
+    for &d in &order[..(count as usize).div_ceil(2)] {
+        half[d as usize] = 0;
+    }
+    half
+}
+
+/// An item scored on the next token at every position but the last.
+fn next_token(tokens: Vec<u32>) -> Item {
+    let scored = (0u32..)
+        .zip(tokens.iter().skip(1))
+        .map(|(position, &target)| Scored { position, target, foil: 0 })
+        .collect();
+    Item { tokens, scored }
+}
+
+/// Numbers documents in the order in which they are first named.
+#[derive(Default)]
+struct Documents {
+    named: HashMap<String, u32>,
+    count: u32,
+}
+
+impl Documents {
+    /// The number of a record's document; a record without a name is a document of its own.
+    fn number(&mut self, name: Option<&serde_json::Value>) -> u32 {
+        let next = self.count;
+        let number = match name {
+            None => next,
+            Some(v) => *self.named.entry(v.to_string()).or_insert(next),
+        };
+        if number == next {
+            self.count += 1;
+        }
+        number
+    }
+}
+
+/// The most examples as `usize`.
+fn most(task: &TaskSpec) -> usize {
+    task.examples.map_or(usize::MAX, |n| n as usize)
+}

@@ -1,0 +1,228 @@
+use super::*;
+use ablate_common::plan::{Order, SweepKind};
+use ablate_common::spec;
+use serde_json::json;
+use std::fs;
+
+/// A folder with a tiny model: headers and zero weights only, a word-level tokenizer.
+fn folder(arch: &str) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let words = "[CLS] [SEP] When Then After While Friends Yesterday Mary John Tom Dan Amy and went to the store garden \
+                 restaurant school hospital office house station gave a ring letter book basketball computer necklace \
+                 drink snack left handed were working at found it had lunch Afterwards brought , . one two three";
+    let vocab: serde_json::Map<String, serde_json::Value> =
+        words.split_whitespace().zip(0..).map(|(w, i)| (w.to_owned(), json!(i))).collect();
+    let special = |id: u32, s: &str| json!({"id": id, "content": s, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true});
+    let post = json!({"type": "TemplateProcessing",
+        "single": [{"SpecialToken": {"id": "[CLS]", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}}, {"SpecialToken": {"id": "[SEP]", "type_id": 0}}],
+        "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {"[CLS]": {"id": "[CLS]", "ids": [0], "tokens": ["[CLS]"]}, "[SEP]": {"id": "[SEP]", "ids": [1], "tokens": ["[SEP]"]}}});
+    let n = vocab.len();
+    let tokenizer = json!({"version": "1.0",
+        "truncation": {"max_length": 3, "strategy": "LongestFirst", "stride": 0},
+        "padding": {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "[CLS]"},
+        "added_tokens": [special(0, "[CLS]"), special(1, "[SEP]")], "normalizer": null,
+        "pre_tokenizer": {"type": "Whitespace"}, "post_processor": if arch == "bert" { post } else { json!(null) }, "decoder": null,
+        "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "two"}});
+    fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
+    let config = json!({"model_type": arch, "hidden_act": if arch == "bert" { "gelu" } else { "silu" }, "hidden_size": 4,
+        "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 8, "vocab_size": n, "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 32, "type_vocab_size": 2, "layer_norm_eps": 1e-12, "tie_word_embeddings": true});
+    fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+    let mut tensors: Vec<(String, Vec<usize>)> = Vec::new();
+    if arch == "llama" {
+        tensors.extend([
+            ("model.embed_tokens.weight".into(), vec![n, 4]),
+            ("model.norm.weight".into(), vec![4]),
+        ]);
+        for l in 0..2 {
+            let at = |s: &str| format!("model.layers.{l}.{s}.weight");
+            for p in ["q", "k", "v", "o"] {
+                tensors.push((at(&format!("self_attn.{p}_proj")), vec![4, 4]));
+            }
+            tensors.extend([
+                (at("mlp.gate_proj"), vec![8, 4]),
+                (at("mlp.up_proj"), vec![8, 4]),
+                (at("mlp.down_proj"), vec![4, 8]),
+            ]);
+            tensors.extend([(at("input_layernorm"), vec![4]), (at("post_attention_layernorm"), vec![4])]);
+        }
+    } else {
+        let mut pair = |name: String, rows: usize, cols: Option<usize>| {
+            tensors.push((format!("{name}.weight"), std::iter::once(rows).chain(cols).collect()));
+            tensors.push((format!("{name}.bias"), vec![rows]));
+        };
+        pair("embeddings.LayerNorm".into(), 4, None);
+        for l in 0..2 {
+            let at = |s: &str| format!("encoder.layer.{l}.{s}");
+            for p in ["self.query", "self.key", "self.value", "output.dense"] {
+                pair(at(&format!("attention.{p}")), 4, Some(4));
+            }
+            pair(at("attention.output.LayerNorm"), 4, None);
+            pair(at("intermediate.dense"), 8, Some(4));
+            pair(at("output.dense"), 4, Some(8));
+            pair(at("output.LayerNorm"), 4, None);
+        }
+        for (p, rows) in [("word", n), ("position", 32), ("token_type", 2)] {
+            tensors.push((format!("embeddings.{p}_embeddings.weight"), vec![rows, 4]));
+        }
+    }
+    let (mut header, mut at) = (serde_json::Map::new(), 0);
+    for (name, shape) in tensors {
+        let len = 4 * shape.iter().product::<usize>();
+        header.insert(name, json!({"dtype": "F32", "shape": shape, "data_offsets": [at, at + len]}));
+        at += len;
+    }
+    let header = serde_json::Value::Object(header).to_string().into_bytes();
+    let file = [&(header.len() as u64).to_le_bytes()[..], &header, &vec![0; at]].concat();
+    fs::write(dir.path().join("model.safetensors"), file).unwrap();
+    dir
+}
+
+fn run(dir: &Path, task: &str, sweeps: &str) -> Result<PreparedExperiment, Error> {
+    let text = format!(
+        "name = \"t\"\n[model]\nsource = \".\"\n[[task]]\nname = \"t\"\n{task}\n[ablation]\nmethod = \"mean\"\n{sweeps}"
+    );
+    prepare(&spec::parse(&text, "t.toml").unwrap(), dir, &|_, _, _| ())
+}
+
+const SINGLE: &str = "[[sweep]]\nkind = \"single\"";
+const GREEDY: &str = "[[sweep]]\nkind = \"greedy\"";
+
+#[test]
+fn text_is_cut_into_windows_and_records_are_truncated() {
+    let dir = folder("llama");
+    fs::write(dir.path().join("a.txt"), "one two three one two\nthree one\n\n\ntwo one\n\none\n").unwrap();
+    let p =
+        run(dir.path(), "kind = \"language_modeling\"\ndata = \"a.txt\"\nmax_tokens = 3", GREEDY).unwrap();
+    let lens: Vec<usize> = p.prepared[0].items.iter().map(|i| i.tokens.len()).collect();
+    assert_eq!(lens, [3, 3, 2], "a window of one token predicts nothing");
+    assert_eq!(p.prepared[0].examples.iter().map(|e| e.cluster).collect::<Vec<_>>(), [0, 0, 1]);
+    assert_eq!(p.prepared[0].items[0].scored.len(), 2);
+    let item = &p.prepared[0].items[0];
+    assert!(item.scored.iter().all(|s| s.target == item.tokens[s.position as usize + 1]));
+    fs::write(
+        dir.path().join("a.jsonl"),
+        "{\"text\": \"one two three\", \"document\": 7}\n\n{\"text\": \"two one\", \"document\": 7}",
+    )
+    .unwrap();
+    let lm = "kind = \"language_modeling\"\ndata = \"a.jsonl\"\nmax_tokens = 2";
+    let p = run(dir.path(), lm, SINGLE).unwrap();
+    assert_eq!(p.prepared[0].items[0].tokens.len(), 2);
+    assert_eq!(p.prepared[0].examples[1].cluster, 0);
+    let e = run(dir.path(), lm, GREEDY).unwrap_err();
+    assert!(e.exit_code() == 2 && e.to_string().contains("split = \"halves\" leaves 0 examples"), "{e}");
+}
+
+#[test]
+fn generated_tasks_are_seeded_and_scored_where_they_should_be() {
+    let dir = folder("llama");
+    let task = "kind = \"induction\"\nexamples = 6\nmax_tokens = 11";
+    let p = run(dir.path(), task, SINGLE).unwrap();
+    assert_eq!(p.prepared, run(dir.path(), task, SINGLE).unwrap().prepared);
+    for item in &p.prepared[0].items {
+        assert_eq!(item.tokens[..5], item.tokens[5..]);
+        assert_eq!(item.scored.iter().map(|s| s.position).collect::<Vec<_>>(), [5, 6, 7, 8]);
+        assert!(item.tokens.iter().all(|&t| t > 1), "no special tokens");
+    }
+    assert_eq!(p.prepared[0].item_half.iter().filter(|&&h| h == 0).count(), 3);
+    let e = run(dir.path(), "kind = \"induction\"\nmax_tokens = 33", SINGLE).unwrap_err();
+    assert!(e.to_string().contains("above the model's context of 32"), "{e}");
+    // A word-level tokenizer sees " Mary" as "Mary": enough for prompts.
+    let e = run(dir.path(), "kind = \"ioi\"\nexamples = 4\nmax_tokens = 5", SINGLE).unwrap_err();
+    assert!(e.to_string().contains("too short for the prompt"), "{e}");
+}
+
+#[test]
+fn records_that_do_not_fit_are_refused_with_file_and_line() {
+    let dir = folder("llama");
+    let data = dir.path().join("d.jsonl");
+    let refused = |kind: &str, text: &str, what: &str| {
+        fs::write(&data, text).unwrap();
+        let e = run(dir.path(), &format!("kind = \"{kind}\"\ndata = \"d.jsonl\"\nmax_tokens = 8"), SINGLE)
+            .unwrap_err();
+        assert!(e.exit_code() == 2 && e.to_string().contains(what), "{e}");
+    };
+    refused("language_modeling", "{\"text\": \"one two\"}\n{\"txt\": 1}", "d.jsonl:2: missing field `text`");
+    refused("language_modeling", "{\"text\": \"one two\"}\n{\"text\": \"\"}", "d.jsonl:2: text has fewer");
+    refused("language_modeling", "\n\n", "d.jsonl:1: there is no record");
+    refused(
+        "logit_difference",
+        "{\"prompt\": \"one\", \"target\": \" two\", \"foil\": \" two\"}",
+        "d.jsonl:1: target and foil",
+    );
+    refused(
+        "logit_difference",
+        "{\"prompt\": \"one\", \"target\": \" one two\", \"foil\": \" two\"}",
+        "isn't a single token",
+    );
+    fs::write(&data, "{\"prompt\": \"one and two\", \"target\": \" one\", \"foil\": \" two\"}").unwrap();
+    let p =
+        run(dir.path(), "kind = \"logit_difference\"\ndata = \"d.jsonl\"\nmax_tokens = 2", SINGLE).unwrap();
+    assert_eq!((p.prepared[0].items[0].tokens.len(), p.prepared[0].items[0].scored[0].position), (2, 1));
+    assert!(preview(&p, 3).unwrap()[0].contains("and|[two]  target \"one\" over foil \"two\""));
+    let e = run(dir.path(), "kind = \"similarity\"\ndata = \"d.jsonl\"\nmax_tokens = 8", SINGLE).unwrap_err();
+    assert!(e.to_string().contains("needs an encoder"), "{e}");
+    let e = run(dir.path(), "kind = \"language_modeling\"\ndata = \"no.jsonl\"\nmax_tokens = 8", SINGLE)
+        .unwrap_err();
+    assert!(e.to_string().contains("no.jsonl; correct data"), "{e}");
+    let e = run(
+        dir.path(),
+        "kind = \"language_modeling\"\ndata = \"d.jsonl\"\nsha256 = \"00000000\"\nmax_tokens = 8",
+        SINGLE,
+    )
+    .unwrap_err();
+    assert!(e.to_string().contains("the spec says 00000000"), "{e}");
+}
+
+#[test]
+fn similarity_runs_each_text_once_and_drops_pairs_that_cross() {
+    let dir = folder("bert");
+    let texts = ["one", "two", "three", "one one", "two two", "one two three one two three"];
+    let mut lines = String::new();
+    for (i, a) in texts.iter().enumerate() {
+        for b in &texts[..i] {
+            lines += &format!("{}\n", json!({"a": a, "b": b, "score": i}));
+        }
+    }
+    fs::write(dir.path().join("s.jsonl"), lines).unwrap();
+    let task = "kind = \"similarity\"\ndata = \"s.jsonl\"\nmax_tokens = 6";
+    let p = run(dir.path(), task, &format!("{SINGLE}\n[[sweep]]\nkind = \"pairs\"\n{GREEDY}")).unwrap();
+    let t = &p.prepared[0];
+    assert_eq!((t.items.len(), t.examples.len(), t.items[0].tokens.as_slice()), (6, 15, &[0, 50, 1][..]));
+    assert!(t.items.iter().all(|i| i.tokens.len() <= 6 && i.tokens.ends_with(&[1])));
+    assert_eq!(t.examples_in(Scope::Select).len(), 3);
+    assert_eq!(p.plan.tasks[0].select.iter().map(|b| b.items.len()).sum::<usize>(), 3);
+    let kinds: Vec<&str> = p.plan.sweeps.iter().map(|s| s.kind.name()).collect();
+    assert_eq!(kinds, ["reference", "single", "pairs", "greedy", "path-greedy", "path-importance", "random"]);
+    assert!(matches!(p.plan.sweeps[5].kind, SweepKind::Path { greedy: 3, order: Order::Importance }));
+    assert!(matches!(p.plan.sweeps[3].kind, SweepKind::Greedy { steps: 4, objective: 0 }));
+    let costs = cost(&p.plan, &p.prepared);
+    assert_eq!(
+        (costs[1].subsets, costs[2].subsets, costs[3].subsets, costs[3].rounds),
+        (4, 6, 4 + 3 + 2 + 1, 4)
+    );
+    assert!(costs.iter().all(|c| c.flops > 0.0 && c.bytes > 0));
+    let back: Plan = serde_json::from_slice(&serde_json::to_vec(&p.plan).unwrap()).unwrap();
+    assert_eq!((back.identity(), &back), (p.plan.identity(), &p.plan));
+    assert_eq!(preview(&p, 1).unwrap().len(), 1);
+}
+
+proptest::proptest! {
+    #[test]
+    fn batches_hold_every_item_once_within_their_limits(lens in proptest::collection::vec(1usize..700, 1..60)) {
+        let items: Vec<_> = lens.iter().map(|&n| ablate_common::task::Item { tokens: vec![0; n], scored: Vec::new() }).collect();
+        let p = Prepared { kind: TaskKind::Similarity, item_half: vec![0; items.len()], items, examples: Vec::new() };
+        let mut seen = Vec::new();
+        for b in batches::batches(&p, Scope::All) {
+            let padded = b.items.len() * b.len as usize;
+            let real: usize = b.items.iter().map(|&i| lens[i as usize]).sum();
+            assert!(b.items.len() == 1 || padded <= BATCH_TOKENS);
+            assert!((padded - real) * 4 <= padded);
+            assert_eq!(b.len as usize, b.items.iter().map(|&i| lens[i as usize]).max().unwrap());
+            seen.extend(b.items);
+        }
+        seen.sort_unstable();
+        assert_eq!(seen, (0..lens.len() as u32).collect::<Vec<_>>());
+    }
+}

@@ -1,0 +1,258 @@
+//! The worker's side of the stream: connects, takes shards, hands chunks to the lanes, and keeps every
+//! result until the coordinator has acknowledged it. Reconnects for ever.
+
+pub mod desk;
+pub mod fetch;
+pub mod link;
+pub mod spool;
+#[cfg(test)]
+mod tests;
+
+use crate::lane::{self, Done, Experiment, Job, LaneDevice, OpenExperiment};
+use ablate_common::{ENGINE_VERSION, PROTOCOL_VERSION};
+use ablate_proto::v1::{self as pb, coordinator_message::Body, worker_message};
+use desk::Desk;
+use fetch::OpenError;
+use link::{Link, LinkError};
+use spool::Unacked;
+use std::future::Future;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::sync::{mpsc, watch};
+use tonic::transport::Endpoint;
+
+/// How long a drained worker waits for its last acknowledgements.
+const LAST_ACKS: Duration = Duration::from_secs(10);
+
+/// What a worker is started with.
+pub struct Config {
+    /// The coordinator.
+    pub endpoint: Endpoint,
+    /// Host and process, for people.
+    pub name: String,
+    /// Lanes.
+    pub lanes: Vec<LaneDevice>,
+    /// Makes executors.
+    pub opener: Arc<dyn OpenExperiment>,
+    /// Where models are looked for by file name when the coordinator's path does not exist here.
+    pub model_root: Option<PathBuf>,
+    /// End with [`Outcome::ModelDiffers`] where the only experiment's model differs.
+    pub end_on_other_model: bool,
+}
+
+/// How a worker ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// Told to drain, and drained. Says how many results were left unacknowledged.
+    Drained(usize),
+    /// The coordinator refused it for good.
+    Refused(String),
+    /// The only experiment's model has other bytes here.
+    ModelDiffers(String),
+}
+
+type Connecting = Pin<Box<dyn Future<Output = Result<Link, LinkError>> + Send>>;
+
+struct Client {
+    config: Config,
+    hello: pb::Hello,
+    desk: Desk,
+    jobs: Vec<std::sync::mpsc::Sender<Job>>,
+    link: Option<Link>,
+    attempt: u32,
+    opened: mpsc::UnboundedSender<(String, Result<Experiment, OpenError>)>,
+    draining: bool,
+}
+
+/// Works until `drain` turns true, the coordinator drains or refuses this worker.
+///
+/// # Errors
+/// Where the system gives no threads.
+pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::Result<Outcome> {
+    let (done_to, mut done) = mpsc::unbounded_channel::<Done>();
+    let (opened_to, mut opened) = mpsc::unbounded_channel();
+    let mut jobs = Vec::new();
+    for device in &config.lanes {
+        let report = done_to.clone();
+        jobs.push(lane::start(device.clone(), config.opener.clone(), Box::new(move |d| report.send(d).is_ok()))?);
+    }
+    let lanes = config.lanes.iter().map(|l| pb::Lane { device: l.name.clone(), device_class: l.class.clone() }).collect();
+    let hello = pb::Hello {
+        protocol: PROTOCOL_VERSION,
+        engine: ENGINE_VERSION,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        name: config.name.clone(),
+        lanes,
+        session: format!("{:032x}", fastrand::u128(..)),
+    };
+    let classes = config.lanes.iter().map(|l| l.class.clone()).collect();
+    let desk = Desk::new(classes, Unacked::new(spool::MEMORY_LIMIT, spool::FILE_LIMIT), Instant::now());
+    let mut me = Client { config, hello, desk, jobs, link: None, attempt: 0, opened: opened_to, draining: false };
+    let mut connecting: Connecting = Box::pin(link::connect(me.config.endpoint.clone(), me.hello.clone(), Duration::ZERO));
+    let mut tick = tokio::time::interval(Duration::from_millis(50));
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut idle_since: Option<Instant> = None;
+    loop {
+        tokio::select! {
+            result = &mut connecting, if me.link.is_none() => match result {
+                Ok(link) => me.up(link),
+                Err(LinkError::Refused(why)) => return Ok(Outcome::Refused(why)),
+                Err(LinkError::Again(why)) => connecting = me.again(&why),
+            },
+            message = receive(&mut me.link) => match message {
+                Ok(Some(pb::CoordinatorMessage { body: Some(body) })) => me.heard(body),
+                Ok(Some(_)) => tracing::debug!("a message of an unknown kind"),
+                Ok(None) => connecting = me.again("the coordinator ended the stream"),
+                Err(status) => connecting = me.again(&format!("stream: {}", status.message())),
+            },
+            Some(d) = done.recv() => me.desk.done(d, Instant::now()),
+            Some((id, result)) = opened.recv() => me.fetched(&id, result),
+            _ = tick.tick() => me.desk.tick(Instant::now()),
+            Ok(()) = drain.changed(), if !me.draining => if *drain.borrow() { me.drain("told to") },
+        }
+        me.dispatch();
+        if !me.flush() {
+            connecting = me.again("the stream is closed");
+        }
+        if let Some(outcome) = me.other_model() {
+            me.leave().await;
+            return Ok(outcome);
+        }
+        if me.draining && me.desk.is_idle() {
+            let since = *idle_since.get_or_insert_with(Instant::now);
+            if me.desk.unacked.is_empty() || since.elapsed() > LAST_ACKS {
+                me.leave().await;
+                return Ok(Outcome::Drained(me.desk.unacked.len()));
+            }
+        }
+    }
+}
+
+async fn receive(link: &mut Option<Link>) -> Result<Option<pb::CoordinatorMessage>, tonic::Status> {
+    match link {
+        Some(link) => link.from.message().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Client {
+    fn up(&mut self, link: Link) {
+        let w = &link.welcome;
+        tracing::info!(worker = w.worker, epoch = w.epoch, lease_ms = w.lease_ms, resent = self.desk.unacked.len(), "connected");
+        self.attempt = 0;
+        self.desk.connected(Duration::from_millis(w.lease_ms), Instant::now());
+        self.link = Some(link);
+    }
+
+    /// The connection is gone, or was never there: the next attempt.
+    fn again(&mut self, why: &str) -> Connecting {
+        if self.link.take().is_some() {
+            self.desk.disconnected();
+        }
+        let after = link::backoff(self.attempt);
+        if self.attempt == 0 || self.attempt.is_multiple_of(10) {
+            tracing::warn!("no coordinator: {why}; trying again until it answers");
+        } else {
+            tracing::debug!("no coordinator: {why}");
+        }
+        self.attempt = self.attempt.saturating_add(1);
+        Box::pin(link::connect(self.config.endpoint.clone(), self.hello.clone(), after))
+    }
+
+    fn heard(&mut self, body: Body) {
+        let now = Instant::now();
+        match body {
+            Body::Open(open) => {
+                if self.desk.open(&open) {
+                    self.fetch(open);
+                }
+            }
+            Body::Shard(shard) => self.desk.shard(shard, now),
+            Body::Ack(pb::Ack { id: Some(id), .. }) => self.desk.ack(&id),
+            Body::Ack(_) => tracing::debug!("an acknowledgement of nothing"),
+            Body::Revoke(r) => self.desk.revoke(r.lease),
+            Body::Renewed(r) => self.desk.renewed(&r.leases),
+            Body::Close(c) => self.desk.close(&c.experiment),
+            Body::Drain(_) => self.drain("the coordinator asked"),
+            Body::Welcome(_) => tracing::debug!("a second welcome"),
+            Body::Reject(r) => tracing::warn!("rejected: {}", r.detail),
+        }
+    }
+
+    fn fetch(&self, open: pb::Open) {
+        let Some(link) = &self.link else { return };
+        let (client, root, to) = (link.client.clone(), self.config.model_root.clone(), self.opened.clone());
+        tokio::spawn(async move {
+            let id = open.experiment.clone();
+            let mut result = fetch::open(client.clone(), open.clone(), root.clone()).await;
+            for attempt in 0..3 {
+                let Err(OpenError::Connection(why)) = &result else { break };
+                tracing::debug!("fetching {id}: {why}");
+                tokio::time::sleep(link::backoff(attempt)).await;
+                result = fetch::open(client.clone(), open.clone(), root.clone()).await;
+            }
+            // Nobody listens only where the worker is ending.
+            drop(to.send((id, result)));
+        });
+    }
+
+    fn fetched(&mut self, id: &str, result: Result<Experiment, OpenError>) {
+        let result = result.map_err(|e| match e {
+            OpenError::Failure(f) => f,
+            OpenError::Connection(why) => {
+                let hash = String::new();
+                pb::Failure { detail: format!("the experiment's data cannot be fetched: {why}"), kind: Some(pb::failure::Kind::DataMissing(pb::DataMissing { hash })) }
+            }
+        });
+        if let Err(f) = &result {
+            tracing::error!(experiment = id, "{}", f.detail);
+        }
+        self.desk.opened(id, result);
+    }
+
+    fn drain(&mut self, why: &str) {
+        tracing::info!("draining ({why}): the chunks in work are finished and sent, no new ones are begun");
+        self.draining = true;
+        self.desk.drain();
+    }
+
+    fn dispatch(&mut self) {
+        let now = Instant::now();
+        for (lane, job) in self.desk.dispatch(now) {
+            if self.jobs.get(lane).is_none_or(|to| to.send(job).is_err()) {
+                let result = Err(lane::ExecError::Failed("the lane's thread is gone".to_owned()));
+                self.desk.done(Done { lane: lane as u32, result, busy: Duration::ZERO }, now);
+            }
+        }
+    }
+
+    /// Sends what there is to send. False where the stream is closed.
+    fn flush(&mut self) -> bool {
+        let Some(link) = &self.link else { return true };
+        let send = |body| link.to.send(pb::WorkerMessage { body: Some(body) }).is_ok();
+        let mut open = self.desk.take_outbox().into_iter().all(send);
+        while open && let Some(result) = self.desk.unacked.next_to_send() {
+            open = send(worker_message::Body::Result(result));
+        }
+        open
+    }
+
+    fn other_model(&mut self) -> Option<Outcome> {
+        let said = self.desk.model_differs.take()?;
+        tracing::error!("{said}; give this worker the experiment's model (--model-root), or start a new experiment with this one");
+        (self.config.end_on_other_model && !self.desk.has_other_work()).then_some(Outcome::ModelDiffers(said))
+    }
+
+    /// Says goodbye and gives the messages under way a moment to leave.
+    async fn leave(&mut self) {
+        let Some(Link { to, mut from, .. }) = self.link.take() else { return };
+        drop(to.send(pb::WorkerMessage { body: Some(worker_message::Body::Goodbye(pb::Goodbye {})) }));
+        drop(to);
+        let end = async { while let Ok(Some(_)) = from.message().await {} };
+        if tokio::time::timeout(Duration::from_secs(1), end).await.is_err() {
+            tracing::debug!("the coordinator did not end the stream");
+        }
+    }
+}

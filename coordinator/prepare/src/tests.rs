@@ -189,7 +189,7 @@ fn similarity_runs_each_text_once_and_drops_pairs_that_cross() {
     let task = "kind = \"similarity\"\ndata = \"s.jsonl\"\nmax_tokens = 6";
     let p = run(dir.path(), task, &format!("{SINGLE}\n[[sweep]]\nkind = \"pairs\"\n{GREEDY}")).unwrap();
     let t = &p.prepared[0];
-    assert_eq!((t.items.len(), t.examples.len(), t.items[0].tokens.as_slice()), (6, 15, &[0, 50, 1][..]));
+    assert_eq!((t.items.len(), t.examples.len(), t.items[0].tokens.as_slice()), (6, 15, &[0, 49, 1][..]));
     assert!(t.items.iter().all(|i| i.tokens.len() <= 6 && i.tokens.ends_with(&[1])));
     assert_eq!(t.examples_in(Scope::Select).len(), 3);
     assert_eq!(p.plan.tasks[0].select.iter().map(|b| b.items.len()).sum::<usize>(), 3);

@@ -206,3 +206,68 @@ fn from_gguf(g: &GgufTokenizer) -> Result<Value, String> {
         },
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gguf() -> GgufTokenizer {
+        let tokens: Vec<String> = ["<s>", "a", "b", "Ġ", "1", "2", "Ġa", "ab", "Ġab", "12"]
+            .iter()
+            .map(|s| (*s).to_owned())
+            .collect();
+        let merges = ["Ġ a", "a b", "Ġa b", "1 2"].iter().map(|s| (*s).to_owned()).collect();
+        let types = (0..tokens.len()).map(|i| if i == 0 { 3 } else { 1 }).collect();
+        GgufTokenizer {
+            model: "gpt2".into(),
+            pre: "smollm".into(),
+            tokens,
+            types,
+            merges,
+            bos: Some(0),
+            ..Default::default()
+        }
+    }
+
+    fn text(g: GgufTokenizer) -> Result<Text, Error> {
+        Text::new(&TokenizerSource::Gguf(Box::new(g)))
+    }
+
+    #[test]
+    fn a_gguf_tokenizer_merges_splits_digits_and_knows_its_special_tokens() {
+        let t = text(gguf()).unwrap();
+        assert_eq!(t.bare("ab ab12<s>").unwrap(), [7, 8, 4, 5, 0], "digits are single");
+        assert_eq!(
+            (t.prefix.len(), t.single(" ab"), t.single("<s>"), t.single("aa")),
+            (0, Some(8), None, None)
+        );
+        assert_eq!(t.ordinary(), (1..10).collect::<Vec<u32>>());
+        assert_eq!((t.show(8), t.show(0)), (" ab".to_owned(), "<s>".to_owned()));
+        let t = text(GgufTokenizer { pre: "gpt-2".into(), add_bos: Some(true), ..gguf() }).unwrap();
+        assert_eq!((t.bare("12").unwrap(), t.wrap(&[1])), (vec![9], vec![0, 1]));
+        for pre in ["llama-bpe", "qwen2"] {
+            let t = text(GgufTokenizer { pre: pre.into(), ..gguf() }).unwrap();
+            assert_eq!(t.bare("12").unwrap(), if pre == "qwen2" { vec![4, 5] } else { vec![9] });
+        }
+    }
+
+    #[test]
+    fn unsupported_or_damaged_gguf_tokenizers_are_refused_by_name() {
+        let says = |g: GgufTokenizer, what: &str| {
+            let e = text(g).unwrap_err();
+            assert!(e.exit_code() == 2 && e.to_string().contains(what), "{e}");
+        };
+        says(
+            GgufTokenizer { pre: "deepseek-llm".into(), ..gguf() },
+            "pre-tokenizer \"deepseek-llm\" isn't supported",
+        );
+        says(
+            GgufTokenizer { model: "llama".into(), ..gguf() },
+            "tokenizer.ggml.model \"llama\" isn't supported",
+        );
+        says(GgufTokenizer { bos: None, add_bos: Some(true), ..gguf() }, "bos_token_id is missing");
+        says(GgufTokenizer { merges: vec!["ab".into()], ..gguf() }, "isn't a pair");
+        says(GgufTokenizer { merges: vec!["x y".into()], ..gguf() }, "tokenizer");
+        says(GgufTokenizer { tokens: vec!["a".into(), "a".into()], ..gguf() }, "twice");
+    }
+}

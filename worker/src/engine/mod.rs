@@ -8,12 +8,12 @@
 pub mod arch;
 pub mod base;
 pub mod model;
-//mod opener;
+mod opener;
 pub mod pass;
 pub mod score;
 pub mod trie;
 
-//pub use opener::TorchOpener;
+pub use opener::TorchOpener;
 
 use ablate_common::head::HeadIx;
 use ablate_common::plan::{Ablation, Plan, Pool};

@@ -27,7 +27,9 @@ fn version(root: &Path) -> Option<String> {
     println!("cargo:rerun-if-changed={}", file.display());
     let text = std::fs::read_to_string(file).ok()?;
     let part = |name: &str| {
-        text.lines().find_map(|l| l.strip_prefix(&format!("#define TORCH_VERSION_{name} ")).map(|v| v.trim().to_owned()))
+        text.lines().find_map(|l| {
+            l.strip_prefix(&format!("#define TORCH_VERSION_{name} ")).map(|v| v.trim().to_owned())
+        })
     };
     Some(format!("{}.{}.{}", part("MAJOR")?, part("MINOR")?, part("PATCH")?))
 }

@@ -64,7 +64,9 @@ fn folders() -> Vec<PathBuf> {
 #[must_use]
 pub fn loaded(name: &str) -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
-    maps.lines().find_map(|l| l.find('/').map(|at| PathBuf::from(&l[at..])).filter(|p| p.file_name().is_some_and(|f| f == name)))
+    maps.lines().find_map(|l| {
+        l.find('/').map(|at| PathBuf::from(&l[at..])).filter(|p| p.file_name().is_some_and(|f| f == name))
+    })
 }
 
 /// Whether libnccl can be loaded.
@@ -74,7 +76,9 @@ pub fn has_nccl() -> bool {
         // SAFETY: NCCL's initialisers have no effect beyond the library.
         unsafe { Library::open(Some(p), RTLD_NOW) }.is_ok()
     };
-    let beside = folders().into_iter().flat_map(|d| [d.join("libnccl.so.2"), d.join("../../nvidia/nccl/lib/libnccl.so.2")]);
+    let beside = folders()
+        .into_iter()
+        .flat_map(|d| [d.join("libnccl.so.2"), d.join("../../nvidia/nccl/lib/libnccl.so.2")]);
     beside.filter(|p| p.exists()).chain([PathBuf::from("libnccl.so.2")]).any(open)
 }
 
@@ -94,8 +98,13 @@ pub fn gpu_names() -> Vec<String> {
     let Some(library) = driver() else { return Vec::new() };
     // SAFETY: the signatures are the CUDA driver API's; the buffer's length is passed along.
     unsafe {
-        let Ok(count) = library.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"cuDeviceGetCount\0") else { return Vec::new() };
-        let Ok(name) = library.get::<unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int>(b"cuDeviceGetName\0") else {
+        let Ok(count) = library.get::<unsafe extern "C" fn(*mut c_int) -> c_int>(b"cuDeviceGetCount\0")
+        else {
+            return Vec::new();
+        };
+        let Ok(name) =
+            library.get::<unsafe extern "C" fn(*mut c_char, c_int, c_int) -> c_int>(b"cuDeviceGetName\0")
+        else {
             return Vec::new();
         };
         let mut n: c_int = 0;

@@ -35,13 +35,17 @@ pub enum Named {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DeviceError {
     /// Not a device name.
-    #[error("--device: `{0}` is not a device; write cpu, cuda:N or auto, or several with commas: cpu,cpu or cuda:0,cuda:1")]
+    #[error(
+        "`{0}` is not a device; write cpu, cuda:N or auto, or several with commas: cpu,cpu or cuda:0,cuda:1"
+    )]
     Unknown(String),
     /// Too many lanes.
-    #[error("--device: {0} lanes are more than one process takes ({MAX_LANES})")]
+    #[error("{0} lanes are more than one process takes ({MAX_LANES})")]
     TooMany(usize),
     /// There is no such GPU.
-    #[error("--device: there is no cuda:{index} here ({why}); use --device cpu, or --device auto for what there is")]
+    #[error(
+        "--device: there is no cuda:{index} here ({why}); use --device cpu, or --device auto for what there is"
+    )]
     NoGpu {
         /// The number asked for.
         index: usize,
@@ -95,7 +99,11 @@ impl Machine {
     #[must_use]
     pub fn look() -> Self {
         let cuda = cuda_runtime::load();
-        let usable = if tch::Cuda::is_available() { usize::try_from(tch::Cuda::device_count()).unwrap_or(0) } else { 0 };
+        let usable = if tch::Cuda::is_available() {
+            usize::try_from(tch::Cuda::device_count()).unwrap_or(0)
+        } else {
+            0
+        };
         let mut gpus = if usable > 0 { cuda_runtime::gpu_names() } else { Vec::new() };
         gpus.resize_with(usable, || "unknown GPU".to_owned());
         let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
@@ -120,12 +128,15 @@ impl Machine {
                 let (device, name, class) = match named {
                     Named::Cpu => (Device::Cpu, "cpu".to_owned(), self.cpu.clone()),
                     Named::Cuda(index) => {
-                        let gpu = self.gpus.get(index).ok_or_else(|| DeviceError::NoGpu { index, why: self.why_no_gpu() })?;
+                        let gpu = self
+                            .gpus
+                            .get(index)
+                            .ok_or_else(|| DeviceError::NoGpu { index, why: self.why_no_gpu() })?;
                         let driver = cuda_runtime::driver_version().unwrap_or_else(|| "unknown".to_owned());
                         (Device::Cuda(index), format!("cuda:{index}"), format!("{gpu}; driver {driver}"))
                     }
                 };
-                let class = format!("{class}; libtorch {LIBTORCH}; {threads} threads");
+                let class = format!("{class}; libtorch {LIBTORCH}; threads {threads}");
                 Ok(LaneDevice { lane, device, name, class, threads })
             })
             .collect()
@@ -135,7 +146,9 @@ impl Machine {
         use cuda_runtime::CudaSide::{Absent, Broken, Loaded, NoDriver};
         match (&self.cuda, self.gpus.len()) {
             (_, n) if n > 0 => format!("GPUs: {n}, numbered from 0"),
-            (Absent, _) => "this libtorch has no CUDA side: libtorch_cuda.so is not beside libtorch_cpu.so".to_owned(),
+            (Absent, _) => {
+                "this libtorch has no CUDA side: libtorch_cuda.so is not beside libtorch_cpu.so".to_owned()
+            }
             (NoDriver(_), _) => "no NVIDIA driver answers".to_owned(),
             (Loaded(_), _) => "libtorch finds no GPU".to_owned(),
             (Broken { path, detail }, _) => format!("{} did not load: {detail}", path.display()),
@@ -149,8 +162,16 @@ fn cpu_class(info: &str) -> String {
         info.lines().find_map(|l| l.split_once(':').filter(|(k, _)| k.trim() == name).map(|(_, v)| v.trim()))
     };
     let model = field("model name").unwrap_or(std::env::consts::ARCH);
-    let flags: Vec<&str> = field("flags").or_else(|| field("Features")).unwrap_or("").split_whitespace().collect();
-    let units = [("avx2", "avx2"), ("avx512f", "avx512"), ("avx512_vnni", "vnni"), ("avx512_bf16", "avx512-bf16"), ("amx_tile", "amx"), ("sve", "sve")];
+    let flags: Vec<&str> =
+        field("flags").or_else(|| field("Features")).unwrap_or("").split_whitespace().collect();
+    let units = [
+        ("avx2", "avx2"),
+        ("avx512f", "avx512"),
+        ("avx512_vnni", "vnni"),
+        ("avx512_bf16", "avx512-bf16"),
+        ("amx_tile", "amx"),
+        ("sve", "sve"),
+    ];
     let have: Vec<&str> = units.iter().filter(|(flag, _)| flags.contains(flag)).map(|u| u.1).collect();
     if have.is_empty() { model.to_owned() } else { format!("{model} ({})", have.join(" ")) }
 }
@@ -205,7 +226,10 @@ pub fn doctor(machine: &Machine, list: &DeviceList, threads: Option<usize>) -> D
         }
     }
     if let cuda_runtime::CudaSide::Broken { path, detail } = &machine.cuda {
-        problems.push(format!("{} did not load: {detail}; reinstall torch {LIBTORCH} with its CUDA packages", path.display()));
+        problems.push(format!(
+            "{} did not load: {detail}; reinstall torch {LIBTORCH} with its CUDA packages",
+            path.display()
+        ));
     }
     let cuda = match &machine.cuda {
         cuda_runtime::CudaSide::Absent => "absent: CPU only".to_owned(),
@@ -221,7 +245,10 @@ pub fn doctor(machine: &Machine, list: &DeviceList, threads: Option<usize>) -> D
         gpus: machine.gpus.clone(),
         cores: machine.cores,
         nccl: cuda_runtime::has_nccl(),
-        lanes: lanes.into_iter().map(|l| DoctorLane { device: l.name, class: l.class, threads: l.threads }).collect(),
+        lanes: lanes
+            .into_iter()
+            .map(|l| DoctorLane { device: l.name, class: l.class, threads: l.threads })
+            .collect(),
         ok: problems.is_empty(),
         problems,
     }
@@ -256,12 +283,19 @@ mod tests {
 
     #[test]
     fn a_gpu_that_is_not_there_is_refused_and_classes_name_the_threads() {
-        let machine = Machine { cuda: cuda_runtime::CudaSide::Absent, gpus: Vec::new(), cpu: "X (avx2)".into(), cores: 4 };
-        let error = machine.lanes(&DeviceList::Listed(vec![Named::Cuda(1)]), None).map(|_| ()).expect_err("no GPU");
+        let machine = Machine {
+            cuda: cuda_runtime::CudaSide::Absent,
+            gpus: Vec::new(),
+            cpu: "X (avx2)".into(),
+            cores: 4,
+        };
+        let error =
+            machine.lanes(&DeviceList::Listed(vec![Named::Cuda(1)]), None).map(|_| ()).expect_err("no GPU");
         assert!(error.to_string().contains("cuda:1"), "{error}");
-        let lanes = machine.lanes(&DeviceList::Listed(vec![Named::Cpu, Named::Cpu]), None).expect("two lanes");
+        let lanes =
+            machine.lanes(&DeviceList::Listed(vec![Named::Cpu, Named::Cpu]), None).expect("two lanes");
         assert_eq!(lanes.len(), 2);
-        assert_eq!(lanes[1].class, format!("X (avx2); libtorch {LIBTORCH}; 2 threads"));
+        assert_eq!(lanes[1].class, format!("X (avx2); libtorch {LIBTORCH}; threads 2"));
     }
 
     #[test]

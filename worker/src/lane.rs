@@ -37,7 +37,14 @@ pub trait Executor: Send {
     ///
     /// # Errors
     /// As [`ExecError`] says.
-    fn run_chunk(&mut self, sweep: u32, round: u32, list: &[HeadIx], chunk: u32, stop: &AtomicBool) -> Result<ChunkScores, ExecError>;
+    fn run_chunk(
+        &mut self,
+        sweep: u32,
+        round: u32,
+        list: &[HeadIx],
+        chunk: u32,
+        stop: &AtomicBool,
+    ) -> Result<ChunkScores, ExecError>;
 }
 
 /// What a lane reports while it opens an experiment: step, done, total.
@@ -139,7 +146,11 @@ pub type Report = Box<dyn Fn(Done) -> bool + Send>;
 ///
 /// # Errors
 /// Where the system gives no thread.
-pub fn start(device: LaneDevice, opener: Arc<dyn OpenExperiment>, report: Report) -> std::io::Result<mpsc::Sender<Job>> {
+pub fn start(
+    device: LaneDevice,
+    opener: Arc<dyn OpenExperiment>,
+    report: Report,
+) -> std::io::Result<mpsc::Sender<Job>> {
     let (jobs, inbox) = mpsc::channel::<Job>();
     std::thread::Builder::new().name(format!("lane-{}", device.lane)).spawn(move || {
         let mut kept: Vec<(Arc<Experiment>, Box<dyn Executor>)> = Vec::new();
@@ -222,6 +233,13 @@ impl Logged {
         self.last.set((done < total).then_some(now));
         let seconds = (now - self.begun).as_secs_f64();
         let left = if done > 0 { seconds * (total.saturating_sub(done)) as f64 / done as f64 } else { 0.0 };
-        tracing::info!(lane = self.lane, done, total, seconds = format!("{seconds:.1}"), left_s = format!("{left:.0}"), "{step}");
+        tracing::info!(
+            lane = self.lane,
+            done,
+            total,
+            seconds = format!("{seconds:.1}"),
+            left_s = format!("{left:.0}"),
+            "{step}"
+        );
     }
 }

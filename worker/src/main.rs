@@ -1,10 +1,11 @@
 //! `ablate-worker`: one process per node, one lane per device.
 
 use ablate_worker::client::{self, Config, Outcome, link};
+use ablate_worker::cuda_runtime::CudaSide;
 use ablate_worker::device::{self, DeviceList, Machine};
 use ablate_worker::engine::TorchOpener;
 use clap::Parser;
-use std::io::Read;
+use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -82,6 +83,9 @@ fn main() -> ExitCode {
     if args.doctor {
         return doctor(&machine, &args);
     }
+    if let CudaSide::Broken { path, detail } = &machine.cuda {
+        tracing::warn!("{} did not load, so GPUs are not used: {detail}", path.display());
+    }
     let lanes = match machine.lanes(&args.device, args.threads.map(usize::from)) {
         Ok(lanes) => lanes,
         Err(e) => return fail(2, &e.to_string()),
@@ -108,11 +112,16 @@ fn main() -> ExitCode {
     match work(config, args.stdin_leash) {
         Ok(Outcome::Drained(0)) => ExitCode::SUCCESS,
         Ok(Outcome::Drained(left)) => {
-            tracing::warn!(left, "ended without an acknowledgement of every result; those chunks will be computed again");
+            tracing::warn!(
+                left,
+                "ended without an acknowledgement of every result; those chunks will be computed again"
+            );
             ExitCode::SUCCESS
         }
         Ok(Outcome::Refused(why)) => fail(2, &why),
-        Ok(Outcome::ModelDiffers(why)) => fail(2, &format!("{why}; the file has changed since the experiment was planned")),
+        Ok(Outcome::ModelDiffers(why)) => {
+            fail(2, &format!("{why}; the file has changed since the experiment was planned"))
+        }
         Err(e) => fail(1, &e.to_string()),
     }
 }
@@ -124,7 +133,10 @@ fn fail(code: u8, what: &str) -> ExitCode {
 
 fn log(json: bool) {
     let filter = || EnvFilter::try_from_env("ABLATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let lines = tracing_subscriber::fmt().with_env_filter(filter()).with_writer(std::io::stderr);
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter())
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal());
     if json { lines.json().init() } else { lines.with_target(false).init() }
 }
 

@@ -1,11 +1,13 @@
 //! What a worker has on its desk: leases, the chunks left in them, what each lane does, and results
 //! that wait for their acknowledgement. No I/O and no clock: the caller passes the time in.
 
-use super::fetch;
+mod dispatch;
+
+use super::failure::failure_of;
 use super::spool::Unacked;
-use crate::lane::{Done, ExecError, Experiment, Job};
+use crate::lane::{Done, ExecError, Experiment};
 use ablate_common::head::HeadIx;
-use ablate_proto::v1::{self as pb, failure::Kind, worker_message::Body};
+use ablate_proto::v1::{self as pb, worker_message::Body};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -146,7 +148,8 @@ impl Desk {
 
     /// An experiment is over.
     pub fn close(&mut self, experiment: &str) {
-        let gone: Vec<u64> = self.leases.iter().filter(|(_, l)| l.experiment == experiment).map(|(&id, _)| id).collect();
+        let gone: Vec<u64> =
+            self.leases.iter().filter(|(_, l)| l.experiment == experiment).map(|(&id, _)| id).collect();
         for lease in gone {
             self.lose(lease);
         }
@@ -212,7 +215,8 @@ impl Desk {
 
     /// Passes time: leases that ran out are dropped, the others are renewed at a third of their time.
     pub fn tick(&mut self, now: Instant) {
-        let gone: Vec<u64> = self.leases.iter().filter(|(_, l)| l.deadline <= now).map(|(&id, _)| id).collect();
+        let gone: Vec<u64> =
+            self.leases.iter().filter(|(_, l)| l.deadline <= now).map(|(&id, _)| id).collect();
         for lease in gone {
             tracing::warn!(lease, "lease ran out without a renewal; its chunks are dropped");
             self.lose(lease);
@@ -299,7 +303,9 @@ impl Desk {
         let Some(Running { lease, id, stop }) = lane.running.take() else { return };
         let class = lane.class.clone();
         let result = match done.result {
-            Err(ExecError::Stopped) if !stop.load(Ordering::Relaxed) => Err(ExecError::Failed("the engine stopped without being told to".to_owned())),
+            Err(ExecError::Stopped) if !stop.load(Ordering::Relaxed) => {
+                Err(ExecError::Failed("the engine stopped without being told to".to_owned()))
+            }
             other => other,
         };
         // A lease number that was lost in between does not count this chunk.
@@ -310,7 +316,14 @@ impl Desk {
         match result {
             Ok(scores) => {
                 let busy_us = u64::try_from(done.busy.as_micros()).unwrap_or(u64::MAX);
-                let result = pb::ChunkResult { id: Some(id), lease, lane: done.lane, busy_us, scores: scores.into(), device_class: class };
+                let result = pb::ChunkResult {
+                    id: Some(id),
+                    lease,
+                    lane: done.lane,
+                    busy_us,
+                    scores: scores.into(),
+                    device_class: class,
+                };
                 if self.unacked.push(result)
                     && let Some(l) = self.leases.get_mut(&lease).filter(|_| held)
                 {
@@ -319,7 +332,13 @@ impl Desk {
             }
             Err(ExecError::Stopped) => {}
             Err(error) => {
-                tracing::error!(experiment = id.experiment, sweep = id.sweep, round = id.round, chunk = id.chunk, "chunk failed: {error}");
+                tracing::error!(
+                    experiment = id.experiment,
+                    sweep = id.sweep,
+                    round = id.round,
+                    chunk = id.chunk,
+                    "chunk failed: {error}"
+                );
                 let failure = failure_of(&error);
                 if let ExecError::ModelDiffers { .. } = error {
                     self.model_differs = Some(error.to_string());
@@ -340,92 +359,4 @@ impl Desk {
     pub fn has_other_work(&self) -> bool {
         self.experiments.values().any(|(_, e)| !matches!(e, Opened::Failed(_)))
     }
-
-    /// Chunks for the idle lanes.
-    pub fn dispatch(&mut self, now: Instant) -> Vec<(usize, Job)> {
-        self.check_shards(now);
-        let mut jobs = Vec::new();
-        if self.draining || self.unacked.is_full() {
-            return jobs;
-        }
-        for lane in 0..self.lanes.len() {
-            if self.lanes[lane].running.is_none()
-                && let Some(job) = self.job_for(lane)
-            {
-                jobs.push((lane, job));
-            }
-        }
-        jobs
-    }
-
-    /// Fails the shards of experiments that cannot be opened, and those that are no part of their plan.
-    fn check_shards(&mut self, now: Instant) {
-        let mut bad = Vec::new();
-        for (&id, lease) in self.leases.iter_mut().filter(|(_, l)| !l.todo.is_empty()) {
-            match self.experiments.get(&lease.experiment).map(|e| &e.1) {
-                Some(Opened::Failed(failure)) => bad.push((id, failure.clone())),
-                Some(Opened::Ready(e)) if !lease.checked => {
-                    lease.checked = true;
-                    let shard = pb::Shard {
-                        lease: id,
-                        experiment: String::new(),
-                        sweep: lease.sweep,
-                        round: lease.round,
-                        list: lease.list.iter().map(|h| h.0).collect(),
-                        first_chunk: lease.todo.start,
-                        chunks: lease.todo.len() as u32,
-                    };
-                    if let Some(detail) = fetch::bad_shard(&e.plan, &shard) {
-                        bad.push((id, pb::Failure { detail, kind: Some(Kind::Execution(pb::Execution {})) }));
-                    }
-                }
-                _ => {}
-            }
-        }
-        for (id, failure) in bad {
-            let Some(lease) = self.leases.get_mut(&id) else { continue };
-            let todo = std::mem::replace(&mut lease.todo, 0..0);
-            let (experiment, sweep, round) = (lease.experiment.clone(), lease.sweep, lease.round);
-            for chunk in todo {
-                self.fail(pb::ChunkId { experiment: experiment.clone(), sweep, round, chunk }, id, failure.clone());
-            }
-            self.settle(id, Some(now));
-        }
-    }
-
-    /// The lane's own shard first, then the oldest without a lane, then the end of another lane's.
-    fn job_for(&mut self, lane: usize) -> Option<Job> {
-        let ready = |l: &Lease| match self.experiments.get(&l.experiment) {
-            Some((_, Opened::Ready(e))) if !l.todo.is_empty() => Some(e.clone()),
-            _ => None,
-        };
-        let find = |want: &dyn Fn(&Lease) -> bool| self.leases.iter().find_map(|(&id, l)| ready(l).filter(|_| want(l)).map(|e| (id, e)));
-        let (id, experiment, own) = find(&|l| l.lane == Some(lane))
-            .or_else(|| find(&|l| l.lane.is_none()))
-            .map(|(id, e)| (id, e, true))
-            .or_else(|| find(&|_| true).map(|(id, e)| (id, e, false)))?;
-        let lease = self.leases.get_mut(&id)?;
-        let chunk = if own {
-            lease.lane = Some(lane);
-            lease.todo.next()?
-        } else {
-            lease.todo.next_back()?
-        };
-        lease.running += 1;
-        let stop = Arc::new(AtomicBool::new(false));
-        let (sweep, round, list) = (lease.sweep, lease.round, lease.list.clone());
-        let chunk_id = pb::ChunkId { experiment: lease.experiment.clone(), sweep, round, chunk };
-        self.lanes[lane].running = Some(Running { lease: id, id: chunk_id, stop: stop.clone() });
-        Some(Job { experiment, sweep, round, list, chunk, stop })
-    }
-}
-
-fn failure_of(error: &ExecError) -> pb::Failure {
-    let kind = match error {
-        ExecError::ModelMissing { path, .. } => Kind::ModelMissing(pb::ModelMissing { path: path.display().to_string() }),
-        ExecError::ModelDiffers { expected, found } => Kind::ModelDiffers(pb::ModelDiffers { expected: expected.clone(), found: found.clone() }),
-        ExecError::OutOfMemory { .. } => Kind::OutOfMemory(pb::OutOfMemory { requested_bytes: 0 }),
-        ExecError::Stopped | ExecError::Failed(_) => Kind::Execution(pb::Execution {}),
-    };
-    pb::Failure { detail: error.to_string(), kind: Some(kind) }
 }

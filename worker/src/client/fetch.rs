@@ -32,9 +32,15 @@ fn execution(detail: impl Into<String>) -> OpenError {
 ///
 /// # Errors
 /// As [`OpenError`] says.
-pub async fn open(mut client: ClusterClient<Channel>, open: pb::Open, model_root: Option<PathBuf>) -> Result<Experiment, OpenError> {
+pub async fn open(
+    mut client: ClusterClient<Channel>,
+    open: pb::Open,
+    model_root: Option<PathBuf>,
+) -> Result<Experiment, OpenError> {
     let bytes = open.plan;
-    let plan: Plan = blocking(move || serde_json::from_slice(&bytes)).await?.map_err(|e| execution(format!("the plan is not readable: {e}")))?;
+    let plan: Plan = blocking(move || serde_json::from_slice(&bytes))
+        .await?
+        .map_err(|e| execution(format!("the plan is not readable: {e}")))?;
     check_plan(&plan).map_err(execution)?;
     let mut prepared = Vec::with_capacity(plan.tasks.len());
     for task in &plan.tasks {
@@ -42,7 +48,9 @@ pub async fn open(mut client: ClusterClient<Channel>, open: pb::Open, model_root
         let hash = task.prepared.clone();
         let (items, examples) = (task.items as usize, task.examples as usize);
         let data = blocking(move || prepared_from(&bytes, &hash, items, examples)).await?;
-        let missing = |detail| failure(pb::failure::Kind::DataMissing(pb::DataMissing { hash: task.prepared.clone() }), detail);
+        let missing = |detail| {
+            failure(pb::failure::Kind::DataMissing(pb::DataMissing { hash: task.prepared.clone() }), detail)
+        };
         prepared.push(data.map_err(|e| missing(format!("task {}: {e}", task.name)))?);
     }
     let model = model_path(&open.model_source, model_root.as_deref());
@@ -77,11 +85,17 @@ fn prepared_from(bytes: &[u8], hash: &str, items: usize, examples: usize) -> Res
     if found.as_str() != hash {
         return Err(format!("the data's hash is {found} instead of {hash}"));
     }
-    let data: Prepared = serde_json::from_slice(bytes).map_err(|e| format!("the data is not readable: {e}"))?;
+    let data: Prepared =
+        serde_json::from_slice(bytes).map_err(|e| format!("the data is not readable: {e}"))?;
     if data.items.len() != items || data.item_half.len() != items || data.examples.len() != examples {
-        return Err(format!("the data has {} items and {} examples; the plan says {items} and {examples}", data.items.len(), data.examples.len()));
+        return Err(format!(
+            "the data has {} items and {} examples; the plan says {items} and {examples}",
+            data.items.len(),
+            data.examples.len()
+        ));
     }
-    let scored = |i: &ablate_common::task::Item| i.scored.iter().all(|s| (s.position as usize) < i.tokens.len());
+    let scored =
+        |i: &ablate_common::task::Item| i.scored.iter().all(|s| (s.position as usize) < i.tokens.len());
     if !data.items.iter().all(|i| !i.tokens.is_empty() && scored(i)) {
         return Err("the data has an empty item or scores a position past an item's end".to_owned());
     }
@@ -94,7 +108,11 @@ fn prepared_from(bytes: &[u8], hash: &str, items: usize, examples: usize) -> Res
 /// Checks everything that is used as an index later.
 fn check_plan(plan: &Plan) -> Result<(), String> {
     if plan.engine != ablate_common::ENGINE_VERSION {
-        return Err(format!("the plan is for engine {}, this worker has {}", plan.engine, ablate_common::ENGINE_VERSION));
+        return Err(format!(
+            "the plan is for engine {}, this worker has {}",
+            plan.engine,
+            ablate_common::ENGINE_VERSION
+        ));
     }
     let sweep_ok = |s: &ablate_common::plan::PlannedSweep| {
         let kind = match s.kind {
@@ -102,7 +120,9 @@ fn check_plan(plan: &Plan) -> Result<(), String> {
             SweepKind::Path { greedy, .. } => (greedy as usize) < plan.sweeps.len(),
             _ => true,
         };
-        kind && s.chunk > 0 && (s.ablation as usize) < plan.ablations.len() && s.tasks.iter().all(|&t| (t as usize) < plan.tasks.len())
+        kind && s.chunk > 0
+            && (s.ablation as usize) < plan.ablations.len()
+            && s.tasks.iter().all(|&t| (t as usize) < plan.tasks.len())
     };
     if let Some(at) = plan.sweeps.iter().position(|s| !sweep_ok(s)) {
         return Err(format!("sweep {at} of the plan refers to something the plan does not have"));
@@ -144,7 +164,10 @@ pub fn bad_shard(plan: &Plan, shard: &pb::Shard) -> Option<String> {
     let chunks = plan.round_chunks(shard.sweep, shard.round);
     match shard.first_chunk.checked_add(shard.chunks) {
         Some(end) if end <= chunks => None,
-        _ => Some(format!("the round has {chunks} chunks; the shard is {} from {}", shard.chunks, shard.first_chunk)),
+        _ => Some(format!(
+            "the round has {chunks} chunks; the shard is {} from {}",
+            shard.chunks, shard.first_chunk
+        )),
     }
 }
 

@@ -1,8 +1,10 @@
 //! One connection to the coordinator: connect, say hello, be welcomed or rejected.
 
 use ablate_common::{ENGINE_VERSION, PROTOCOL_VERSION};
-use ablate_proto::v1::{self as pb, cluster_client::ClusterClient, coordinator_message, reject, worker_message};
 use ablate_proto::MAX_MESSAGE;
+use ablate_proto::v1::{
+    self as pb, cluster_client::ClusterClient, coordinator_message, reject, worker_message,
+};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
@@ -42,7 +44,9 @@ pub enum LinkError {
 /// Says what is wrong with it.
 pub fn endpoint(url: &str) -> Result<Endpoint, String> {
     if url.starts_with("https://") {
-        return Err(format!("--coordinator {url}: TLS isn't built yet; use http:// over loopback or a private network"));
+        return Err(format!(
+            "--coordinator {url}: TLS isn't built yet; use http:// over loopback or a private network"
+        ));
     }
     let full = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
     let bad = || format!("--coordinator `{url}` is not a URL of the form http://HOST:PORT");
@@ -75,15 +79,20 @@ pub async fn connect(endpoint: Endpoint, hello: pb::Hello, after: Duration) -> R
 async fn handshake(endpoint: Endpoint, hello: pb::Hello) -> Result<Link, LinkError> {
     let again = |e: &dyn std::error::Error| LinkError::Again(chain(e));
     let channel = endpoint.connect().await.map_err(|e| again(&e))?;
-    let client = ClusterClient::new(channel).max_decoding_message_size(MAX_MESSAGE).max_encoding_message_size(MAX_MESSAGE);
+    let client = ClusterClient::new(channel)
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
     let (to, outbound) = mpsc::unbounded_channel();
     let first = pb::WorkerMessage { body: Some(worker_message::Body::Hello(hello)) };
     to.send(first).map_err(|e| again(&e))?;
     let mut work = client.clone();
-    let mut from = work.work(UnboundedReceiverStream::new(outbound)).await.map_err(|e| again(&e))?.into_inner();
+    let mut from =
+        work.work(UnboundedReceiverStream::new(outbound)).await.map_err(|e| again(&e))?.into_inner();
     let message = from.message().await.map_err(|e| again(&e))?;
     match message.and_then(|m| m.body) {
-        Some(coordinator_message::Body::Welcome(welcome)) if welcome.protocol == PROTOCOL_VERSION => Ok(Link { to, from, client, welcome }),
+        Some(coordinator_message::Body::Welcome(welcome)) if welcome.protocol == PROTOCOL_VERSION => {
+            Ok(Link { to, from, client, welcome })
+        }
         Some(coordinator_message::Body::Welcome(w)) => Err(LinkError::Refused(format!(
             "the coordinator speaks protocol {}, this worker {PROTOCOL_VERSION}; install the same release of both",
             w.protocol
@@ -104,7 +113,9 @@ fn rejected(reject: pb::Reject) -> LinkError {
             reject.detail
         )),
         Some(reject::Kind::NotLeader(_)) => LinkError::Again("this coordinator is on standby".to_owned()),
-        Some(reject::Kind::LimitReached(l)) => LinkError::Again(format!("the coordinator has reached its limit of {} workers", l.limit)),
+        Some(reject::Kind::LimitReached(l)) => {
+            LinkError::Again(format!("the coordinator has reached its limit of {} workers", l.limit))
+        }
         None => LinkError::Again(format!("rejected: {}", reject.detail)),
     }
 }

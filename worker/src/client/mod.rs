@@ -2,6 +2,7 @@
 //! result until the coordinator has acknowledged it. Reconnects for ever.
 
 pub mod desk;
+pub mod failure;
 pub mod fetch;
 pub mod link;
 pub mod spool;
@@ -53,6 +54,9 @@ pub enum Outcome {
     ModelDiffers(String),
 }
 
+/// What a fetch brought: number of its link, experiment, result.
+type Fetched = (u64, String, Result<Experiment, OpenError>);
+
 type Connecting = Pin<Box<dyn Future<Output = Result<Link, LinkError>> + Send>>;
 
 struct Client {
@@ -62,7 +66,9 @@ struct Client {
     jobs: Vec<std::sync::mpsc::Sender<Job>>,
     link: Option<Link>,
     attempt: u32,
-    opened: mpsc::UnboundedSender<(String, Result<Experiment, OpenError>)>,
+    opened: mpsc::UnboundedSender<Fetched>,
+    /// Number of the link: what an earlier one's fetch brings is not for this one.
+    links: u64,
     draining: bool,
 }
 
@@ -72,13 +78,21 @@ struct Client {
 /// Where the system gives no threads.
 pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::Result<Outcome> {
     let (done_to, mut done) = mpsc::unbounded_channel::<Done>();
-    let (opened_to, mut opened) = mpsc::unbounded_channel();
+    let (opened_to, mut opened) = mpsc::unbounded_channel::<Fetched>();
     let mut jobs = Vec::new();
     for device in &config.lanes {
         let report = done_to.clone();
-        jobs.push(lane::start(device.clone(), config.opener.clone(), Box::new(move |d| report.send(d).is_ok()))?);
+        jobs.push(lane::start(
+            device.clone(),
+            config.opener.clone(),
+            Box::new(move |d| report.send(d).is_ok()),
+        )?);
     }
-    let lanes = config.lanes.iter().map(|l| pb::Lane { device: l.name.clone(), device_class: l.class.clone() }).collect();
+    let lanes = config
+        .lanes
+        .iter()
+        .map(|l| pb::Lane { device: l.name.clone(), device_class: l.class.clone() })
+        .collect();
     let hello = pb::Hello {
         protocol: PROTOCOL_VERSION,
         engine: ENGINE_VERSION,
@@ -89,8 +103,19 @@ pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::R
     };
     let classes = config.lanes.iter().map(|l| l.class.clone()).collect();
     let desk = Desk::new(classes, Unacked::new(spool::MEMORY_LIMIT, spool::FILE_LIMIT), Instant::now());
-    let mut me = Client { config, hello, desk, jobs, link: None, attempt: 0, opened: opened_to, draining: false };
-    let mut connecting: Connecting = Box::pin(link::connect(me.config.endpoint.clone(), me.hello.clone(), Duration::ZERO));
+    let mut me = Client {
+        config,
+        hello,
+        desk,
+        jobs,
+        link: None,
+        attempt: 0,
+        opened: opened_to,
+        links: 0,
+        draining: false,
+    };
+    let mut connecting: Connecting =
+        Box::pin(link::connect(me.config.endpoint.clone(), me.hello.clone(), Duration::ZERO));
     let mut tick = tokio::time::interval(Duration::from_millis(50));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut idle_since: Option<Instant> = None;
@@ -108,7 +133,7 @@ pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::R
                 Err(status) => connecting = me.again(&format!("stream: {}", status.message())),
             },
             Some(d) = done.recv() => me.desk.done(d, Instant::now()),
-            Some((id, result)) = opened.recv() => me.fetched(&id, result),
+            Some((link, id, result)) = opened.recv() => if link == me.links { me.fetched(&id, result) },
             _ = tick.tick() => me.desk.tick(Instant::now()),
             Ok(()) = drain.changed(), if !me.draining => if *drain.borrow() { me.drain("told to") },
         }
@@ -140,8 +165,15 @@ async fn receive(link: &mut Option<Link>) -> Result<Option<pb::CoordinatorMessag
 impl Client {
     fn up(&mut self, link: Link) {
         let w = &link.welcome;
-        tracing::info!(worker = w.worker, epoch = w.epoch, lease_ms = w.lease_ms, resent = self.desk.unacked.len(), "connected");
+        tracing::info!(
+            worker = w.worker,
+            epoch = w.epoch,
+            lease_ms = w.lease_ms,
+            resent = self.desk.unacked.len(),
+            "connected"
+        );
         self.attempt = 0;
+        self.links += 1;
         self.desk.connected(Duration::from_millis(w.lease_ms), Instant::now());
         self.link = Some(link);
     }
@@ -184,6 +216,7 @@ impl Client {
     fn fetch(&self, open: pb::Open) {
         let Some(link) = &self.link else { return };
         let (client, root, to) = (link.client.clone(), self.config.model_root.clone(), self.opened.clone());
+        let number = self.links;
         tokio::spawn(async move {
             let id = open.experiment.clone();
             let mut result = fetch::open(client.clone(), open.clone(), root.clone()).await;
@@ -194,7 +227,7 @@ impl Client {
                 result = fetch::open(client.clone(), open.clone(), root.clone()).await;
             }
             // Nobody listens only where the worker is ending.
-            drop(to.send((id, result)));
+            drop(to.send((number, id, result)));
         });
     }
 
@@ -203,7 +236,10 @@ impl Client {
             OpenError::Failure(f) => f,
             OpenError::Connection(why) => {
                 let hash = String::new();
-                pb::Failure { detail: format!("the experiment's data cannot be fetched: {why}"), kind: Some(pb::failure::Kind::DataMissing(pb::DataMissing { hash })) }
+                pb::Failure {
+                    detail: format!("the experiment's data cannot be fetched: {why}"),
+                    kind: Some(pb::failure::Kind::DataMissing(pb::DataMissing { hash })),
+                }
             }
         });
         if let Err(f) = &result {
@@ -241,7 +277,9 @@ impl Client {
 
     fn other_model(&mut self) -> Option<Outcome> {
         let said = self.desk.model_differs.take()?;
-        tracing::error!("{said}; give this worker the experiment's model (--model-root), or start a new experiment with this one");
+        tracing::error!(
+            "{said}; give this worker the experiment's model (--model-root), or start a new experiment with this one"
+        );
         (self.config.end_on_other_model && !self.desk.has_other_work()).then_some(Outcome::ModelDiffers(said))
     }
 

@@ -19,14 +19,26 @@ pub fn value(metric: Metric, prepared: &Prepared, keep: &[u32], columns: &[&[f64
     match metric {
         Metric::Loss => ratio(columns[0]),
         Metric::Perplexity => ratio(columns[0]).exp(),
-        Metric::Accuracy if matches!(prepared.kind, TaskKind::LanguageModeling | TaskKind::Induction) => ratio(columns[1]),
-        Metric::Accuracy => columns[0][..keep.len()].iter().map(|&d| f64::from(u8::from(d > 0.0))).sum::<f64>() / keep.len() as f64,
+        Metric::Accuracy if matches!(prepared.kind, TaskKind::LanguageModeling | TaskKind::Induction) => {
+            ratio(columns[1])
+        }
+        Metric::Accuracy => {
+            columns[0][..keep.len()].iter().map(|&d| above_zero(d)).sum::<f64>() / keep.len() as f64
+        }
         Metric::LogitDiff => columns[0][..keep.len()].iter().sum::<f64>() / keep.len() as f64,
-        Metric::Pearson => pearson(&columns[0][..keep.len()], &examples().map(|e| e.gold).collect::<Vec<_>>()),
+        Metric::Pearson => {
+            pearson(&columns[0][..keep.len()], &examples().map(|e| e.gold).collect::<Vec<_>>())
+        }
         Metric::Spearman => {
-            pearson(&midranks(&columns[0][..keep.len()]), &midranks(&examples().map(|e| e.gold).collect::<Vec<_>>()))
+            super::rank::spearman(&columns[0][..keep.len()], &examples().map(|e| e.gold).collect::<Vec<_>>())
         }
     }
+}
+
+/// 1 where a logit difference is above 0 (the target wins), else 0; NaN stays NaN.
+#[must_use]
+pub fn above_zero(d: f64) -> f64 {
+    if d.is_nan() { d } else { f64::from(u8::from(d > 0.0)) }
 }
 
 /// Pearson's correlation of two equally long samples; NaN where one has no variance.

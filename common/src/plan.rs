@@ -288,6 +288,8 @@ impl Plan {
         let mut plan = self.clone();
         plan.spec.name.clear();
         plan.spec.model.source.clear();
+        plan.model.title.clear();
+        plan.spec.tasks.iter_mut().for_each(|t| t.data = None);
         let bytes = serde_json::to_vec(&plan).expect("a plan serialises");
         blake3::hash(&bytes).to_hex().to_string()
     }

@@ -1,1 +1,5 @@
-//! stub
+//! The coordinator: plans are stored, cut into shards, leased, accepted and decided.
+
+pub mod scheduler;
+pub mod server;
+pub mod store;

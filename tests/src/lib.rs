@@ -1,1 +1,23 @@
-//! stub
+//! What the integration tests share: the Python reference, and where built files lie.
+
+pub mod reference;
+
+use std::path::{Path, PathBuf};
+
+/// The root of the checkout.
+#[must_use]
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
+}
+
+/// SmolLM2's GGUF file, put in place by `make setup`.
+#[must_use]
+pub fn smollm2() -> PathBuf {
+    root().join("models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")
+}
+
+/// MiniLM's Hugging Face directory, put in place by `make setup`.
+#[must_use]
+pub fn minilm() -> PathBuf {
+    root().join("models/minilm")
+}

@@ -1,0 +1,119 @@
+//! Who gets what: shards of pending chunks in sweep order, and, once nothing is pending, copies of the
+//! slowest leased chunks (the first result wins, copies are compared).
+
+use super::state::{Lease, Round};
+use super::{Action, LeaseId, Millis, Scheduler, WorkerId};
+use std::collections::BTreeSet;
+
+impl Scheduler {
+    /// Spends the workers' credit. Those with the least leased go first, so that a late worker isn't
+    /// left without while another hoards.
+    pub(super) fn assign(&mut self, now: Millis, out: &mut Vec<Action>) {
+        loop {
+            let mut ready: Vec<(u32, WorkerId)> = self
+                .workers
+                .iter()
+                .filter(|(_, w)| w.credit > 0 && !w.draining)
+                .map(|(&id, w)| (self.leased_to(id) / w.lanes, id))
+                .collect();
+            ready.sort_unstable();
+            let given = ready.iter().any(|&(_, worker)| self.give_pending(worker, now, out));
+            if !given {
+                for (_, worker) in ready {
+                    self.give_copy(worker, now, out);
+                }
+                return;
+            }
+        }
+    }
+
+    fn give_pending(&mut self, worker: WorkerId, now: Millis, out: &mut Vec<Action>) -> bool {
+        let lanes: u32 = self.workers.values().filter(|w| !w.draining).map(|w| w.lanes).sum();
+        let Some(w) = self.workers.get(&worker) else { return false };
+        let found = self
+            .experiments
+            .iter()
+            .filter(|(_, e)| e.running && !e.excluded.contains(&worker))
+            .find_map(|(id, e)| {
+                let (&at, round) = e.rounds.iter().find(|(_, r)| !r.pending.is_empty())?;
+                let share = (round.pending.len() as u32).div_ceil(2 * lanes.max(1));
+                let by_time = w.expected(id, at.0).map_or(1, |ms| (self.config.shard / ms) as u32);
+                Some((id.clone(), at, run_of(round, by_time.clamp(1, share.max(1))), round.list.clone()))
+            });
+        let Some((experiment, (sweep, round), chunks, list)) = found else { return false };
+        if let Some(r) = self.experiments.get_mut(&experiment).and_then(|e| e.rounds.get_mut(&(sweep, round))) {
+            chunks.iter().for_each(|c| {
+                r.pending.remove(c);
+            });
+        }
+        self.lease(worker, experiment, (sweep, round), list, chunks, now, out);
+        true
+    }
+
+    /// A copy of the chunk whose lease is the oldest, where another worker has had it for more than twice
+    /// the time that this one would need, and nobody else has a copy.
+    fn give_copy(&mut self, worker: WorkerId, now: Millis, out: &mut Vec<Action>) {
+        let Some(w) = self.workers.get(&worker) else { return };
+        let copies = |lease: &Lease, chunk: u32| {
+            let same = |l: &&Lease| {
+                l.experiment == lease.experiment
+                    && (l.sweep, l.round) == (lease.sweep, lease.round)
+                    && l.open.contains(&chunk)
+            };
+            self.leases.values().filter(same).count()
+        };
+        let slowest = self
+            .leases
+            .values()
+            .filter(|l| l.worker != worker)
+            .filter(|l| {
+                self.experiments.get(&l.experiment).is_some_and(|e| e.running && !e.excluded.contains(&worker))
+            })
+            .filter_map(|l| {
+                let each = w.expected(&l.experiment, l.sweep)?;
+                let patience = 2 * each * l.open.len() as u64;
+                let &last = l.open.iter().next_back()?;
+                (now.saturating_sub(l.since) > patience && copies(l, last) == 1).then_some((l.since, l, last))
+            })
+            .min_by_key(|(since, ..)| *since)
+            .map(|(_, l, chunk)| (l.experiment.clone(), (l.sweep, l.round), chunk));
+        let Some((experiment, at, chunk)) = slowest else { return };
+        let list = self.experiments.get(&experiment).and_then(|e| e.rounds.get(&at)).map(|r| r.list.clone());
+        self.lease(worker, experiment, at, list.unwrap_or_default(), [chunk].into(), now, out);
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "the parts of a lease")]
+    fn lease(
+        &mut self,
+        worker: WorkerId,
+        experiment: String,
+        (sweep, round): (u32, u32),
+        list: Vec<u32>,
+        chunks: BTreeSet<u32>,
+        now: Millis,
+        out: &mut Vec<Action>,
+    ) {
+        let (until, id): (Millis, LeaseId) = (self.until(now), self.next_lease);
+        let (Some(w), Some(&first)) = (self.workers.get_mut(&worker), chunks.first()) else { return };
+        w.credit -= 1;
+        if w.opened.insert(experiment.clone()) {
+            out.push(Action::Open(worker, experiment.clone()));
+        }
+        let count = chunks.len() as u32;
+        out.push(Action::Shard { worker, lease: id, experiment: experiment.clone(), sweep, round, list, first, count });
+        self.leases.insert(id, Lease { worker, experiment, sweep, round, open: chunks, since: now, until });
+        self.next_lease += 1;
+    }
+}
+
+/// The first run of neighbouring pending chunks, at most `limit` long.
+fn run_of(round: &Round, limit: u32) -> BTreeSet<u32> {
+    let mut chunks = BTreeSet::new();
+    for &c in &round.pending {
+        if chunks.last().is_some_and(|&last| last + 1 != c) || chunks.len() as u32 == limit {
+            break;
+        }
+        chunks.insert(c);
+    }
+    chunks
+}

@@ -1,0 +1,383 @@
+//! The scheduler: a pure state machine, (state, event, now) → (state, actions). No I/O, no clock, no
+//! randomness: the server, simulations and model checkers drive the same code.
+
+mod assign;
+mod state;
+#[cfg(test)]
+mod tests;
+
+pub use state::{Progress, Summary, SweepShape};
+
+use state::{Experiment, Lease, Worker};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Milliseconds on the driver's monotonic clock.
+pub type Millis = u64;
+/// A worker's connection; a reconnect is a new one.
+pub type WorkerId = u64;
+/// A lease.
+pub type LeaseId = u64;
+
+/// A chunk within an experiment: (sweep, round, chunk).
+pub type ChunkAt = (u32, u32, u32);
+
+/// Settings.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Lease that workers are told, in ms. The coordinator waits a quarter longer (invariant "two-sided
+    /// leases").
+    pub lease: Millis,
+    /// Work that one shard should hold, in ms.
+    pub shard: Millis,
+    /// Failures of one chunk, on one worker, after which it is quarantined (on two workers: two).
+    pub chunk_failures: usize,
+    /// Failures of a worker in a row after which it is drained.
+    pub worker_failures: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { lease: 30_000, shard: 5_000, chunk_failures: 3, worker_failures: 5 }
+    }
+}
+
+/// What a chunk failed of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fault {
+    /// The worker can't serve this experiment at all (model missing or different); other workers may.
+    Model(String),
+    /// The chunk failed.
+    Chunk(String),
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// An experiment is there, with what is already known of it.
+    Added(Box<Summary>),
+    /// Its user paused it.
+    Pause(String),
+    /// Its user resumed it.
+    Resume(String),
+    /// Its user ended it.
+    Cancel(String),
+    /// Quarantined chunks get another try.
+    Retry(String),
+    /// A worker connected.
+    Joined {
+        /// Its connection.
+        worker: WorkerId,
+        /// Its lanes.
+        lanes: u32,
+    },
+    /// A worker can take more shards.
+    Credit {
+        /// Its connection.
+        worker: WorkerId,
+        /// How many more.
+        shards: u32,
+    },
+    /// A worker still works on these leases.
+    Renew {
+        /// Its connection.
+        worker: WorkerId,
+        /// The leases.
+        leases: Vec<LeaseId>,
+    },
+    /// A result is durable (or was so before).
+    Committed {
+        /// Experiment.
+        experiment: String,
+        /// Chunk.
+        at: ChunkAt,
+        /// Who sent it, under which lease.
+        worker: WorkerId,
+        /// Lease it was computed under.
+        lease: LeaseId,
+        /// Whether the chunk had a result already.
+        duplicate: bool,
+        /// Time the lane worked on it, in microseconds.
+        busy_us: u64,
+    },
+    /// A chunk failed on a worker.
+    Failed {
+        /// Experiment.
+        experiment: String,
+        /// Chunk.
+        at: ChunkAt,
+        /// Worker.
+        worker: WorkerId,
+        /// Lease.
+        lease: LeaseId,
+        /// Why.
+        fault: Fault,
+    },
+    /// A worker is gone, however: stream end, goodbye, drain, crash (invariant 8).
+    Gone(WorkerId),
+    /// A round's decision is durable; these rounds follow.
+    Decided {
+        /// Experiment.
+        experiment: String,
+        /// Sweep that was decided.
+        sweep: u32,
+        /// Round that was decided.
+        round: u32,
+        /// (sweep, round, input).
+        opens: Vec<(u32, u32, Vec<u32>)>,
+    },
+    /// Time passed.
+    Tick,
+}
+
+/// What the driver must do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Tell a worker of an experiment, before its first shard.
+    Open(WorkerId, String),
+    /// Lease a shard.
+    Shard {
+        /// To whom.
+        worker: WorkerId,
+        /// Under which lease.
+        lease: LeaseId,
+        /// Experiment.
+        experiment: String,
+        /// Sweep.
+        sweep: u32,
+        /// Round.
+        round: u32,
+        /// Input of the round.
+        list: Vec<u32>,
+        /// First chunk.
+        first: u32,
+        /// Number of chunks.
+        count: u32,
+    },
+    /// Acknowledge a result.
+    Ack {
+        /// To whom.
+        worker: WorkerId,
+        /// Experiment.
+        experiment: String,
+        /// Chunk.
+        at: ChunkAt,
+        /// Whether the chunk had a result already.
+        duplicate: bool,
+    },
+    /// Tell a worker which of its leases still hold.
+    Renewed(WorkerId, Vec<LeaseId>),
+    /// Take a lease back.
+    Revoke(WorkerId, LeaseId),
+    /// Ask a worker to finish and leave.
+    Drain(WorkerId),
+    /// Decide a round whose chunks are all in.
+    Decide(String, u32, u32),
+    /// Record a chunk that several tries failed at.
+    Quarantine(String, ChunkAt, String),
+    /// Nothing is left to do for an experiment.
+    Finished(String),
+}
+
+/// The state machine.
+#[derive(Clone, Debug)]
+pub struct Scheduler {
+    config: Config,
+    experiments: BTreeMap<String, Experiment>,
+    workers: BTreeMap<WorkerId, Worker>,
+    leases: BTreeMap<LeaseId, Lease>,
+    next_lease: LeaseId,
+}
+
+impl Scheduler {
+    /// Nothing known. Lease ids begin at `first_lease`, so that a coordinator's leases differ from those
+    /// of the one before it.
+    #[must_use]
+    pub fn new(config: Config, first_lease: LeaseId) -> Self {
+        Self {
+            config,
+            experiments: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            leases: BTreeMap::new(),
+            next_lease: first_lease,
+        }
+    }
+
+    /// Progress of an experiment.
+    #[must_use]
+    pub fn progress(&self, experiment: &str) -> Option<Progress> {
+        self.experiments.get(experiment).map(Experiment::progress)
+    }
+
+    /// Chunks leased to a worker.
+    #[must_use]
+    pub fn leased_to(&self, worker: WorkerId) -> u32 {
+        self.leases.values().filter(|l| l.worker == worker).map(|l| l.open.len() as u32).sum()
+    }
+
+    /// Takes an event.
+    pub fn on(&mut self, event: Event, now: Millis) -> Vec<Action> {
+        let mut out = Vec::new();
+        match event {
+            Event::Added(summary) => {
+                let id = summary.id.clone();
+                self.experiments.entry(id.clone()).or_insert_with(|| Experiment::new(*summary));
+                self.settle(&id, &mut out);
+            }
+            Event::Pause(id) => self.with(&id, |e| e.running = false),
+            Event::Resume(id) => self.with(&id, |e| e.running = true),
+            Event::Cancel(id) => self.cancel(&id, &mut out),
+            Event::Retry(id) => {
+                self.with(&id, Experiment::retry);
+                self.settle(&id, &mut out);
+            }
+            Event::Joined { worker, lanes } => {
+                self.workers.insert(worker, Worker { lanes: lanes.max(1), ..Worker::default() });
+            }
+            Event::Credit { worker, shards } => {
+                if let Some(w) = self.workers.get_mut(&worker) {
+                    // A worker needs two shards a lane; more credit than that is a fault, not a wish.
+                    w.credit = w.credit.saturating_add(shards).min(4 * w.lanes);
+                }
+            }
+            Event::Renew { worker, leases } => {
+                let until = self.until(now);
+                let mut held = Vec::new();
+                for id in leases {
+                    if let Some(lease) = self.leases.get_mut(&id).filter(|l| l.worker == worker) {
+                        lease.until = until;
+                        held.push(id);
+                    }
+                }
+                out.push(Action::Renewed(worker, held));
+            }
+            Event::Committed { experiment, at, worker, lease, duplicate, busy_us } => {
+                out.push(Action::Ack { worker, experiment: experiment.clone(), at, duplicate });
+                self.leave(lease, at.2);
+                if let Some(w) = self.workers.get_mut(&worker) {
+                    w.failures = 0;
+                    w.measure(&experiment, at.0, busy_us);
+                }
+                self.with(&experiment, |e| e.done(at, duplicate, busy_us));
+                self.settle(&experiment, &mut out);
+            }
+            Event::Failed { experiment, at, worker, lease, fault } => {
+                self.failed(&experiment, at, worker, lease, fault, &mut out);
+            }
+            Event::Gone(worker) => {
+                self.workers.remove(&worker);
+                let lost: Vec<LeaseId> = self.leases.iter().filter(|(_, l)| l.worker == worker).map(|(&id, _)| id).collect();
+                lost.into_iter().for_each(|id| self.drop_lease(id));
+            }
+            Event::Decided { experiment, sweep, round, opens } => {
+                self.with(&experiment, |e| e.decided(sweep, round, opens));
+                self.settle(&experiment, &mut out);
+            }
+            Event::Tick => {
+                let late: Vec<LeaseId> = self.leases.iter().filter(|(_, l)| l.until <= now).map(|(&id, _)| id).collect();
+                for id in late {
+                    if let Some(lease) = self.leases.get(&id) {
+                        out.push(Action::Revoke(lease.worker, id));
+                    }
+                    self.drop_lease(id);
+                }
+            }
+        }
+        self.assign(now, &mut out);
+        out
+    }
+
+    fn with(&mut self, id: &str, f: impl FnOnce(&mut Experiment)) {
+        if let Some(e) = self.experiments.get_mut(id) {
+            f(e);
+        }
+    }
+
+    /// When the coordinator gives a lease up that begins now.
+    fn until(&self, now: Millis) -> Millis {
+        now + self.config.lease + self.config.lease / 4
+    }
+
+    /// What follows once an experiment's state has changed: decisions, the end.
+    fn settle(&mut self, id: &str, out: &mut Vec<Action>) {
+        let Some(e) = self.experiments.get_mut(id) else { return };
+        for (sweep, round) in e.take_decidable() {
+            out.push(Action::Decide(id.to_owned(), sweep, round));
+        }
+        if e.running && !e.finished && e.nothing_left() {
+            e.finished = true;
+            out.push(Action::Finished(id.to_owned()));
+        }
+    }
+
+    fn cancel(&mut self, id: &str, out: &mut Vec<Action>) {
+        if self.experiments.remove(id).is_none() {
+            return;
+        }
+        let of: Vec<LeaseId> = self.leases.iter().filter(|(_, l)| l.experiment == id).map(|(&k, _)| k).collect();
+        for lease in of {
+            if let Some(l) = self.leases.remove(&lease) {
+                out.push(Action::Revoke(l.worker, lease));
+            }
+        }
+    }
+
+    fn failed(&mut self, id: &str, at: ChunkAt, worker: WorkerId, lease: LeaseId, fault: Fault, out: &mut Vec<Action>) {
+        self.leave(lease, at.2);
+        let limit = self.config.chunk_failures;
+        let Some(e) = self.experiments.get_mut(id) else { return };
+        match fault {
+            Fault::Model(_) => {
+                e.excluded.insert(worker);
+                e.back(at);
+                let of: Vec<LeaseId> =
+                    self.leases.iter().filter(|(_, l)| l.worker == worker && l.experiment == id).map(|(&k, _)| k).collect();
+                of.into_iter().for_each(|l| self.drop_lease(l));
+            }
+            Fault::Chunk(error) => {
+                let tries = e.failures.entry(at).or_default();
+                tries.push(worker);
+                let workers: BTreeSet<WorkerId> = tries.iter().copied().collect();
+                if workers.len() >= 2 || tries.len() >= limit {
+                    if e.set_aside(at) {
+                        out.push(Action::Quarantine(id.to_owned(), at, error));
+                    }
+                } else {
+                    e.back(at);
+                }
+                if let Some(w) = self.workers.get_mut(&worker) {
+                    w.failures += 1;
+                    if w.failures >= self.config.worker_failures && !w.draining {
+                        w.draining = true;
+                        out.push(Action::Drain(worker));
+                    }
+                }
+                self.settle(id, out);
+            }
+        }
+    }
+
+    /// A chunk of a lease is dealt with.
+    fn leave(&mut self, lease: LeaseId, chunk: u32) {
+        if let Some(l) = self.leases.get_mut(&lease) {
+            l.open.remove(&chunk);
+            if l.open.is_empty() {
+                self.leases.remove(&lease);
+            }
+        }
+    }
+
+    /// A lease ends early: what it still held goes back, unless another lease holds it.
+    fn drop_lease(&mut self, id: LeaseId) {
+        let Some(lease) = self.leases.remove(&id) else { return };
+        for &chunk in &lease.open {
+            let elsewhere = self.leases.values().any(|l| {
+                l.experiment == lease.experiment
+                    && (l.sweep, l.round) == (lease.sweep, lease.round)
+                    && l.open.contains(&chunk)
+            });
+            if !elsewhere && let Some(e) = self.experiments.get_mut(&lease.experiment) {
+                e.back((lease.sweep, lease.round, chunk));
+            }
+        }
+    }
+}

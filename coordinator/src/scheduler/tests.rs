@@ -1,0 +1,152 @@
+//! The scheduler under random events: nothing is lost, nothing is counted twice, everything ends.
+
+use super::*;
+use proptest::prelude::*;
+
+fn summary(rounds: u32) -> Summary {
+    let shape = |rounds: Vec<u32>, decides| SweepShape { rounds, decides, reference: 0 };
+    Summary {
+        id: "e".into(),
+        sweeps: vec![shape(vec![1], false), shape(vec![7], false), shape((0..rounds).map(|_| 3).collect(), true)],
+        rounds: vec![(0, 0, vec![], false), (1, 0, vec![], false), (2, 0, vec![], false)],
+        accepted: vec![],
+        quarantined: vec![],
+        computed: (0, 0),
+        running: true,
+    }
+}
+
+/// A driver that keeps what the store would keep.
+struct Driver {
+    scheduler: Scheduler,
+    now: Millis,
+    accepted: BTreeSet<ChunkAt>,
+    shards: Vec<(WorkerId, LeaseId, u32, u32, Vec<u32>)>,
+    aside: BTreeSet<ChunkAt>,
+    finished: bool,
+    last_round: u32,
+}
+
+impl Driver {
+    fn new(rounds: u32) -> Self {
+        let mut d = Self {
+            scheduler: Scheduler::new(Config::default(), 1),
+            now: 0,
+            accepted: BTreeSet::new(),
+            shards: Vec::new(),
+            aside: BTreeSet::new(),
+            finished: false,
+            last_round: rounds - 1,
+        };
+        d.send(Event::Added(Box::new(summary(rounds))));
+        d
+    }
+
+    fn send(&mut self, event: Event) {
+        let mut todo = self.scheduler.on(event, self.now);
+        while let Some(action) = todo.pop() {
+            match action {
+                Action::Shard { worker, lease, sweep, round, list, first, count, .. } => {
+                    assert_eq!(list.len() as u32, if sweep == 2 { round } else { 0 });
+                    self.shards.push((worker, lease, sweep, round, (first..first + count).collect()));
+                }
+                Action::Decide(id, sweep, round) => {
+                    assert!((0..3).all(|c| self.accepted.contains(&(sweep, round, c))), "decided early");
+                    assert!(self.accepted.contains(&(0, 0, 0)), "decided without the reference");
+                    let opens =
+                        if round < self.last_round { vec![(2, round + 1, (0..=round).collect())] } else { vec![] };
+                    todo.extend(self.scheduler.on(Event::Decided { experiment: id, sweep, round, opens }, self.now));
+                }
+                Action::Quarantine(_, at, _) => assert!(self.aside.insert(at)),
+                Action::Finished(_) => {
+                    assert!(!self.finished, "finished twice");
+                    self.finished = true;
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// One chunk of the k-th known shard: done or failed.
+    fn work(&mut self, k: usize, fail: bool) {
+        if self.shards.is_empty() {
+            return;
+        }
+        let k = k % self.shards.len();
+        let (worker, lease, sweep, round, chunks) = &mut self.shards[k];
+        let (worker, lease, at) = (*worker, *lease, (*sweep, *round, chunks.remove(0)));
+        if chunks.is_empty() {
+            self.shards.swap_remove(k);
+        }
+        let experiment = "e".to_owned();
+        if fail {
+            self.send(Event::Failed { experiment, at, worker, lease, fault: Fault::Chunk("x".into()) });
+        } else {
+            let duplicate = !self.accepted.insert(at);
+            self.aside.remove(&at);
+            self.send(Event::Committed { experiment, at, worker, lease, duplicate, busy_us: 1_000_000 });
+        }
+        self.send(Event::Credit { worker, shards: 1 });
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_chunk_is_accepted_once_whatever_happens(rounds in 1u32..4, events in prop::collection::vec((0u8..8, any::<usize>()), 0..120)) {
+        let mut d = Driver::new(rounds);
+        for (kind, k) in events {
+            let worker = (k % 3) as u64 + 1;
+            match kind {
+                0 => { d.send(Event::Joined { worker, lanes: 1 }); d.send(Event::Credit { worker, shards: 2 }); }
+                1 => { d.shards.retain(|s| s.0 != worker); d.send(Event::Gone(worker)); }
+                2 => { d.now += (k % 50_000) as u64; d.send(Event::Tick); }
+                3 => d.work(k, true),
+                _ => d.work(k, false),
+            }
+        }
+        // A steady worker ends it, with a retry for what was set aside.
+        d.send(Event::Joined { worker: 9, lanes: 2 });
+        for _ in 0..400 {
+            if d.finished && d.aside.is_empty() { break; }
+            d.send(Event::Credit { worker: 9, shards: 1 });
+            d.shards.retain(|s| s.0 == 9);
+            d.work(0, false);
+            d.now += 40_000;
+            d.send(Event::Tick);
+            if d.finished && !d.aside.is_empty() { d.finished = false; d.aside.clear(); d.send(Event::Retry("e".into())); }
+        }
+        prop_assert!(d.finished);
+        let all = 1 + 7 + 3 * rounds as usize;
+        prop_assert_eq!(d.accepted.len(), all);
+        let progress = d.scheduler.progress("e").unwrap();
+        prop_assert_eq!(progress.accepted as usize, all);
+        prop_assert_eq!(progress.computed - progress.duplicate, all as u64);
+    }
+}
+
+#[test]
+fn a_shard_is_never_larger_than_a_fair_share() {
+    let mut d = Driver::new(1);
+    for worker in [1, 2] {
+        d.send(Event::Joined { worker, lanes: 1 });
+        d.send(Event::Credit { worker, shards: 2 });
+    }
+    let first: Vec<u32> = d.shards.iter().map(|s| s.0 as u32).collect();
+    assert!(first.contains(&1) && first.contains(&2));
+    assert!(d.shards.iter().all(|s| s.4.len() <= 2));
+}
+
+#[test]
+fn a_worker_with_the_wrong_model_is_left_out_of_that_experiment_only() {
+    let mut d = Driver::new(1);
+    d.send(Event::Joined { worker: 1, lanes: 1 });
+    d.send(Event::Credit { worker: 1, shards: 1 });
+    let (worker, lease, sweep, round, chunks) = d.shards.remove(0);
+    let fault = Fault::Model("differs".into());
+    d.send(Event::Failed { experiment: "e".into(), at: (sweep, round, chunks[0]), worker, lease, fault });
+    d.send(Event::Credit { worker: 1, shards: 2 });
+    assert!(d.shards.is_empty());
+    d.send(Event::Joined { worker: 2, lanes: 1 });
+    d.send(Event::Credit { worker: 2, shards: 1 });
+    assert_eq!(d.shards[0].4, chunks);
+}

@@ -1,0 +1,249 @@
+//! The coordinator as a service: one actor owns the scheduler, one committer makes results durable in
+//! groups, and gRPC streams carry both ends. Start with [`Service::start`], keep the [`Handle`].
+
+mod actor;
+mod commit;
+mod rpc;
+mod status;
+
+pub use status::{Status, SweepStatus, WorkerStatus};
+
+use crate::scheduler::Config;
+use crate::store::{self, NewExperiment, State, Store};
+use ablate_output::results::Results;
+use actor::Command;
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// Turns a submitted spec into an experiment; wrong input is told from failure.
+pub type Submitter = Arc<dyn Fn(&str, &Path) -> Result<NewExperiment, SubmitError> + Send + Sync>;
+/// Writes the tables of an experiment into a folder.
+pub type Exporter = Arc<dyn Fn(&Results, &str, &Path) -> Result<(), String> + Send + Sync>;
+
+/// Why a submitted spec was not taken.
+#[derive(Debug)]
+pub struct SubmitError {
+    /// Whether the spec, rather than the coordinator, is at fault.
+    pub wrong_input: bool,
+    /// What, where, and what to do.
+    pub message: String,
+}
+
+/// Settings of a service.
+#[derive(Clone)]
+pub struct Options {
+    /// Address to listen on; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// The scheduler's settings.
+    pub scheduler: Config,
+    /// Serves `Submit`; none: refused.
+    pub submitter: Option<Submitter>,
+    /// Writes tables when an experiment ends, and serves `Export`; none: neither.
+    pub exporter: Option<Exporter>,
+}
+
+impl std::fmt::Debug for Options {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Options").field("listen", &self.listen).field("scheduler", &self.scheduler).finish_non_exhaustive()
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { listen: SocketAddr::from(([127, 0, 0, 1], 0)), scheduler: Config::default(), submitter: None, exporter: None }
+    }
+}
+
+/// Why a service did not start, or refused.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// Something else listens there.
+    #[error("{0} is in use by another program; choose another address with --listen")]
+    AddressInUse(SocketAddr),
+    /// The address can't be used.
+    #[error("can't listen on {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// No such experiment.
+    #[error("no experiment is called {0}; see `ablate list`")]
+    NoExperiment(String),
+    /// The state doesn't allow it.
+    #[error("{0}")]
+    State(String),
+    /// The service is shutting down.
+    #[error("the coordinator is shutting down")]
+    Closed,
+}
+
+/// What a user does to an experiment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// Lease nothing more.
+    Pause,
+    /// Lease again.
+    Resume,
+    /// End it.
+    Cancel,
+    /// Try quarantined chunks again.
+    Retry,
+}
+
+/// A coordinator.
+#[derive(Debug)]
+pub struct Service;
+
+/// A cheap handle on a running service.
+#[derive(Clone)]
+pub struct Handle {
+    address: SocketAddr,
+    commands: mpsc::Sender<Command>,
+    statuses: watch::Receiver<BTreeMap<String, Status>>,
+    fatal: watch::Receiver<Option<String>>,
+    stop: watch::Sender<bool>,
+    store: Arc<dyn Store>,
+    options: Arc<Options>,
+}
+
+impl std::fmt::Debug for Handle {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Handle").field("address", &self.address).finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// Takes the lead of `store`, resumes what is unfinished in it, and serves.
+    ///
+    /// # Errors
+    /// Where the address is taken or the store can't be read.
+    pub async fn start(options: Options, store: Arc<dyn Store>) -> Result<Handle, Error> {
+        let listener = tokio::net::TcpListener::bind(options.listen).await.map_err(|e| {
+            if e.kind() == std::io::ErrorKind::AddrInUse {
+                Error::AddressInUse(options.listen)
+            } else {
+                Error::Listen(options.listen, e)
+            }
+        })?;
+        let address = listener.local_addr().map_err(|e| Error::Listen(options.listen, e))?;
+        let epoch = store.acquire_epoch().await?;
+        let options = Arc::new(options);
+        let (commands, inbox) = mpsc::channel(1024);
+        let (status_tx, statuses) = watch::channel(BTreeMap::new());
+        let (fatal_tx, fatal) = watch::channel(None);
+        let (stop, stopped) = watch::channel(false);
+        let commits = commit::start(Arc::clone(&store), epoch, commands.clone(), fatal_tx.clone());
+        let actor = actor::Actor::new(Arc::clone(&store), epoch, &options, commands.downgrade(), commits, status_tx, fatal_tx);
+        tokio::spawn(actor.run(inbox));
+        let handle = Handle { address, commands, statuses, fatal, stop, store: Arc::clone(&store), options };
+        for stored in store.experiments().await? {
+            handle.send(Command::Load(Box::new(stored))).await?;
+        }
+        rpc::serve(handle.clone(), listener, stopped);
+        Ok(handle)
+    }
+}
+
+impl Handle {
+    /// Address it listens on.
+    #[must_use]
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    async fn send(&self, command: Command) -> Result<(), Error> {
+        self.commands.send(command).await.map_err(|_| Error::Closed)
+    }
+
+    /// Stores and starts an experiment. Gives its identity, and whether it was there already.
+    ///
+    /// # Errors
+    /// Where the store refuses.
+    pub async fn submit(&self, new: NewExperiment) -> Result<(String, bool), Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Submit(Box::new(new), reply)).await?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// Pauses, resumes, cancels or retries. `id` may be any unique beginning of an identity, or a name.
+    ///
+    /// # Errors
+    /// Where there is no such experiment or its state doesn't allow it.
+    pub async fn control(&self, id: &str, control: Control) -> Result<Status, Error> {
+        let id = self.find(id)?;
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Control(id, control, reply)).await?;
+        answer.await.map_err(|_| Error::Closed)?
+    }
+
+    /// The identity that `id` (a unique beginning of it, or a name) stands for.
+    ///
+    /// # Errors
+    /// Where none or several fit.
+    pub fn find(&self, id: &str) -> Result<String, Error> {
+        let all = self.statuses.borrow();
+        let fits: Vec<&String> = all.iter().filter(|(k, s)| (!id.is_empty() && k.starts_with(id)) || s.name == id).map(|(k, _)| k).collect();
+        match fits.as_slice() {
+            [one] => Ok((*one).clone()),
+            [] => Err(Error::NoExperiment(id.to_owned())),
+            _ => Err(Error::State(format!("{id} fits {} experiments; give more of the id", fits.len()))),
+        }
+    }
+
+    /// Status of all experiments, by identity.
+    #[must_use]
+    pub fn statuses(&self) -> BTreeMap<String, Status> {
+        self.statuses.borrow().clone()
+    }
+
+    /// Follows the status of all experiments.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<BTreeMap<String, Status>> {
+        self.statuses.clone()
+    }
+
+    /// Set once the service can't go on (disk full, another leader), with what to tell the user.
+    #[must_use]
+    pub fn fatal(&self) -> watch::Receiver<Option<String>> {
+        self.fatal.clone()
+    }
+
+    /// Connected workers.
+    ///
+    /// # Errors
+    /// Where the service is shutting down.
+    pub async fn workers(&self) -> Result<Vec<WorkerStatus>, Error> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Workers(reply)).await?;
+        answer.await.map_err(|_| Error::Closed)
+    }
+
+    /// The store.
+    #[must_use]
+    pub fn store(&self) -> Arc<dyn Store> {
+        Arc::clone(&self.store)
+    }
+
+    /// Stops serving. What is unacknowledged is computed again next time.
+    pub fn shutdown(&self) {
+        // Nobody listens any more where this fails: it has stopped already.
+        let _ = self.stop.send(true);
+    }
+}
+
+/// Whether an experiment can still change by itself.
+#[must_use]
+pub fn ended(state: &State) -> bool {
+    matches!(state, State::Done | State::Cancelled | State::Failed(_))
+}
+
+/// Folder of an experiment that was submitted to a service and names none.
+#[must_use]
+pub fn default_output(root: &Path, name: &str, id: &str) -> PathBuf {
+    root.join(format!("{name}-{}", &id[..id.len().min(8)]))
+}

@@ -1,0 +1,228 @@
+//! The gRPC services over a [`Handle`].
+
+use super::actor::Command;
+use super::{Control, Error, Handle, Status};
+use ablate_common::{ENGINE_VERSION, PROTOCOL_VERSION};
+use ablate_proto::v1::{self, cluster_server, coordinator_message::Body, experiments_server};
+use ablate_proto::MAX_MESSAGE;
+use futures::Stream;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::{Request, Response, Status as Refusal, Streaming};
+
+type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Refusal>> + Send>>;
+
+/// Bytes of a blob or file in one message.
+const PART: usize = 1 << 20;
+/// Window of a stream, in bytes; the connection's is larger, so that no stream can starve another.
+const STREAM_WINDOW: u32 = 16 << 20;
+
+/// Serves until `stopped` says true.
+pub fn serve(handle: Handle, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
+    let cluster = cluster_server::ClusterServer::new(Rpc(handle.clone()))
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let experiments = experiments_server::ExperimentsServer::new(Rpc(handle)).max_decoding_message_size(MAX_MESSAGE);
+    tokio::spawn(async move {
+        let end = async move {
+            // An error means that the last handle is gone: as good as being told.
+            let _ = stopped.wait_for(|s| *s).await;
+        };
+        let served = tonic::transport::Server::builder()
+            .initial_stream_window_size(STREAM_WINDOW)
+            .initial_connection_window_size(STREAM_WINDOW * 8)
+            .http2_keepalive_interval(Some(Duration::from_secs(10)))
+            .tcp_nodelay(true)
+            .add_service(cluster)
+            .add_service(experiments)
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), end)
+            .await;
+        if let Err(e) = served {
+            tracing::error!(error = %e, "the server stopped");
+        }
+    });
+}
+
+struct Rpc(Handle);
+
+fn refusal(e: Error) -> Refusal {
+    match e {
+        Error::NoExperiment(_) => Refusal::not_found(e.to_string()),
+        Error::State(_) => Refusal::failed_precondition(e.to_string()),
+        Error::Closed => Refusal::unavailable(e.to_string()),
+        _ => Refusal::internal(e.to_string()),
+    }
+}
+
+fn parts(data: Vec<u8>) -> impl Iterator<Item = bytes::Bytes> {
+    let data = bytes::Bytes::from(data);
+    (0..data.len().div_ceil(PART).max(1)).map(move |i| data.slice(i * PART..((i + 1) * PART).min(data.len())))
+}
+
+#[tonic::async_trait]
+impl cluster_server::Cluster for Rpc {
+    type WorkStream = Out<v1::CoordinatorMessage>;
+    type BlobStream = Out<v1::BlobPart>;
+
+    async fn work(&self, request: Request<Streaming<v1::WorkerMessage>>) -> Result<Response<Self::WorkStream>, Refusal> {
+        let mut from = request.into_inner();
+        let Some(v1::worker_message::Body::Hello(hello)) = from.message().await?.and_then(|m| m.body) else {
+            return Err(Refusal::invalid_argument("the first message must be a Hello"));
+        };
+        let (to, out) = mpsc::channel(1024);
+        if hello.protocol != PROTOCOL_VERSION || hello.engine != ENGINE_VERSION {
+            let detail = format!(
+                "the worker speaks protocol {} with engine {}, the coordinator protocol {PROTOCOL_VERSION} with engine {ENGINE_VERSION}; run the same version of both",
+                hello.protocol, hello.engine
+            );
+            tracing::warn!(worker = hello.name, detail, "worker rejected");
+            let differs = v1::VersionDiffers { protocol: PROTOCOL_VERSION, engine: ENGINE_VERSION };
+            let reject = v1::Reject { detail, kind: Some(v1::reject::Kind::VersionDiffers(differs)) };
+            // The receiver is right here.
+            let _ = to.send(Ok(v1::CoordinatorMessage { body: Some(Body::Reject(reject)) })).await;
+            return Ok(Response::new(Box::pin(ReceiverStream::new(out))));
+        }
+        let (reply, id) = oneshot::channel();
+        let commands = self.0.commands.clone();
+        commands.send(Command::Join(hello, to, reply)).await.map_err(|_| refusal(Error::Closed))?;
+        let id = id.await.map_err(|_| refusal(Error::Closed))?;
+        let mut stopped = self.0.stop.subscribe();
+        tokio::spawn(async move {
+            loop {
+                let message = tokio::select! {
+                    m = from.message() => m,
+                    _ = stopped.wait_for(|s| *s) => break,
+                };
+                match message {
+                    Ok(Some(v1::WorkerMessage { body: Some(body) })) => {
+                        if commands.send(Command::Message(id, body)).await.is_err() {
+                            return;
+                        }
+                    }
+                    Ok(Some(_)) => {}
+                    Ok(None) | Err(_) => break,
+                }
+            }
+            // The actor is gone where this fails, and with it all workers.
+            let _ = commands.send(Command::Gone(id)).await;
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(out))))
+    }
+
+    async fn blob(&self, request: Request<v1::BlobRequest>) -> Result<Response<Self::BlobStream>, Refusal> {
+        let data = self.0.store.blob(&request.into_inner().hash).await.map_err(|e| Refusal::not_found(e.to_string()))?;
+        let parts = parts(data).map(|data| Ok(v1::BlobPart { data }));
+        Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
+    }
+}
+
+#[tonic::async_trait]
+impl experiments_server::Experiments for Rpc {
+    type WatchStream = Out<v1::ExperimentStatus>;
+    type ExportStream = Out<v1::FilePart>;
+
+    async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitReply>, Refusal> {
+        let Some(submitter) = self.0.options.submitter.clone() else {
+            return Err(Refusal::unimplemented("this coordinator takes no submissions"));
+        };
+        let v1::SubmitRequest { spec_toml, base_dir } = request.into_inner();
+        let made = tokio::task::spawn_blocking(move || submitter(&spec_toml, &PathBuf::from(base_dir)))
+            .await
+            .map_err(|e| Refusal::internal(e.to_string()))?;
+        let new = made.map_err(|e| {
+            if e.wrong_input { Refusal::invalid_argument(e.message) } else { Refusal::internal(e.message) }
+        })?;
+        let (id, existed) = self.0.submit(new).await.map_err(refusal)?;
+        Ok(Response::new(v1::SubmitReply { id, existed }))
+    }
+
+    async fn list(&self, _: Request<v1::ListRequest>) -> Result<Response<v1::ListReply>, Refusal> {
+        let experiments = self.0.statuses().values().map(Into::into).collect();
+        Ok(Response::new(v1::ListReply { experiments }))
+    }
+
+    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::ExperimentStatus>, Refusal> {
+        let id = self.0.find(&request.into_inner().id).map_err(refusal)?;
+        let all = self.0.statuses();
+        let status = all.get(&id).ok_or_else(|| refusal(Error::NoExperiment(id.clone())))?;
+        Ok(Response::new(status.into()))
+    }
+
+    async fn watch(&self, request: Request<v1::StatusRequest>) -> Result<Response<Self::WatchStream>, Refusal> {
+        let id = self.0.find(&request.into_inner().id).map_err(refusal)?;
+        let mut statuses = self.0.subscribe();
+        let (to, out) = mpsc::channel(8);
+        tokio::spawn(async move {
+            loop {
+                let status: Option<Status> = statuses.borrow_and_update().get(&id).cloned();
+                let Some(status) = status else { return };
+                if to.send(Ok((&status).into())).await.is_err() || status.ended() {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                if statuses.changed().await.is_err() {
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(out))))
+    }
+
+    async fn control(&self, request: Request<v1::ControlRequest>) -> Result<Response<v1::ExperimentStatus>, Refusal> {
+        use v1::control_request::Action;
+        let request = request.into_inner();
+        let control = match request.action() {
+            Action::Pause => Control::Pause,
+            Action::Resume => Control::Resume,
+            Action::Cancel => Control::Cancel,
+            Action::Retry => Control::Retry,
+            Action::Unspecified => return Err(Refusal::invalid_argument("no action given")),
+        };
+        let status = self.0.control(&request.id, control).await.map_err(refusal)?;
+        Ok(Response::new((&status).into()))
+    }
+
+    async fn workers(&self, _: Request<v1::WorkersRequest>) -> Result<Response<v1::WorkersReply>, Refusal> {
+        let workers = self.0.workers().await.map_err(refusal)?;
+        Ok(Response::new(v1::WorkersReply { workers: workers.iter().map(Into::into).collect() }))
+    }
+
+    async fn export(&self, request: Request<v1::ExportRequest>) -> Result<Response<Self::ExportStream>, Refusal> {
+        let v1::ExportRequest { id, format } = request.into_inner();
+        let id = self.0.find(&id).map_err(refusal)?;
+        let Some(exporter): Option<Arc<_>> = self.0.options.exporter.clone() else {
+            return Err(Refusal::unimplemented("this coordinator exports nothing"));
+        };
+        let results = self.0.store.results(&id).await.map_err(|e| refusal(e.into()))?;
+        let files = tokio::task::spawn_blocking(move || -> Result<Vec<(String, Vec<u8>)>, String> {
+            let folder = std::env::temp_dir().join(format!("ablate-export-{}-{id}", std::process::id()));
+            let read = || -> Result<Vec<(String, Vec<u8>)>, String> {
+                std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
+                exporter(&results, &format, &folder)?;
+                let mut files = Vec::new();
+                for entry in std::fs::read_dir(&folder).map_err(|e| e.to_string())?.flatten() {
+                    let data = std::fs::read(entry.path()).map_err(|e| e.to_string())?;
+                    files.push((entry.file_name().to_string_lossy().into_owned(), data));
+                }
+                Ok(files)
+            };
+            let files = read();
+            // A left-over folder in the system's temporary one does no harm.
+            let _ = std::fs::remove_dir_all(&folder);
+            files
+        })
+        .await
+        .map_err(|e| Refusal::internal(e.to_string()))?
+        .map_err(Refusal::internal)?;
+        let all: Vec<Result<v1::FilePart, Refusal>> = files
+            .into_iter()
+            .flat_map(|(name, data)| parts(data).map(move |data| Ok(v1::FilePart { name: name.clone(), data })))
+            .collect();
+        Ok(Response::new(Box::pin(tokio_stream::iter(all))))
+    }
+}

@@ -1,0 +1,203 @@
+//! Where everything that must survive lives. Every write carries the coordinator's epoch and fails if a
+//! newer leader exists; a chunk is accepted at most once; a round's decision and the rounds that it
+//! opens are one transaction.
+
+mod sqlite;
+
+pub use sqlite::SqliteStore;
+
+use ablate_common::decide::Round;
+use ablate_common::head::HeadIx;
+use ablate_common::plan::{Decision, Plan};
+use ablate_common::task::Prepared;
+use ablate_output::results::Results;
+use futures::future::BoxFuture;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use thiserror::Error;
+
+/// Why the store did not do what it was asked.
+#[derive(Debug, Error)]
+pub enum Error {
+    /// A newer coordinator leads: this one must stop writing.
+    #[error("a newer coordinator has taken over (its epoch is {newer}, ours {ours})")]
+    StaleEpoch {
+        /// Epoch of this coordinator.
+        ours: u64,
+        /// Epoch in the store.
+        newer: u64,
+    },
+    /// No room on the disk. What was acknowledged is safe.
+    #[error("the disk of the store is full; free some space and start again: nothing acknowledged is lost")]
+    DiskFull,
+    /// Another process holds the store.
+    #[error("another process is using the store")]
+    Busy,
+    /// No such experiment or blob.
+    #[error("the store has no {0}")]
+    NotFound(String),
+    /// Stored bytes are not what they should be.
+    #[error("the store is damaged: {0}")]
+    Damaged(String),
+    /// Anything else the database says.
+    #[error("the store failed: {0}")]
+    Other(String),
+}
+
+/// An experiment as it is handed in.
+#[derive(Clone, Debug)]
+pub struct NewExperiment {
+    /// Recorded plan; its identity is the experiment's.
+    pub plan: Plan,
+    /// Prepared tasks, in the plan's order.
+    pub prepared: Vec<Prepared>,
+    /// Where the model lies.
+    pub model_path: PathBuf,
+    /// The spec as written.
+    pub spec_text: String,
+    /// Folder for tables.
+    pub output: PathBuf,
+}
+
+/// State of an experiment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Shards are leased.
+    Running,
+    /// Nothing is leased until resumed.
+    Paused,
+    /// Ended by the user.
+    Cancelled,
+    /// Every chunk is accepted or quarantined.
+    Done,
+    /// Can't go on.
+    Failed(String),
+}
+
+impl State {
+    /// The name on the wire and in the store.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Paused => "paused",
+            Self::Cancelled => "cancelled",
+            Self::Done => "done",
+            Self::Failed(_) => "failed",
+        }
+    }
+}
+
+/// An experiment as stored.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    /// Identity.
+    pub id: String,
+    /// Recorded plan.
+    pub plan: Plan,
+    /// Where the model lies.
+    pub model_path: PathBuf,
+    /// Folder for tables.
+    pub output: PathBuf,
+    /// State.
+    pub state: State,
+    /// Results that reached the coordinator.
+    pub computed: u64,
+    /// Of these, those for chunks that had one already.
+    pub duplicate: u64,
+}
+
+/// Name of a chunk.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ChunkKey {
+    /// Experiment's identity.
+    pub experiment: String,
+    /// Sweep.
+    pub sweep: u32,
+    /// Round.
+    pub round: u32,
+    /// Chunk.
+    pub chunk: u32,
+}
+
+/// A result on its way into the store.
+#[derive(Clone, Debug)]
+pub struct Incoming {
+    /// Which chunk.
+    pub key: ChunkKey,
+    /// Chunk codec's bytes.
+    pub scores: Vec<u8>,
+    /// Device class that computed it.
+    pub device_class: String,
+    /// Worker's name.
+    pub worker: String,
+    /// Time the lane worked on it, in microseconds.
+    pub busy_us: u64,
+}
+
+/// What became of a result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// First for its chunk.
+    Accepted,
+    /// The chunk had a result already, with the same bytes or not.
+    Duplicate {
+        /// Whether the bytes are equal.
+        equal: bool,
+    },
+    /// The experiment or chunk doesn't exist.
+    Unknown,
+}
+
+/// A round as stored.
+#[derive(Clone, Debug)]
+pub struct StoredRound {
+    /// Sweep.
+    pub sweep: u32,
+    /// Round.
+    pub round: u32,
+    /// Its input.
+    pub list: Vec<HeadIx>,
+    /// What followed, once it ended.
+    pub decision: Option<Decision>,
+}
+
+/// A chunk that several workers failed at: (sweep, round, chunk, error).
+pub type Quarantined = (u32, u32, u32, String);
+
+/// Result of a store's operation.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, Error>>;
+
+/// A durable store. Conformance: `store::sqlite::tests`.
+pub trait Store: Send + Sync + 'static {
+    /// Takes the lead: the new epoch, above all before it.
+    fn acquire_epoch(&self) -> Answer<'_, u64>;
+    /// Stores an experiment with its opening rounds; false where it was there already.
+    fn put_experiment(&self, epoch: u64, new: NewExperiment) -> Answer<'_, bool>;
+    /// All experiments.
+    fn experiments(&self) -> Answer<'_, Vec<Stored>>;
+    /// Sets an experiment's state.
+    fn set_state<'a>(&'a self, epoch: u64, id: &'a str, state: State) -> Answer<'a, ()>;
+    /// Takes results, all in one transaction: durable when this returns.
+    fn accept<'a>(&'a self, epoch: u64, batch: &'a [Incoming]) -> Answer<'a, Vec<Outcome>>;
+    /// (sweep, round, chunk) of every accepted chunk, without its scores.
+    fn accepted<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<(u32, u32, u32)>>;
+    /// The scores of a round.
+    fn round<'a>(&'a self, id: &'a str, sweep: u32, round: u32) -> Answer<'a, Round>;
+    /// Opened rounds.
+    fn rounds<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<StoredRound>>;
+    /// Stores a round's decision and opens the rounds that follow.
+    fn decide<'a>(&'a self, epoch: u64, id: &'a str, sweep: u32, round: u32, decision: &'a Decision) -> Answer<'a, ()>;
+    /// Sets a chunk aside.
+    fn quarantine<'a>(&'a self, epoch: u64, id: &'a str, what: &'a Quarantined) -> Answer<'a, ()>;
+    /// Chunks that are set aside.
+    fn quarantined<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<Quarantined>>;
+    /// Puts chunks that are set aside back to work.
+    fn release<'a>(&'a self, epoch: u64, id: &'a str) -> Answer<'a, ()>;
+    /// Adds to the seconds of a step.
+    fn add_seconds<'a>(&'a self, epoch: u64, id: &'a str, seconds: &'a BTreeMap<String, f64>) -> Answer<'a, ()>;
+    /// Bytes by hash.
+    fn blob<'a>(&'a self, hash: &'a str) -> Answer<'a, Vec<u8>>;
+    /// Everything recorded of an experiment.
+    fn results<'a>(&'a self, id: &'a str) -> Answer<'a, Results>;
+}

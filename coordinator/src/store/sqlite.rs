@@ -1,0 +1,400 @@
+//! The embedded store: one SQLite file in WAL mode with full synchronisation, one writing connection.
+
+use super::{Answer, ChunkKey, Error, Incoming, NewExperiment, Outcome, Quarantined, State, Store, Stored, StoredRound};
+use ablate_common::decide::{self, Round};
+use ablate_common::plan::{Decision, Plan};
+use ablate_common::scores::ChunkScores;
+use ablate_common::task::Prepared;
+use ablate_output::results::{Results, RoundResult, RunInfo};
+use futures::TryStreamExt;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{Row, Sqlite, SqlitePool, Transaction};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+/// The embedded store.
+#[derive(Clone, Debug)]
+pub struct SqliteStore {
+    /// One connection: writes are serialised here rather than by the file's lock.
+    writer: SqlitePool,
+    readers: SqlitePool,
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(e: sqlx::Error) -> Self {
+        let code = e.as_database_error().and_then(|d| d.code().map(std::borrow::Cow::into_owned)).unwrap_or_default();
+        // Extended result codes keep the primary one in their low byte: 13 is FULL, 5 BUSY, 6 LOCKED.
+        match code.parse::<u32>().map(|c| c & 0xff) {
+            Ok(13) => Self::DiskFull,
+            Ok(5 | 6) => Self::Busy,
+            _ if e.to_string().contains("No space left") => Self::DiskFull,
+            _ => Self::Other(e.to_string()),
+        }
+    }
+}
+
+fn damaged(e: impl std::fmt::Display) -> Error {
+    Error::Damaged(e.to_string())
+}
+
+fn json<T: serde::Serialize>(value: &T) -> Result<String, Error> {
+    serde_json::to_string(value).map_err(damaged)
+}
+
+impl SqliteStore {
+    /// Opens the file, making or migrating it as needed.
+    ///
+    /// # Errors
+    /// Where the file can't be opened, or is from a later version.
+    pub async fn open(path: &Path) -> Result<Self, Error> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .busy_timeout(Duration::from_secs(5));
+        let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
+        sqlx::migrate!("migrations/sqlite").run(&writer).await.map_err(|e| Error::Other(e.to_string()))?;
+        let readers = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
+        Ok(Self { writer, readers })
+    }
+
+    /// Closes all connections and folds the write-ahead log into the file.
+    pub async fn close(&self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+
+    /// A transaction that holds only while `epoch` leads.
+    async fn write(&self, epoch: u64) -> Result<Transaction<'static, Sqlite>, Error> {
+        let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+        let newer: i64 = sqlx::query_scalar("SELECT epoch FROM leader").fetch_one(&mut *tx).await?;
+        if newer as u64 == epoch { Ok(tx) } else { Err(Error::StaleEpoch { ours: epoch, newer: newer as u64 }) }
+    }
+}
+
+fn state_of(name: &str, error: String) -> State {
+    match name {
+        "running" => State::Running,
+        "paused" => State::Paused,
+        "cancelled" => State::Cancelled,
+        "done" => State::Done,
+        _ => State::Failed(error),
+    }
+}
+
+impl Store for SqliteStore {
+    fn acquire_epoch(&self) -> Answer<'_, u64> {
+        Box::pin(async {
+            let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
+            let epoch: i64 =
+                sqlx::query_scalar("UPDATE leader SET epoch = epoch + 1 RETURNING epoch").fetch_one(&mut *tx).await?;
+            tx.commit().await?;
+            Ok(epoch as u64)
+        })
+    }
+
+    fn put_experiment(&self, epoch: u64, new: NewExperiment) -> Answer<'_, bool> {
+        Box::pin(async move {
+            let id = new.plan.identity();
+            let mut tx = self.write(epoch).await?;
+            for (task, prepared) in new.plan.tasks.iter().zip(&new.prepared) {
+                let data = serde_json::to_vec(prepared).map_err(damaged)?;
+                sqlx::query("INSERT OR IGNORE INTO blobs VALUES (?, ?)").bind(&task.prepared).bind(data).execute(&mut *tx).await?;
+            }
+            let made = sqlx::query(
+                "INSERT OR IGNORE INTO experiments (id, name, plan, spec, model_path, output, state) VALUES (?, ?, ?, ?, ?, ?, 'running')",
+            )
+            .bind(&id)
+            .bind(&new.plan.spec.name)
+            .bind(json(&new.plan)?)
+            .bind(&new.spec_text)
+            .bind(new.model_path.to_string_lossy().into_owned())
+            .bind(new.output.to_string_lossy().into_owned())
+            .execute(&mut *tx)
+            .await?
+            .rows_affected()
+                == 1;
+            if made {
+                for (sweep, round, list) in decide::opening(&new.plan) {
+                    open_round(&mut tx, &id, sweep, round, &json(&list)?).await?;
+                }
+            } else {
+                // Moved folders are no difference; the next run may find model and output elsewhere.
+                sqlx::query("UPDATE experiments SET model_path = ?, output = ? WHERE id = ?")
+                    .bind(new.model_path.to_string_lossy().into_owned())
+                    .bind(new.output.to_string_lossy().into_owned())
+                    .bind(&id)
+                    .execute(&mut *tx)
+                    .await?;
+            }
+            tx.commit().await?;
+            Ok(made)
+        })
+    }
+
+    fn experiments(&self) -> Answer<'_, Vec<Stored>> {
+        Box::pin(async {
+            let rows = sqlx::query(
+                "SELECT id, plan, model_path, output, state, error, computed, duplicate FROM experiments ORDER BY id",
+            )
+            .fetch_all(&self.readers)
+            .await?;
+            rows.iter()
+                .map(|r| {
+                    Ok(Stored {
+                        id: r.get(0),
+                        plan: serde_json::from_str(r.get(1)).map_err(damaged)?,
+                        model_path: r.get::<String, _>(2).into(),
+                        output: r.get::<String, _>(3).into(),
+                        state: state_of(r.get(4), r.get(5)),
+                        computed: r.get::<i64, _>(6) as u64,
+                        duplicate: r.get::<i64, _>(7) as u64,
+                    })
+                })
+                .collect()
+        })
+    }
+
+    fn set_state<'a>(&'a self, epoch: u64, id: &'a str, state: State) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let mut tx = self.write(epoch).await?;
+            let error = if let State::Failed(e) = &state { e.as_str() } else { "" };
+            sqlx::query("UPDATE experiments SET state = ?, error = ? WHERE id = ?")
+                .bind(state.name())
+                .bind(error)
+                .bind(id)
+                .execute(&mut *tx)
+                .await?;
+            tx.commit().await?;
+            Ok(())
+        })
+    }
+
+    fn accept<'a>(&'a self, epoch: u64, batch: &'a [Incoming]) -> Answer<'a, Vec<Outcome>> {
+        Box::pin(async move {
+            let mut tx = self.write(epoch).await?;
+            let mut outcomes = Vec::with_capacity(batch.len());
+            for one in batch {
+                let ChunkKey { experiment, sweep, round, chunk } = &one.key;
+                let made = sqlx::query(
+                    "INSERT INTO chunks SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
+                     WHERE EXISTS (SELECT 1 FROM rounds WHERE experiment = ?1 AND sweep = ?2 AND round = ?3)
+                     ON CONFLICT DO NOTHING",
+                )
+                .bind(experiment)
+                .bind(sweep)
+                .bind(round)
+                .bind(chunk)
+                .bind(&one.scores)
+                .bind(&one.device_class)
+                .bind(&one.worker)
+                .bind(one.busy_us as i64)
+                .execute(&mut *tx)
+                .await?
+                .rows_affected();
+                let outcome = if made == 1 {
+                    sqlx::query("DELETE FROM quarantine WHERE experiment = ? AND sweep = ? AND round = ? AND chunk = ?")
+                        .bind(experiment)
+                        .bind(sweep)
+                        .bind(round)
+                        .bind(chunk)
+                        .execute(&mut *tx)
+                        .await?;
+                    Outcome::Accepted
+                } else {
+                    let stored: Option<bool> = sqlx::query_scalar(
+                        "SELECT scores = ? FROM chunks WHERE experiment = ? AND sweep = ? AND round = ? AND chunk = ?",
+                    )
+                    .bind(&one.scores)
+                    .bind(experiment)
+                    .bind(sweep)
+                    .bind(round)
+                    .bind(chunk)
+                    .fetch_optional(&mut *tx)
+                    .await?;
+                    stored.map_or(Outcome::Unknown, |equal| Outcome::Duplicate { equal })
+                };
+                if outcome != Outcome::Unknown {
+                    sqlx::query("UPDATE experiments SET computed = computed + 1, duplicate = duplicate + ? WHERE id = ?")
+                        .bind(i64::from(outcome != Outcome::Accepted))
+                        .bind(experiment)
+                        .execute(&mut *tx)
+                        .await?;
+                }
+                outcomes.push(outcome);
+            }
+            tx.commit().await?;
+            Ok(outcomes)
+        })
+    }
+
+    fn accepted<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<(u32, u32, u32)>> {
+        Box::pin(async move {
+            let rows = sqlx::query("SELECT sweep, round, chunk FROM chunks WHERE experiment = ? ORDER BY 1, 2, 3").bind(id);
+            Ok(rows.fetch_all(&self.readers).await?.iter().map(|r| (r.get(0), r.get(1), r.get(2))).collect())
+        })
+    }
+
+    fn round<'a>(&'a self, id: &'a str, sweep: u32, round: u32) -> Answer<'a, Round> {
+        Box::pin(async move {
+            let mut rows = sqlx::query("SELECT chunk, scores FROM chunks WHERE experiment = ? AND sweep = ? AND round = ?")
+                .bind(id)
+                .bind(sweep)
+                .bind(round)
+                .fetch(&self.readers);
+            let mut out = Round::new();
+            while let Some(r) = rows.try_next().await? {
+                out.insert(r.get(0), ChunkScores::decode(r.get(1)).map_err(damaged)?);
+            }
+            Ok(out)
+        })
+    }
+
+    fn rounds<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<StoredRound>> {
+        Box::pin(async move {
+            let rows =
+                sqlx::query("SELECT sweep, round, list, decision FROM rounds WHERE experiment = ? ORDER BY 1, 2").bind(id);
+            rows.fetch_all(&self.readers)
+                .await?
+                .iter()
+                .map(|r| {
+                    let decision: Option<&str> = r.get(3);
+                    Ok(StoredRound {
+                        sweep: r.get(0),
+                        round: r.get(1),
+                        list: serde_json::from_str(r.get(2)).map_err(damaged)?,
+                        decision: decision.map(serde_json::from_str).transpose().map_err(damaged)?,
+                    })
+                })
+                .collect()
+        })
+    }
+
+    fn decide<'a>(&'a self, epoch: u64, id: &'a str, sweep: u32, round: u32, decision: &'a Decision) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let mut tx = self.write(epoch).await?;
+            sqlx::query("UPDATE rounds SET decision = ? WHERE experiment = ? AND sweep = ? AND round = ?")
+                .bind(json(decision)?)
+                .bind(id)
+                .bind(sweep)
+                .bind(round)
+                .execute(&mut *tx)
+                .await?;
+            for (sweep, round, list) in &decision.opens {
+                open_round(&mut tx, id, *sweep, *round, &json(list)?).await?;
+            }
+            tx.commit().await?;
+            Ok(())
+        })
+    }
+
+    fn quarantine<'a>(&'a self, epoch: u64, id: &'a str, what: &'a Quarantined) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let mut tx = self.write(epoch).await?;
+            sqlx::query("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)")
+                .bind(id)
+                .bind(what.0)
+                .bind(what.1)
+                .bind(what.2)
+                .bind(&what.3)
+                .execute(&mut *tx)
+                .await?;
+            tx.commit().await?;
+            Ok(())
+        })
+    }
+
+    fn quarantined<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<Quarantined>> {
+        Box::pin(async move {
+            let rows = sqlx::query("SELECT sweep, round, chunk, error FROM quarantine WHERE experiment = ? ORDER BY 1, 2, 3");
+            let rows = rows.bind(id).fetch_all(&self.readers).await?;
+            Ok(rows.iter().map(|r| (r.get(0), r.get(1), r.get(2), r.get(3))).collect())
+        })
+    }
+
+    fn release<'a>(&'a self, epoch: u64, id: &'a str) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let mut tx = self.write(epoch).await?;
+            sqlx::query("DELETE FROM quarantine WHERE experiment = ?").bind(id).execute(&mut *tx).await?;
+            tx.commit().await?;
+            Ok(())
+        })
+    }
+
+    fn add_seconds<'a>(&'a self, epoch: u64, id: &'a str, seconds: &'a BTreeMap<String, f64>) -> Answer<'a, ()> {
+        Box::pin(async move {
+            let mut tx = self.write(epoch).await?;
+            for (step, s) in seconds {
+                sqlx::query("INSERT INTO timings VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET seconds = seconds + excluded.seconds")
+                    .bind(id)
+                    .bind(step)
+                    .bind(s)
+                    .execute(&mut *tx)
+                    .await?;
+            }
+            tx.commit().await?;
+            Ok(())
+        })
+    }
+
+    fn blob<'a>(&'a self, hash: &'a str) -> Answer<'a, Vec<u8>> {
+        Box::pin(async move {
+            let row = sqlx::query_scalar("SELECT data FROM blobs WHERE hash = ?").bind(hash).fetch_optional(&self.readers).await?;
+            row.ok_or_else(|| Error::NotFound(format!("blob {hash}")))
+        })
+    }
+
+    fn results<'a>(&'a self, id: &'a str) -> Answer<'a, Results> {
+        Box::pin(async move {
+            let row = sqlx::query("SELECT plan, computed, duplicate FROM experiments WHERE id = ?")
+                .bind(id)
+                .fetch_optional(&self.readers)
+                .await?
+                .ok_or_else(|| Error::NotFound(format!("experiment {id}")))?;
+            let plan: Plan = serde_json::from_str(row.get(0)).map_err(damaged)?;
+            let mut prepared = Vec::new();
+            for task in &plan.tasks {
+                let blob = self.blob(&task.prepared).await?;
+                prepared.push(serde_json::from_slice::<Prepared>(&blob).map_err(damaged)?);
+            }
+            let mut rounds: BTreeMap<(u32, u32), RoundResult> = BTreeMap::new();
+            for r in self.rounds(id).await? {
+                rounds.insert((r.sweep, r.round), RoundResult { list: r.list, decision: r.decision, chunks: BTreeMap::new() });
+            }
+            let mut run = RunInfo {
+                planned: plan.total_chunks(),
+                computed: row.get::<i64, _>(1) as u64,
+                duplicate: row.get::<i64, _>(2) as u64,
+                ..RunInfo::default()
+            };
+            let mut rows = sqlx::query("SELECT sweep, round, chunk, scores, device_class FROM chunks WHERE experiment = ?")
+                .bind(id)
+                .fetch(&self.readers);
+            while let Some(r) = rows.try_next().await? {
+                let scores = ChunkScores::decode(r.get(3)).map_err(damaged)?;
+                rounds.entry((r.get(0), r.get(1))).or_default().chunks.insert(r.get(2), scores);
+                *run.device_classes.entry(r.get(4)).or_default() += 1;
+                run.accepted += 1;
+            }
+            drop(rows);
+            for r in sqlx::query("SELECT step, seconds FROM timings WHERE experiment = ?").bind(id).fetch_all(&self.readers).await? {
+                run.seconds.insert(r.get(0), r.get(1));
+            }
+            run.quarantined = self.quarantined(id).await?.into_iter().map(|(s, r, c, e)| (s, r, c, 1, e)).collect();
+            Ok(Results { id: id.to_owned(), plan, prepared, rounds, run })
+        })
+    }
+}
+
+async fn open_round(tx: &mut Transaction<'static, Sqlite>, id: &str, sweep: u32, round: u32, list: &str) -> Result<(), Error> {
+    sqlx::query("INSERT OR IGNORE INTO rounds (experiment, sweep, round, list) VALUES (?, ?, ?, ?)")
+        .bind(id)
+        .bind(sweep)
+        .bind(round)
+        .bind(list)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
+}

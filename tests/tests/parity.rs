@@ -1,0 +1,231 @@
+//! The engine on real models against Hugging Face transformers in f64 on the same weights: every
+//! single-head delta, random pairs, the first greedy rounds. `make parity` runs the long forms
+//! (ABLATE_PARITY_LONG=1) and writes target/proof/parity.json.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use ablate_common::decide::{self, Round};
+use ablate_common::head::HeadIx;
+use ablate_common::model::inspect;
+use ablate_common::plan::{Plan, SweepKind};
+use ablate_common::scores::TaskScores;
+use ablate_common::spec::{self, Dtype};
+use ablate_common::stats::point;
+use ablate_common::task::{Prepared, Scope};
+use ablate_tests::reference::{Job, JobGreedy, JobModel, pairs_of, run};
+use ablate_tests::{minilm, root, smollm2};
+use ablate_worker::engine::{Engine, SharedModel, arch};
+use ablate_worker::load::Weights;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use tch::{Device, Kind};
+
+struct Case {
+    name: &'static str,
+    kind: &'static str,
+    path: PathBuf,
+    ablation: &'static str,
+    spec: String,
+}
+
+fn long() -> bool {
+    std::env::var_os("ABLATE_PARITY_LONG").is_some()
+}
+
+fn smollm2_case(task: &str) -> Case {
+    let examples = if long() { 8 } else { 2 };
+    Case {
+        name: "SmolLM2",
+        kind: "gguf",
+        path: smollm2(),
+        ablation: "mean",
+        spec: format!(
+            "name = \"p\"\n[model]\nsource = {:?}\ndtype = \"f64\"\n[[task]]\nname = \"t\"\nkind = \"{task}\"\nexamples = {examples}\nmax_tokens = 20\n[ablation]\nmethod = \"mean\"\n[[sweep]]\nkind = \"single\"\n[[sweep]]\nkind = \"pairs\"\n",
+            smollm2()
+        ),
+    }
+}
+
+/// The first texts of Lee's news, as pairs.
+fn lee(folder: &Path, texts: usize) -> PathBuf {
+    let all = std::fs::read_to_string(root().join("models/data/lee-pairs.jsonl")).unwrap();
+    let rows: Vec<&str> = all.lines().collect();
+    // Pairs are in the order (0,1), (0,2), …, (0,49), (1,2), …
+    let mut at = 0;
+    let mut out = String::new();
+    for i in 0..50 {
+        for j in i + 1..50 {
+            if j < texts {
+                out += rows[at];
+                out.push('\n');
+            }
+            at += 1;
+        }
+    }
+    let path = folder.join("pairs.jsonl");
+    std::fs::write(&path, out).unwrap();
+    path
+}
+
+fn minilm_case(folder: &Path, ablation: &'static str) -> Case {
+    let data = lee(folder, if long() { 16 } else { 8 });
+    Case {
+        name: "MiniLM",
+        kind: "hf",
+        path: minilm(),
+        ablation,
+        spec: format!(
+            "name = \"p\"\n[model]\nsource = {:?}\ndtype = \"f64\"\n[[task]]\nname = \"t\"\nkind = \"similarity\"\ndata = {data:?}\nmax_tokens = 24\n[ablation]\nmethod = \"{ablation}\"\n[[sweep]]\nkind = \"single\"\n[[sweep]]\nkind = \"pairs\"\n[[sweep]]\nkind = \"greedy\"\nfraction = 0.14\n",
+            minilm()
+        ),
+    }
+}
+
+struct Loaded {
+    plan: Arc<Plan>,
+    prepared: Prepared,
+    engine: Engine,
+}
+
+fn load(case: &Case, dtype: Dtype) -> Loaded {
+    let spec = spec::parse(&case.spec, "parity.toml").unwrap();
+    let made = ablate_prepare::prepare(&spec, Path::new("."), &|_, _, _| {}).unwrap();
+    let inspected = inspect(&case.path).unwrap();
+    let kind = if dtype == Dtype::F64 { Kind::Double } else { Kind::Float };
+    let weights = Weights::open(&inspected.weights, Device::Cpu, kind).unwrap();
+    let model = arch::load(&inspected.info, &weights, Device::Cpu, kind, &|_, _, _| {}).unwrap();
+    let plan = Arc::new(made.plan);
+    let prepared = made.prepared[0].clone();
+    let engine = Engine::new(Arc::new(SharedModel::new(model)), Arc::clone(&plan), Arc::new(made.prepared));
+    Loaded { plan, prepared, engine }
+}
+
+fn loss(plan: &Plan, prepared: &Prepared, columns: &[&[f64]]) -> f64 {
+    let keep = prepared.examples_in(Scope::All);
+    let metric = plan.tasks[0].metric;
+    metric.as_loss(point::value(metric, prepared, &keep, columns))
+}
+
+/// ℓ of each given subset, and of none, from the engine: (sweep, rank) pairs in, ℓ out.
+fn engine_losses(loaded: &mut Loaded, subsets: &[(u32, u64)]) -> (f64, Vec<f64>) {
+    let stop = AtomicBool::new(false);
+    let mut held: Option<(u32, u32, TaskScores)> = None;
+    let mut one = |sweep: u32, rank: u64, l: &mut Loaded| {
+        let size = u64::from(l.plan.sweeps[sweep as usize].chunk);
+        let chunk = (rank / size) as u32;
+        if held.as_ref().is_none_or(|h| (h.0, h.1) != (sweep, chunk)) {
+            let mut scores = l.engine.run(sweep, 0, &[], chunk, &stop).unwrap();
+            held = Some((sweep, chunk, scores.tasks.swap_remove(0)));
+        }
+        let block = &held.as_ref().unwrap().2;
+        let columns: Vec<&[f64]> = (0..block.columns as usize).map(|c| block.column((rank % size) as usize, c)).collect();
+        loss(&l.plan, &l.prepared, &columns)
+    };
+    let base = one(0, 0, loaded);
+    let all = subsets.iter().map(|&(s, r)| one(s, r, loaded)).collect();
+    (base, all)
+}
+
+/// Compares Δ of every head and of `pairs` pairs with the reference; gives the largest deviations
+/// relative to max(1, |ℓ(∅)|) in f64 and in f32.
+fn compare(case: &Case, pairs: u64) -> (f64, f64) {
+    let mut wide = load(case, Dtype::F64);
+    let plan = Arc::clone(&wide.plan);
+    let (single, pair) = (
+        plan.sweeps.iter().position(|s| s.kind == SweepKind::Single).unwrap() as u32,
+        plan.sweeps.iter().position(|s| s.kind == SweepKind::Pairs).unwrap() as u32,
+    );
+    let mut asked: Vec<(u32, u64)> = (0..plan.round_subsets(single, 0)).map(|r| (single, r)).collect();
+    let total = plan.round_subsets(pair, 0);
+    let mut ranks: Vec<u64> = (0..pairs).map(|k| (k * 0x9E37_79B9 + 12345) % total).collect();
+    ranks.sort_unstable();
+    asked.extend(ranks.into_iter().map(|r| (pair, r)));
+    let heads = plan.model.n_heads;
+    let mut subsets = vec![Vec::new()];
+    subsets.extend(asked.iter().map(|&(s, r)| pairs_of(&plan.space(s, &[]).subset(r).unwrap(), heads)));
+    let answer = run(&Job {
+        model: JobModel { kind: case.kind, path: &case.path },
+        dtype: "f64",
+        ablation: case.ablation,
+        prepared: &wide.prepared,
+        subsets,
+        greedy: None,
+    })
+    .unwrap();
+    let reference: Vec<f64> = (0..asked.len() + 1)
+        .map(|s| {
+            let columns: Vec<&[f64]> =
+                wide.prepared.kind.columns().iter().map(|&c| answer.columns[c][s].as_slice()).collect();
+            loss(&plan, &wide.prepared, &columns)
+        })
+        .collect();
+    let scale = reference[0].abs().max(1.0);
+    let mut worst = |loaded: &mut Loaded| {
+        let (base, losses) = engine_losses(loaded, &asked);
+        losses
+            .iter()
+            .zip(&reference[1..])
+            .map(|(got, want)| ((got - base) - (want - reference[0])).abs() / scale)
+            .fold(0.0, f64::max)
+    };
+    let in_f64 = worst(&mut wide);
+    drop(wide);
+    (in_f64, worst(&mut load(case, Dtype::F32)))
+}
+
+fn hold(case: &Case, pairs: u64) {
+    let (in_f64, in_f32) = compare(case, pairs);
+    println!("{} {}: largest deviation {in_f64:.1e} in f64, {in_f32:.1e} in f32", case.name, case.ablation);
+    assert!(in_f64 <= 1e-9, "{} in f64: {in_f64:e}", case.name);
+    assert!(in_f32 <= 1e-4, "{} in f32: {in_f32:e}", case.name);
+}
+
+#[test]
+fn smollm2_every_head_and_random_pairs_equal_transformers_on_ioi() {
+    hold(&smollm2_case("ioi"), if long() { 200 } else { 10 });
+}
+
+#[test]
+fn smollm2_every_head_equals_transformers_on_induction() {
+    hold(&smollm2_case("induction"), if long() { 200 } else { 0 });
+}
+
+#[test]
+fn minilm_every_head_and_random_pairs_equal_transformers_on_similarity() {
+    let folder = tempfile::tempdir().unwrap();
+    for ablation in ["mean", "zero"] {
+        hold(&minilm_case(folder.path(), ablation), if long() { 200 } else { 20 });
+    }
+}
+
+#[test]
+fn minilm_ten_greedy_rounds_equal_a_brute_force_greedy_in_f64() {
+    let folder = tempfile::tempdir().unwrap();
+    let case = minilm_case(folder.path(), "mean");
+    let mut loaded = load(&case, Dtype::F64);
+    let plan = Arc::clone(&loaded.plan);
+    let greedy = plan.sweeps.iter().position(|s| matches!(s.kind, SweepKind::Greedy { .. })).unwrap() as u32;
+    let stop = AtomicBool::new(false);
+    let rounds = 10;
+    let reference: Round = [(0, loaded.engine.run(0, 0, &[], 0, &stop).unwrap())].into();
+    let mut list: Vec<HeadIx> = Vec::new();
+    let mut first = None;
+    for round in 0..rounds {
+        let scores: Round = (0..plan.round_chunks(greedy, round))
+            .map(|c| (c, loaded.engine.run(greedy, round, &list, c, &stop).unwrap()))
+            .collect();
+        let made = decide::decide(&plan, greedy, round, &list, &scores, &reference, first.as_ref(), &loaded.prepared).unwrap();
+        list.push(made.remove.unwrap());
+        first.get_or_insert(scores);
+    }
+    let answer = run(&Job {
+        model: JobModel { kind: case.kind, path: &case.path },
+        dtype: "f64",
+        ablation: case.ablation,
+        prepared: &loaded.prepared,
+        subsets: Vec::new(),
+        greedy: Some(JobGreedy { rounds, half: Some(0) }),
+    })
+    .unwrap();
+    assert_eq!(pairs_of(&list, plan.model.n_heads), answer.removed);
+}

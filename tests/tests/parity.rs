@@ -160,7 +160,7 @@ fn compare(case: &Case, pairs: u64) -> (f64, f64) {
         })
         .collect();
     let scale = reference[0].abs().max(1.0);
-    let mut worst = |loaded: &mut Loaded| {
+    let worst = |loaded: &mut Loaded| {
         let (base, losses) = engine_losses(loaded, &asked);
         losses
             .iter()

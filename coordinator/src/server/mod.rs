@@ -16,7 +16,6 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -103,6 +102,7 @@ pub struct Service;
 #[derive(Clone)]
 pub struct Handle {
     address: SocketAddr,
+    epoch: u64,
     commands: mpsc::Sender<Command>,
     statuses: watch::Receiver<BTreeMap<String, Status>>,
     fatal: watch::Receiver<Option<String>>,
@@ -140,7 +140,7 @@ impl Service {
         let commits = commit::start(Arc::clone(&store), epoch, commands.clone(), fatal_tx.clone());
         let actor = actor::Actor::new(Arc::clone(&store), epoch, &options, commands.downgrade(), commits, status_tx, fatal_tx);
         tokio::spawn(actor.run(inbox));
-        let handle = Handle { address, commands, statuses, fatal, stop, store: Arc::clone(&store), options };
+        let handle = Handle { address, epoch, commands, statuses, fatal, stop, store: Arc::clone(&store), options };
         for stored in store.experiments().await? {
             handle.send(Command::Load(Box::new(stored))).await?;
         }
@@ -221,6 +221,14 @@ impl Handle {
         let (reply, answer) = oneshot::channel();
         self.send(Command::Workers(reply)).await?;
         answer.await.map_err(|_| Error::Closed)
+    }
+
+    /// Adds to the recorded seconds of an experiment's steps.
+    ///
+    /// # Errors
+    /// Where the store refuses.
+    pub async fn add_seconds(&self, id: &str, seconds: &BTreeMap<String, f64>) -> Result<(), Error> {
+        Ok(self.store.add_seconds(self.epoch, id, seconds).await?)
     }
 
     /// The store.

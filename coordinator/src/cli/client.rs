@@ -1,0 +1,237 @@
+//! Commands that speak to a coordinator.
+
+use super::args::{ClientArgs, ExportArgs, MaybeOneArgs, OneArgs, ReportArgs, SubmitArgs, TableFormat};
+use super::fail::Fail;
+use super::run::version;
+use ablate_coordinator::store::{SqliteStore, Store};
+use ablate_output::results::Results;
+use ablate_proto::v1::{self, control_request::Action, experiments_client::ExperimentsClient};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use tonic::transport::Channel;
+
+/// What a user does to an experiment.
+pub enum Wish {
+    Pause,
+    Resume,
+    Cancel,
+    Retry,
+}
+
+type Client = ExperimentsClient<Channel>;
+
+async fn connect(args: &ClientArgs) -> Result<Client, Fail> {
+    let endpoint = tonic::transport::Endpoint::from_shared(args.coordinator.clone())
+        .map_err(|e| Fail::wrong(format!("--coordinator {}: {e}", args.coordinator)).help("give a URL such as http://127.0.0.1:7650"))?;
+    let channel = endpoint.connect_timeout(std::time::Duration::from_secs(5)).connect().await.map_err(|_| {
+        Fail::failed(format!("no coordinator answers at {}", args.coordinator))
+            .help("start one with `ablate serve`, or name it with --coordinator or $ABLATE_COORDINATOR")
+    })?;
+    Ok(ExperimentsClient::new(channel).max_decoding_message_size(ablate_proto::MAX_MESSAGE))
+}
+
+fn refused(status: tonic::Status) -> Fail {
+    use tonic::Code;
+    match status.code() {
+        Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition | Code::Unimplemented => Fail::wrong(status.message()),
+        _ => Fail::failed(format!("the coordinator failed: {}", status.message())),
+    }
+}
+
+fn json(s: &v1::ExperimentStatus) -> serde_json::Value {
+    let sweeps: Vec<serde_json::Value> = s
+        .sweeps
+        .iter()
+        .map(|w| {
+            serde_json::json!({"name": w.name, "subsets_total": w.subsets_total, "subsets_done": w.subsets_done,
+                "chunks_total": w.chunks_total, "chunks_done": w.chunks_done, "round": w.round, "rounds": w.rounds})
+        })
+        .collect();
+    serde_json::json!({"id": s.id, "name": s.name, "state": s.state, "error": s.error, "output": s.output, "workers": s.workers,
+        "chunks": {"planned": s.chunks_planned, "computed": s.chunks_computed, "accepted": s.chunks_accepted,
+            "duplicate": s.chunks_duplicate, "quarantined": s.quarantined}, "sweeps": sweeps})
+}
+
+fn line(s: &v1::ExperimentStatus) -> String {
+    format!(
+        "{}  {:<24} {:<10} {:>7}/{:<7} chunks  {} workers{}",
+        &s.id[..s.id.len().min(16)],
+        s.name,
+        s.state,
+        s.chunks_accepted,
+        s.chunks_planned,
+        s.workers,
+        if s.quarantined > 0 { format!("  {} quarantined", s.quarantined) } else { String::new() }
+    )
+}
+
+fn print(s: &v1::ExperimentStatus, as_json: bool, whole: bool) {
+    if as_json {
+        println!("{}", json(s));
+        return;
+    }
+    println!("{}", line(s));
+    if whole {
+        for w in &s.sweeps {
+            println!("  {:<24} {:>9}/{:<9} subsets  round {}/{}", w.name, w.subsets_done, w.subsets_total, (w.round + 1).min(w.rounds), w.rounds);
+        }
+        if !s.error.is_empty() {
+            println!("  {}", s.error);
+        }
+    }
+}
+
+/// `ablate submit`.
+pub async fn submit(args: SubmitArgs) -> Result<u8, Fail> {
+    let spec_toml = std::fs::read_to_string(&args.spec).map_err(|e| Fail::wrong(format!("{}: {e}", args.spec.display())))?;
+    let folder = args.spec.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let base_dir = folder.canonicalize()?.to_string_lossy().into_owned();
+    let reply = connect(&args.client).await?.submit(v1::SubmitRequest { spec_toml, base_dir }).await.map_err(refused)?.into_inner();
+    if args.client.json {
+        println!("{}", serde_json::json!({"id": reply.id, "existed": reply.existed}));
+    } else {
+        println!("{}{}", reply.id, if reply.existed { " (was there already)" } else { "" });
+    }
+    Ok(0)
+}
+
+/// `ablate list`.
+pub async fn list(args: ClientArgs) -> Result<u8, Fail> {
+    let reply = connect(&args).await?.list(v1::ListRequest {}).await.map_err(refused)?.into_inner();
+    reply.experiments.iter().for_each(|s| print(s, args.json, false));
+    Ok(0)
+}
+
+/// `ablate status`.
+pub async fn status(args: MaybeOneArgs) -> Result<u8, Fail> {
+    let mut client = connect(&args.client).await?;
+    let all = match args.id {
+        Some(id) => vec![client.status(v1::StatusRequest { id }).await.map_err(refused)?.into_inner()],
+        None => client.list(v1::ListRequest {}).await.map_err(refused)?.into_inner().experiments,
+    };
+    all.iter().for_each(|s| print(s, args.client.json, true));
+    Ok(0)
+}
+
+/// `ablate watch`.
+pub async fn watch(args: OneArgs) -> Result<u8, Fail> {
+    let mut stream = connect(&args.client).await?.watch(v1::StatusRequest { id: args.id }).await.map_err(refused)?.into_inner();
+    let mut last = None;
+    while let Some(s) = stream.message().await.map_err(refused)? {
+        print(&s, args.client.json, false);
+        last = Some(s);
+    }
+    Ok(match last {
+        Some(s) if s.state == "failed" => 1,
+        Some(s) if s.quarantined > 0 => 3,
+        _ => 0,
+    })
+}
+
+/// `ablate pause | resume | cancel | retry`.
+pub async fn control(args: OneArgs, wish: Wish) -> Result<u8, Fail> {
+    let action = match wish {
+        Wish::Pause => Action::Pause,
+        Wish::Resume => Action::Resume,
+        Wish::Cancel => Action::Cancel,
+        Wish::Retry => Action::Retry,
+    };
+    let request = v1::ControlRequest { id: args.id, action: action.into() };
+    let status = connect(&args.client).await?.control(request).await.map_err(refused)?.into_inner();
+    print(&status, args.client.json, false);
+    Ok(0)
+}
+
+/// `ablate workers`.
+pub async fn workers(args: ClientArgs) -> Result<u8, Fail> {
+    let reply = connect(&args).await?.workers(v1::WorkersRequest {}).await.map_err(refused)?.into_inner();
+    for w in reply.workers {
+        let lanes: Vec<&str> = w.lanes.iter().map(|l| l.device.as_str()).collect();
+        if args.json {
+            println!("{}", serde_json::json!({"id": w.id, "name": w.name, "version": w.version, "lanes": lanes,
+                "leased_chunks": w.leased_chunks, "accepted_chunks": w.accepted_chunks, "failures": w.failures, "connected_ms": w.connected_ms}));
+        } else {
+            println!("{:>4}  {:<28} {:<16} {:>6} leased {:>8} accepted {:>4} failures", w.id, w.name, lanes.join(","), w.leased_chunks, w.accepted_chunks, w.failures);
+        }
+    }
+    Ok(0)
+}
+
+/// Results of a folder of `ablate run`.
+async fn of_folder(folder: &Path) -> Result<Results, Fail> {
+    let state = folder.join("state.db");
+    if !state.exists() {
+        return Err(Fail::wrong(format!("{} has no state.db: it isn't the folder of a run", folder.display())));
+    }
+    let store = SqliteStore::open(&state).await?;
+    let id = store.experiments().await?.first().map(|s| s.id.clone());
+    let id = id.ok_or_else(|| Fail::wrong(format!("{} holds no experiment yet", folder.display())))?;
+    let mut results = store.results(&id).await?;
+    store.close().await;
+    version(&mut results);
+    Ok(results)
+}
+
+/// Files of an experiment of a coordinator, into a folder.
+async fn fetch(what: &str, format: TableFormat, folder: &Path, client: &ClientArgs) -> Result<(), Fail> {
+    let request = v1::ExportRequest { id: what.to_owned(), format: format.name().to_owned() };
+    let mut stream = connect(client).await?.export(request).await.map_err(refused)?.into_inner();
+    std::fs::create_dir_all(folder)?;
+    let mut open: Option<(String, std::fs::File)> = None;
+    while let Some(part) = stream.message().await.map_err(refused)? {
+        // A name with a folder in it would be a coordinator's fault: it stays in this folder.
+        let name = Path::new(&part.name).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        if open.as_ref().is_none_or(|(n, _)| *n != name) {
+            open = Some((name.clone(), std::fs::File::create(folder.join(&name))?));
+        }
+        if let Some((_, file)) = &mut open {
+            file.write_all(&part.data)?;
+        }
+    }
+    Ok(())
+}
+
+/// `ablate export`.
+pub async fn export(args: ExportArgs) -> Result<u8, Fail> {
+    let folder = Path::new(&args.what);
+    let out: PathBuf;
+    if folder.is_dir() {
+        let results = of_folder(folder).await?;
+        out = args.out.unwrap_or_else(|| folder.to_path_buf());
+        std::fs::create_dir_all(&out)?;
+        let format = match args.format {
+            TableFormat::Parquet => ablate_output::Format::Parquet,
+            TableFormat::Csv => ablate_output::Format::Csv,
+            TableFormat::Json => ablate_output::Format::Json,
+        };
+        ablate_output::export(&results, &out, format).map_err(|e| Fail::failed(format!("{e:#}")))?;
+    } else {
+        out = args.out.unwrap_or_else(|| PathBuf::from(&args.what));
+        fetch(&args.what, args.format, &out, &args.client).await?;
+    }
+    println!("{}", out.display());
+    Ok(0)
+}
+
+/// `ablate report`.
+pub async fn report(args: ReportArgs) -> Result<u8, Fail> {
+    let folder = Path::new(&args.what);
+    let out: PathBuf;
+    if folder.is_dir() {
+        out = args.out.unwrap_or_else(|| folder.join("report.html"));
+        ablate_output::report(&of_folder(folder).await?, &out).map_err(|e| Fail::failed(format!("{e:#}")))?;
+    } else {
+        let place = PathBuf::from(&args.what);
+        fetch(&args.what, TableFormat::Parquet, &place, &args.client).await?;
+        let made = place.join("report.html");
+        out = match args.out {
+            Some(out) => {
+                std::fs::rename(&made, &out)?;
+                out
+            }
+            None => made,
+        };
+    }
+    println!("{}", out.display());
+    Ok(0)
+}

@@ -1,0 +1,79 @@
+//! The command line.
+
+mod args;
+mod client;
+mod differ;
+mod doctor;
+mod experiment;
+mod fail;
+mod progress;
+mod run;
+mod serve;
+mod supervise;
+
+use args::{Cli, Command};
+use clap::{CommandFactory, Parser};
+use fail::Fail;
+use std::process::ExitCode;
+
+/// Parses, runs, and turns failures into messages and exit codes.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let filter = tracing_subscriber::EnvFilter::try_from_env("ABLATE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(if matches!(cli.command, Command::Serve(_)) { "info" } else { "off" }));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let done = match cli.command {
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "ablate", &mut std::io::stdout());
+            Ok(0)
+        }
+        command => tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|e| Fail::failed(format!("can't start: {e}")))
+            .and_then(|runtime| {
+                let done = runtime.block_on(dispatch(command));
+                // Blocking work (hashing, tables) must not hold the process after its answer is known.
+                runtime.shutdown_timeout(std::time::Duration::from_millis(500));
+                done
+            }),
+    };
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(fail) => {
+            fail.print();
+            ExitCode::from(fail.code)
+        }
+    }
+}
+
+async fn dispatch(command: Command) -> Result<u8, Fail> {
+    match command {
+        Command::Run(args) => run::run(args).await,
+        Command::Plan(args) => experiment::plan(&args),
+        Command::Serve(args) => serve::serve(args).await,
+        Command::Submit(args) => client::submit(args).await,
+        Command::List(args) => client::list(args).await,
+        Command::Status(args) => client::status(args).await,
+        Command::Watch(args) => client::watch(args).await,
+        Command::Pause(args) => client::control(args, client::Wish::Pause).await,
+        Command::Resume(args) => client::control(args, client::Wish::Resume).await,
+        Command::Cancel(args) => client::control(args, client::Wish::Cancel).await,
+        Command::Retry(args) => client::control(args, client::Wish::Retry).await,
+        Command::Workers(args) => client::workers(args).await,
+        Command::Export(args) => client::export(args).await,
+        Command::Report(args) => client::report(args).await,
+        Command::Doctor(args) => doctor::doctor(&args).await,
+        Command::Completions { .. } => Ok(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

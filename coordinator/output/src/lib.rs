@@ -1,3 +1,26 @@
 //! Tables and the report of an experiment, from its stored scores and nothing else.
+//!
+//! [`analyse`] does the statistics once; [`export`], [`report`] and [`headline`] print them. The `_analysed`
+//! forms share one analysis.
 
+mod agreement;
+mod analyse;
+mod curve;
+mod facts;
+mod html;
+mod measure;
 pub mod results;
+mod scores;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod text;
+mod view;
+mod write;
+
+pub use agreement::AgreementRow;
+pub use analyse::{Analysis, Group, HeadRow, PairRow, Relation, analyse};
+pub use curve::{Curve, Point};
+pub use html::{report, report_analysed};
+pub use text::{headline, headline_analysed};
+pub use write::{Format, Written, WrittenFile, export, export_analysed};

@@ -1,0 +1,217 @@
+//! Pruning curves: what is left of the metric as heads go.
+
+use crate::analyse::references;
+use crate::measure::{Measure, Sample};
+use crate::results::Results;
+use crate::view;
+use ablate_common::head::Head;
+use ablate_common::metric::Metric;
+use ablate_common::plan::SweepKind;
+use ablate_common::stats::Estimate;
+use ablate_common::task::Scope;
+
+/// One order of removal, evaluated along the way.
+#[derive(Clone, Debug)]
+pub struct Curve {
+    /// "greedy", "importance" or "random-NN".
+    pub order: String,
+    /// Index of the greedy sweep it belongs to, if any.
+    pub greedy: Option<u32>,
+    /// Name of the task that sweep minimised.
+    pub objective: String,
+    /// The half it is reported on; `None`: all examples.
+    pub half: Option<u8>,
+    /// P(0) on these examples.
+    pub start: f64,
+    /// P_floor on these examples; NaN where it isn't known.
+    pub floor: f64,
+    /// Δ of removing everything on these examples.
+    pub floor_delta: Estimate,
+    /// Whether `retained` is withheld: the floor isn't worse than P(0) beyond its interval.
+    pub flagged: bool,
+    /// Heads of the model.
+    pub heads: u32,
+    /// Largest number of removed heads that was planned.
+    pub last: u32,
+    /// From nothing removed on, ascending; missing points are left out.
+    pub points: Vec<Point>,
+}
+
+/// One point of a curve.
+#[derive(Clone, Copy, Debug)]
+pub struct Point {
+    /// Number of the point along the order, from 0.
+    pub step: u32,
+    /// Heads removed.
+    pub removed: u32,
+    /// The head that this step removed; `None` at step 0 and where a step removes several.
+    pub head: Option<Head>,
+    /// The metric.
+    pub value: f64,
+    /// r = (P − P_floor) / (P(0) − P_floor).
+    pub retained: Option<f64>,
+    /// P/P(0), or P(0)/P for perplexity; for loss that of the perplexities.
+    pub ratio: Option<f64>,
+}
+
+impl Curve {
+    /// κ of a number of removed heads.
+    #[must_use]
+    pub fn fraction(&self, removed: u32) -> f64 {
+        f64::from(removed) / f64::from(self.heads.max(1))
+    }
+
+    /// r once ⌈`kappa` · N⌉ heads are gone, and that number of heads.
+    #[must_use]
+    pub fn retained_at(&self, kappa: f64) -> Option<(u32, f64)> {
+        let removed = (kappa * f64::from(self.heads) - 1e-9).ceil().max(0.0) as u32;
+        self.points.iter().find(|p| p.removed == removed).and_then(|p| Some((removed, p.retained?)))
+    }
+
+    /// Largest κ up to which every point has r ≥ `level`; points in between that are missing end it.
+    #[must_use]
+    pub fn largest(&self, level: f64) -> Option<f64> {
+        let (mut best, mut step) = (None, 0);
+        for p in &self.points {
+            if p.step != step || p.retained? < level {
+                break;
+            }
+            best = Some(self.fraction(p.removed));
+            step += 1;
+        }
+        best
+    }
+
+    /// Area under `f(r)` over [0, κ of the last point] by trapezoids, divided by that κ; `None` where the
+    /// curve is incomplete.
+    #[must_use]
+    pub fn area(&self, f: impl Fn(f64) -> f64) -> Option<f64> {
+        let last = self.points.last().filter(|p| p.removed == self.last && p.removed > 0)?;
+        if self.points.len() as u32 != last.step + 1 {
+            return None;
+        }
+        let mut sum = 0.0;
+        for w in self.points.windows(2) {
+            sum += (f(w[0].retained?) + f(w[1].retained?)) / 2.0 * f64::from(w[1].removed - w[0].removed);
+        }
+        Some(sum / f64::from(last.removed))
+    }
+}
+
+/// Every curve of a task under an ablation.
+pub fn curves(results: &Results, ablation: u32, task: u32) -> Vec<Curve> {
+    let plan = &results.plan;
+    let mut out = Vec::new();
+    for (sweep, planned) in (0u32..).zip(&plan.sweeps) {
+        if planned.ablation != ablation || !planned.tasks.contains(&task) {
+            continue;
+        }
+        let greedy = match planned.kind {
+            SweepKind::Path { greedy, .. } => Some(greedy),
+            // Random orders follow their greedy sweep in the plan.
+            SweepKind::Random { .. } => (0..sweep)
+                .rev()
+                .find(|&s| plan.sweeps[s as usize].ablation == ablation && is_greedy(results, s).is_some()),
+            _ => continue,
+        };
+        let prepared = &results.prepared[task as usize];
+        let split =
+            greedy.and_then(|g| plan.sweeps.get(g as usize)).is_some_and(|g| g.scope == Scope::Select);
+        let all = prepared.examples_in(Scope::All);
+        let keep = if split {
+            all.into_iter().filter(|&e| prepared.examples[e as usize].half == Some(1)).collect()
+        } else {
+            all
+        };
+        let metric = plan.tasks[task as usize].metric;
+        let measure = Measure::new(prepared, metric, keep, plan.spec.seed);
+        let [Some(none), floor] = references(results, ablation, task, &measure) else { continue };
+        let objective = greedy.and_then(|g| is_greedy(results, g)).and_then(|t| plan.tasks.get(t as usize));
+        let floor_delta =
+            floor.as_ref().map_or(Estimate::NAN, |f| measure.contrast(&[(1.0, f), (-1.0, &none)]));
+        let curve = Curve {
+            order: planned.kind.name().trim_start_matches("path-").to_owned(),
+            greedy,
+            objective: objective.map_or_else(String::new, |t| t.name.clone()),
+            half: split.then_some(1),
+            start: none.value,
+            floor: floor.map_or(f64::NAN, |f| f.value),
+            floor_delta,
+            // Not "low ≤ 0": an unknown interval is flagged too.
+            flagged: floor_delta.low.is_nan() || floor_delta.low <= 0.0,
+            heads: plan.heads().len() as u32,
+            last: 0,
+            points: Vec::new(),
+        };
+        fill(results, sweep, task, metric, &measure, &curve, &mut out);
+    }
+    out
+}
+
+fn is_greedy(results: &Results, sweep: u32) -> Option<u32> {
+    match results.plan.sweeps.get(sweep as usize)?.kind {
+        SweepKind::Greedy { objective, .. } => Some(objective),
+        _ => None,
+    }
+}
+
+fn fill(
+    results: &Results,
+    sweep: u32,
+    task: u32,
+    metric: Metric,
+    measure: &Measure<'_>,
+    blank: &Curve,
+    out: &mut Vec<Curve>,
+) {
+    let planned = &results.plan.sweeps[sweep as usize];
+    let sample = |rank: u64| -> Option<Sample> {
+        measure.sample_value(&view::columns(results, sweep, 0, task, rank)?, planned.scope)
+    };
+    let point = |step, removed, head, value: f64| {
+        let retained = (value - blank.floor) / (blank.start - blank.floor);
+        let retained = if blank.flagged || retained.is_nan() { None } else { Some(retained) };
+        Point { step, removed, head, value, retained, ratio: ratio(metric, blank.start, value) }
+    };
+    let start = point(0, 0, None, blank.start);
+    match &planned.kind {
+        SweepKind::Path { .. } => {
+            let Some(round) = results.rounds.get(&(sweep, 0)) else { return };
+            let last = results.plan.round_subsets(sweep, 0) as u32;
+            let mut curve = Curve { points: vec![start], last, ..blank.clone() };
+            for (k, ix) in (0u32..last).zip(&round.list) {
+                if let Some(s) = sample(u64::from(k)) {
+                    curve.points.push(point(k + 1, k + 1, results.plan.heads().head(*ix), s.value));
+                }
+            }
+            out.push(curve);
+        }
+        SweepKind::Random { orders, points, .. } => {
+            for order in 0..*orders {
+                let last = points.last().copied().unwrap_or(0);
+                let name = format!("random-{order:02}");
+                let mut curve = Curve { order: name, points: vec![start], last, ..blank.clone() };
+                for (k, &removed) in (0u32..).zip(points) {
+                    if let Some(s) = sample(u64::from(order) * points.len() as u64 + u64::from(k)) {
+                        curve.points.push(point(k + 1, removed, None, s.value));
+                    }
+                }
+                if curve.points.len() > 1 {
+                    out.push(curve);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// P/P(0), or P(0)/P for perplexity; log losses have no meaningful ratio, so theirs is that of the
+/// perplexities, exp(P(0) − P). `None` at a zero denominator.
+fn ratio(metric: Metric, start: f64, value: f64) -> Option<f64> {
+    let r = match metric {
+        Metric::Loss => (start - value).exp(),
+        Metric::Perplexity => start / value,
+        _ => value / start,
+    };
+    r.is_finite().then_some(r)
+}

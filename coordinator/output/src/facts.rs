@@ -1,0 +1,237 @@
+//! What `summary.json` and `run.json` say, and what a reader should be warned of.
+
+use crate::analyse::{Analysis, Group, HeadRow, PairRow, RESOLVED, Relation};
+use crate::curve::Curve;
+use crate::results::Results;
+use crate::view;
+use ablate_common::stats::bootstrap::quantile;
+use serde_json::{Value, json};
+
+/// Whether chunks of the plan are missing.
+pub fn partial(results: &Results) -> bool {
+    (0..results.plan.sweeps.len() as u32).any(|s| !view::missing(results, s).is_empty())
+}
+
+/// The heads whose removal hurts most, unknown ones left out.
+pub fn top_heads(g: &Group, k: usize) -> Vec<&HeadRow> {
+    let mut v: Vec<&HeadRow> = g.heads.iter().filter(|h| !h.delta.value.is_nan()).collect();
+    v.sort_by(|a, b| b.delta.value.total_cmp(&a.delta.value).then(a.ix.cmp(&b.ix)));
+    v.truncate(k);
+    v
+}
+
+/// The pairs with the largest positive interaction among those that are resolved.
+pub fn top_pairs(g: &Group, k: usize) -> Vec<&PairRow> {
+    let mut v: Vec<&PairRow> = g.pairs.iter().filter(|p| p.relation == Relation::Redundant).collect();
+    v.sort_by(|a, b| {
+        b.interaction.value.total_cmp(&a.interaction.value).then((a.a.0, a.b.0).cmp(&(b.a.0, b.b.0)))
+    });
+    v.truncate(k);
+    v
+}
+
+/// Number of pairs of a relation.
+pub fn count(g: &Group, relation: Relation) -> usize {
+    g.pairs.iter().filter(|p| p.relation == relation).count()
+}
+
+/// Number of heads with a resolved delta of either sign: (hurts, helps).
+pub fn resolved_heads(g: &Group) -> (usize, usize) {
+    let with = |up: bool| g.heads.iter().filter(|h| h.q <= RESOLVED && (h.delta.value > 0.0) == up).count();
+    (with(true), with(false))
+}
+
+/// The curves of a group that belong together: (greedy sweep, its orders, its random orders).
+pub fn families(g: &Group) -> Vec<(Option<u32>, Vec<&Curve>, Vec<&Curve>)> {
+    let mut out: Vec<(Option<u32>, Vec<&Curve>, Vec<&Curve>)> = Vec::new();
+    for c in &g.curves {
+        if !out.iter().any(|f| f.0 == c.greedy) {
+            out.push((c.greedy, Vec::new(), Vec::new()));
+        }
+        for f in out.iter_mut().filter(|f| f.0 == c.greedy) {
+            if c.order.starts_with("random") { f.2.push(c) } else { f.1.push(c) }
+        }
+    }
+    out
+}
+
+/// (median, lowest, highest) of r at κ over random orders.
+pub fn random_retained(random: &[&Curve], kappa: f64) -> Option<(f64, f64, f64)> {
+    let mut v: Vec<f64> = random.iter().filter_map(|c| c.retained_at(kappa)).map(|r| r.1).collect();
+    v.sort_by(f64::total_cmp);
+    Some((quantile(&v, 0.5), *v.first()?, *v.last()?))
+}
+
+/// What should make a reader careful.
+pub fn warnings(results: &Results, g: &Group) -> Vec<String> {
+    let mut out = Vec::new();
+    if g.baseline.is_nan() {
+        out.push("The unablated score is missing or not a number: nothing can be compared with it.".into());
+    }
+    let nan = g.heads.iter().filter(|h| h.delta.value.is_nan()).count();
+    if nan > 0 {
+        out.push(format!("{nan} heads have scores that are not numbers; they are kept as such."));
+    }
+    if g.examples < 200 || g.clusters < 50 {
+        out.push(format!(
+            "{} examples in {} clusters: below 200 examples or 50 clusters, 95 % intervals may be too narrow.",
+            g.examples, g.clusters
+        ));
+    }
+    if g.curves.iter().any(|c| c.flagged) {
+        out.push(
+            "Removing every head isn't worse than removing none beyond the interval, so what is retained is not given."
+                .into(),
+        );
+    }
+    let sweeps = (0u32..)
+        .zip(&results.plan.sweeps)
+        .filter(|s| s.1.ablation == g.ablation && s.1.tasks.contains(&g.task));
+    if sweeps.into_iter().any(|(s, _)| !view::missing(results, s).is_empty()) {
+        out.push("Chunks are missing: tables and figures lack the rows that need them.".into());
+    }
+    out
+}
+
+/// What should make a reader careful about the whole run.
+pub fn run_warnings(results: &Results) -> Vec<String> {
+    let mut out = Vec::new();
+    if results.run.device_classes.len() > 1 {
+        out.push(format!(
+            "Computed on {} device classes: the numbers are not those of any one of them, bit for bit.",
+            results.run.device_classes.len()
+        ));
+    }
+    if !results.run.quarantined.is_empty() {
+        out.push(format!(
+            "{} shards failed on several workers and were set aside.",
+            results.run.quarantined.len()
+        ));
+    }
+    out
+}
+
+/// `summary.json`: the headline numbers. NaN is null.
+pub fn summary(results: &Results, analysis: &Analysis) -> Value {
+    let groups: Vec<Value> = analysis.groups.iter().map(|g| group(results, g)).collect();
+    json!({
+        "name": results.plan.spec.name,
+        "id": results.id,
+        "model": results.plan.model.title,
+        "heads": results.plan.heads().len(),
+        "tasks": groups,
+    })
+}
+
+fn group(results: &Results, g: &Group) -> Value {
+    let (hurts, helps) = resolved_heads(g);
+    let head = |h: &HeadRow| {
+        json!({
+            "stream": h.head.stream.name(), "layer": h.head.layer, "head": h.head.head,
+            "delta": h.delta.value, "se": h.delta.se, "ci_low": h.delta.low, "ci_high": h.delta.high, "q_value": h.q,
+        })
+    };
+    let pair = |p: &PairRow| {
+        json!({
+            "a": p.a.1.to_string(), "b": p.b.1.to_string(),
+            "a_stream": p.a.1.stream.name(), "a_layer": p.a.1.layer, "a_head": p.a.1.head,
+            "b_stream": p.b.1.stream.name(), "b_layer": p.b.1.layer, "b_head": p.b.1.head,
+            "interaction": p.interaction.value, "se": p.interaction.se, "ci_low": p.interaction.low,
+            "ci_high": p.interaction.high, "q_value": p.q, "normalised": p.normalised(),
+        })
+    };
+    let curves: Vec<Value> = families(g)
+        .into_iter()
+        .map(|(sweep, orders, random)| {
+            let orders: Vec<Value> = orders.into_iter().map(curve).collect();
+            let random79 = random_retained(&random, 0.79);
+            json!({
+                "greedy_sweep": sweep,
+                "orders": orders,
+                "random": {
+                    "orders": random.len(),
+                    "retained_079_median": random79.map(|r| r.0),
+                    "retained_079_lowest": random79.map(|r| r.1),
+                    "retained_079_highest": random79.map(|r| r.2),
+                },
+            })
+        })
+        .collect();
+    json!({
+        "task": g.name,
+        "metric": g.metric.name(),
+        "method": g.method,
+        "unit": "head",
+        "examples": g.examples,
+        "clusters": g.clusters,
+        "baseline": g.baseline,
+        "floor": g.floor.map(|f| f.0),
+        "floor_delta": g.floor.map(|f| json!({"delta": f.1.value, "ci_low": f.1.low, "ci_high": f.1.high})),
+        "heads": {"tested": g.heads.len(), "hurts": hurts, "helps": helps},
+        "top_heads": top_heads(g, 10).into_iter().map(head).collect::<Vec<_>>(),
+        "pairs": {
+            "tested": g.pairs.len(),
+            "redundant": count(g, Relation::Redundant),
+            "overlapping": count(g, Relation::Overlapping),
+            "unresolved": count(g, Relation::Unresolved),
+        },
+        "redundant_pairs": top_pairs(g, 10).into_iter().map(pair).collect::<Vec<_>>(),
+        "curves": curves,
+        "flags": warnings(results, g),
+    })
+}
+
+fn curve(c: &Curve) -> Value {
+    let whole = c.last == c.heads;
+    json!({
+        "order": c.order,
+        "objective": c.objective,
+        "half": c.half,
+        "start": c.start,
+        "floor": c.floor,
+        "flagged": c.flagged,
+        "fraction": c.fraction(c.last),
+        "removed_079": c.retained_at(0.79).map(|r| r.0),
+        "retained_079": c.retained_at(0.79).map(|r| r.1),
+        "largest_kappa": {"0.99": c.largest(0.99), "0.95": c.largest(0.95), "0.90": c.largest(0.90)},
+        "area": c.area(|r| r),
+        "cpr": if whole { c.area(|r| r) } else { None },
+        "cmd": if whole { c.area(|r| (1.0 - r).abs()) } else { None },
+    })
+}
+
+/// `run.json`: how the numbers came about.
+pub fn run(results: &Results) -> Value {
+    let plan = &results.plan;
+    let missing: Vec<Value> = (0..plan.sweeps.len() as u32)
+        .flat_map(|s| {
+            let kind = plan.sweeps[s as usize].kind.name();
+            view::missing(results, s)
+                .into_iter()
+                .map(move |(round, have, of)| json!({"sweep": s, "kind": kind, "round": round, "chunks": have, "planned": of}))
+        })
+        .collect();
+    let r = &results.run;
+    let quarantined: Vec<Value> = r
+        .quarantined
+        .iter()
+        .map(|q| json!({"sweep": q.0, "round": q.1, "first_chunk": q.2, "chunks": q.3, "error": q.4}))
+        .collect();
+    json!({
+        "id": results.id,
+        "partial": !missing.is_empty(),
+        "missing": missing,
+        "spec": plan.spec,
+        "plan": plan,
+        "model": {"title": plan.model.title, "weights_sha256": plan.model.weights_sha256},
+        "data": plan.tasks.iter().map(|t| json!({"task": t.name, "prepared_blake3": t.prepared})).collect::<Vec<_>>(),
+        "versions": r.versions,
+        "engine": plan.engine,
+        "device_classes": r.device_classes,
+        "several_device_classes": r.device_classes.len() > 1,
+        "warnings": run_warnings(results),
+        "seconds": r.seconds,
+        "chunks": {"planned": r.planned, "computed": r.computed, "accepted": r.accepted, "duplicate": r.duplicate},
+        "quarantined": quarantined,
+    })
+}

@@ -1,0 +1,212 @@
+//! The tables as Arrow batches. Rows are in the plan's order, so equal scores give equal bytes.
+
+use crate::analyse::{Analysis, Group, PairRow};
+use crate::results::Results;
+use ablate_common::head::Head;
+use ablate_common::task::Scope;
+use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array};
+use arrow::datatypes::{Field, Schema};
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// Rows per batch.
+const BATCH: usize = 1 << 16;
+
+/// Columns of a batch: name, values, whether null may occur.
+type Columns = Vec<(&'static str, ArrayRef, bool)>;
+
+fn batch(columns: Columns) -> anyhow::Result<RecordBatch> {
+    let fields: Vec<Field> =
+        columns.iter().map(|(n, a, null)| Field::new(*n, a.data_type().clone(), *null)).collect();
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|c| c.1).collect())?)
+}
+
+fn texts<'a>(v: impl Iterator<Item = &'a str>) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(v))
+}
+
+fn floats(v: impl Iterator<Item = f64>) -> ArrayRef {
+    Arc::new(Float64Array::from_iter_values(v))
+}
+
+fn ints(v: impl Iterator<Item = u32>) -> ArrayRef {
+    Arc::new(UInt32Array::from_iter_values(v))
+}
+
+/// Task, metric, method and unit of a group's rows.
+fn common(g: &Group, rows: usize) -> Columns {
+    let same = |s: &'static str| texts(std::iter::repeat_n(s, rows));
+    vec![
+        ("task", texts(std::iter::repeat_n(g.name.as_str(), rows)), false),
+        ("metric", same(g.metric.name()), false),
+        ("method", same(g.method), false),
+        ("unit", same("head"), false),
+    ]
+}
+
+/// Stream, layer and head, under these names.
+fn place(names: [&'static str; 3], heads: &[Head]) -> Columns {
+    vec![
+        (names[0], texts(heads.iter().map(|h| h.stream.name())), false),
+        (names[1], ints(heads.iter().map(|h| h.layer)), false),
+        (names[2], ints(heads.iter().map(|h| h.head)), false),
+    ]
+}
+
+/// `heads`: every head alone.
+pub fn heads(analysis: &Analysis) -> anyhow::Result<Vec<RecordBatch>> {
+    let one = |g: &Group| {
+        let rows = &g.heads;
+        let mut c = common(g, rows.len());
+        c.extend(place(["stream", "layer", "head"], &rows.iter().map(|r| r.head).collect::<Vec<_>>()));
+        c.push(("baseline", floats(rows.iter().map(|_| g.baseline)), false));
+        c.push(("value", floats(rows.iter().map(|r| r.value)), false));
+        c.push(("delta", floats(rows.iter().map(|r| r.delta.value)), false));
+        c.push(("se", floats(rows.iter().map(|r| r.delta.se)), false));
+        c.push(("ci_low", floats(rows.iter().map(|r| r.delta.low)), false));
+        c.push(("ci_high", floats(rows.iter().map(|r| r.delta.high)), false));
+        c.push(("p_value", floats(rows.iter().map(|r| r.delta.p)), false));
+        c.push(("q_value", floats(rows.iter().map(|r| r.q)), false));
+        c.push(("n", ints(rows.iter().map(|_| g.examples as u32)), false));
+        c.push(("clusters", ints(rows.iter().map(|_| g.clusters as u32)), false));
+        batch(c)
+    };
+    analysis.groups.iter().map(one).collect()
+}
+
+/// `pairs`: every pair.
+pub fn pairs(analysis: &Analysis) -> anyhow::Result<Vec<RecordBatch>> {
+    let mut out = Vec::new();
+    for g in &analysis.groups {
+        for rows in g.pairs.chunks(BATCH) {
+            let f = |f: fn(&PairRow) -> f64| floats(rows.iter().map(f));
+            let mut c = common(g, rows.len());
+            c.extend(place(
+                ["a_stream", "a_layer", "a_head"],
+                &rows.iter().map(|r| r.a.1).collect::<Vec<_>>(),
+            ));
+            c.extend(place(
+                ["b_stream", "b_layer", "b_head"],
+                &rows.iter().map(|r| r.b.1).collect::<Vec<_>>(),
+            ));
+            c.push(("delta_a", f(|r| r.delta_a), false));
+            c.push(("delta_b", f(|r| r.delta_b), false));
+            c.push(("delta_ab", f(|r| r.delta_ab), false));
+            c.push(("interaction", f(|r| r.interaction.value), false));
+            c.push(("se", f(|r| r.interaction.se), false));
+            c.push(("ci_low", f(|r| r.interaction.low), false));
+            c.push(("ci_high", f(|r| r.interaction.high), false));
+            c.push(("p_value", f(|r| r.interaction.p), false));
+            c.push(("q_value", f(|r| r.q), false));
+            c.push(("relation", texts(rows.iter().map(|r| r.relation.name())), false));
+            let normalised: Float64Array = rows.iter().map(PairRow::normalised).collect();
+            c.push(("normalised", Arc::new(normalised), true));
+            out.push(batch(c)?);
+        }
+    }
+    if out.is_empty() {
+        out.push(empty_pairs()?);
+    }
+    Ok(out)
+}
+
+fn empty_pairs() -> anyhow::Result<RecordBatch> {
+    let mut c: Columns = Vec::new();
+    for n in ["task", "metric", "method", "unit"] {
+        c.push((n, texts(std::iter::empty()), false));
+    }
+    c.extend(place(["a_stream", "a_layer", "a_head"], &[]));
+    c.extend(place(["b_stream", "b_layer", "b_head"], &[]));
+    for n in
+        ["delta_a", "delta_b", "delta_ab", "interaction", "se", "ci_low", "ci_high", "p_value", "q_value"]
+    {
+        c.push((n, floats(std::iter::empty()), false));
+    }
+    c.push(("relation", texts(std::iter::empty()), false));
+    c.push(("normalised", floats(std::iter::empty()), true));
+    batch(c)
+}
+
+/// `curve`: every order, from nothing removed on.
+pub fn curve(analysis: &Analysis) -> anyhow::Result<Vec<RecordBatch>> {
+    let one = |g: &Group| {
+        let rows: Vec<_> = g.curves.iter().flat_map(|c| c.points.iter().map(move |p| (c, p))).collect();
+        let mut c = common(g, rows.len());
+        c.push(("order", texts(rows.iter().map(|r| r.0.order.as_str())), false));
+        c.push(("objective", texts(rows.iter().map(|r| r.0.objective.as_str())), false));
+        let sweep: UInt32Array = rows.iter().map(|r| r.0.greedy).collect();
+        c.push(("greedy_sweep", Arc::new(sweep), true));
+        c.push((
+            "half",
+            Arc::new(rows.iter().map(|r| r.0.half.map(u32::from)).collect::<UInt32Array>()),
+            true,
+        ));
+        c.push(("step", ints(rows.iter().map(|r| r.1.step)), false));
+        let stream: StringArray = rows.iter().map(|r| r.1.head.map(|h| h.stream.name())).collect();
+        c.push(("stream", Arc::new(stream), true));
+        let of = |f: fn(Head) -> u32| -> ArrayRef {
+            Arc::new(rows.iter().map(|r| r.1.head.map(f)).collect::<UInt32Array>())
+        };
+        c.push(("layer", of(|h| h.layer), true));
+        c.push(("head", of(|h| h.head), true));
+        c.push(("removed", ints(rows.iter().map(|r| r.1.removed)), false));
+        c.push(("fraction", floats(rows.iter().map(|r| r.0.fraction(r.1.removed))), false));
+        c.push(("value", floats(rows.iter().map(|r| r.1.value)), false));
+        let retained: Float64Array = rows.iter().map(|r| r.1.retained).collect();
+        c.push(("retained", Arc::new(retained), true));
+        c.push(("ratio", Arc::new(rows.iter().map(|r| r.1.ratio).collect::<Float64Array>()), true));
+        batch(c)
+    };
+    analysis.groups.iter().map(one).collect()
+}
+
+/// `agreement`: rank agreement of two deltas; `None` where there are no two.
+pub fn agreement(analysis: &Analysis) -> anyhow::Result<Option<RecordBatch>> {
+    let rows = &analysis.agreement;
+    if rows.is_empty() {
+        return Ok(None);
+    }
+    batch(vec![
+        ("task", texts(rows.iter().map(|r| r.task.as_str())), false),
+        ("method", texts(rows.iter().map(|r| r.method.as_str())), false),
+        ("unit", texts(rows.iter().map(|_| "head")), false),
+        ("score_a", texts(rows.iter().map(|r| r.score_a.as_str())), false),
+        ("score_b", texts(rows.iter().map(|r| r.score_b.as_str())), false),
+        ("scope", texts(rows.iter().map(|r| r.scope)), false),
+        ("spearman", floats(rows.iter().map(|r| r.spearman)), false),
+        ("kendall", floats(rows.iter().map(|r| r.kendall)), false),
+        ("ci_low", floats(rows.iter().map(|r| r.ci.0)), false),
+        ("ci_high", floats(rows.iter().map(|r| r.ci.1)), false),
+    ])
+    .map(Some)
+}
+
+/// `examples`: every example of every task, with the methods it is used under (comma-separated).
+pub fn examples(results: &Results) -> anyhow::Result<Vec<RecordBatch>> {
+    let mut seen = HashSet::new();
+    let methods: Vec<&str> =
+        results.plan.ablations.iter().map(|a| a.name()).filter(|m| seen.insert(*m)).collect();
+    let methods = methods.join(",");
+    let one = |(task, prepared): (&ablate_common::plan::PlannedTask, &ablate_common::task::Prepared)| {
+        let rows: Vec<_> = prepared
+            .examples_in(Scope::All)
+            .into_iter()
+            .filter_map(|i| prepared.examples.get(i as usize).map(|e| (i, e)))
+            .collect();
+        let tokens = |e: &ablate_common::task::Example| {
+            let of = |i: u32| prepared.items.get(i as usize).map_or(0, |x| x.tokens.len() as u32);
+            if e.a == e.b { of(e.a) } else { of(e.a) + of(e.b) }
+        };
+        batch(vec![
+            ("task", texts(rows.iter().map(|_| task.name.as_str())), false),
+            ("method", texts(rows.iter().map(|_| methods.as_str())), false),
+            ("unit", texts(rows.iter().map(|_| "head")), false),
+            ("index", ints(rows.iter().map(|r| r.0)), false),
+            ("cluster", ints(rows.iter().map(|r| r.1.cluster)), false),
+            ("half", Arc::new(rows.iter().map(|r| r.1.half.map(u32::from)).collect::<UInt32Array>()), true),
+            ("tokens", ints(rows.iter().map(|r| tokens(r.1))), false),
+            ("scored", ints(rows.iter().map(|r| prepared.scored_tokens(r.1))), false),
+        ])
+    };
+    results.plan.tasks.iter().zip(&results.prepared).map(one).collect()
+}

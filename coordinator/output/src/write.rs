@@ -1,0 +1,212 @@
+//! Files: written under a temporary name, then renamed, so that no reader sees half a table.
+
+use crate::analyse::{Analysis, analyse};
+use crate::results::Results;
+use crate::{facts, scores, tables};
+use anyhow::Context as _;
+use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use arrow::util::display::{ArrayFormatter, FormatOptions};
+use parquet::arrow::ArrowWriter;
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::properties::WriterProperties;
+use parquet::schema::types::ColumnPath;
+use std::fs::File;
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Format of the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// Apache Parquet, zstd.
+    Parquet,
+    /// Comma-separated values; lists as text.
+    Csv,
+    /// A JSON array of objects; NaN is null.
+    Json,
+}
+
+impl Format {
+    /// The files' extension.
+    #[must_use]
+    pub fn extension(self) -> &'static str {
+        match self {
+            Self::Parquet => "parquet",
+            Self::Csv => "csv",
+            Self::Json => "json",
+        }
+    }
+}
+
+/// A file that was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WrittenFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// Rows of a table; 0 for other files.
+    pub rows: u64,
+}
+
+/// What an export wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Written {
+    /// The files, in order of writing.
+    pub files: Vec<WrittenFile>,
+    /// Whether chunks of the plan are missing, so that tables lack rows.
+    pub partial: bool,
+}
+
+/// Writes every table, `summary.json` and `run.json` into `dir`, which is made where it is missing. Equal
+/// scores give equal bytes; only `run.json` holds anything that differs between runs.
+///
+/// # Errors
+/// Where a file can't be written.
+pub fn export(results: &Results, dir: &Path, format: Format) -> anyhow::Result<Written> {
+    export_analysed(results, &analyse(results), dir, format)
+}
+
+/// [`export`] with an analysis made before.
+///
+/// # Errors
+/// As [`export`].
+pub fn export_analysed(
+    results: &Results,
+    analysis: &Analysis,
+    dir: &Path,
+    format: Format,
+) -> anyhow::Result<Written> {
+    std::fs::create_dir_all(dir).with_context(|| format!("can't make the folder {}", dir.display()))?;
+    let mut written = Written { files: Vec::new(), partial: facts::partial(results) };
+    let mut put = |name: &str, batches: Vec<RecordBatch>| -> anyhow::Result<()> {
+        let Some(schema) = batches.first().map(RecordBatch::schema) else { return Ok(()) };
+        let path = dir.join(format!("{name}.{}", format.extension()));
+        let rows = table(&path, format, &schema, &[], |write| {
+            batches.iter().filter(|b| b.num_rows() > 0).try_for_each(write)
+        })?;
+        written.files.push(WrittenFile { path, rows });
+        Ok(())
+    };
+    put("heads", tables::heads(analysis)?)?;
+    put("pairs", tables::pairs(analysis)?)?;
+    put("curve", tables::curve(analysis)?)?;
+    put("agreement", tables::agreement(analysis)?.into_iter().collect())?;
+    put("examples", tables::examples(results)?)?;
+    let path = dir.join(format!("scores.{}", format.extension()));
+    let rows = table(&path, format, &scores::schema(results), &scores::score_columns(results), |write| {
+        scores::stream(results, |b| write(b))
+    })?;
+    written.files.push(WrittenFile { path, rows });
+    for (name, value) in
+        [("summary.json", facts::summary(results, analysis)), ("run.json", facts::run(results))]
+    {
+        let path = dir.join(name);
+        let mut text = serde_json::to_vec_pretty(&value)?;
+        text.push(b'\n');
+        atomically(&path, |file| Ok(file.write_all(&text)?))?;
+        written.files.push(WrittenFile { path, rows: 0 });
+    }
+    Ok(written)
+}
+
+/// Fills a temporary file beside `path`, syncs it and gives it its name; removes it where that fails.
+pub fn atomically(
+    path: &Path,
+    fill: impl FnOnce(&mut BufWriter<File>) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    let result = (|| {
+        let mut file = BufWriter::new(File::create(&temporary)?);
+        fill(&mut file)?;
+        file.flush()?;
+        file.get_ref().sync_all()?;
+        std::fs::rename(&temporary, path)?;
+        anyhow::Ok(())
+    })();
+    if result.is_err() {
+        // The first error is the one to tell.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    result.with_context(|| format!("can't write {}", path.display()))
+}
+
+/// Writes one table; `lists` are its columns that are lists of floats. Returns its rows.
+fn table(
+    path: &Path,
+    format: Format,
+    schema: &SchemaRef,
+    lists: &[&str],
+    fill: impl FnOnce(&mut dyn FnMut(&RecordBatch) -> anyhow::Result<()>) -> anyhow::Result<()>,
+) -> anyhow::Result<u64> {
+    let mut rows = 0;
+    atomically(path, |file| {
+        match format {
+            Format::Parquet => {
+                let mut writer = ArrowWriter::try_new(file, Arc::clone(schema), Some(properties(lists)?))?;
+                fill(&mut |b| {
+                    rows += b.num_rows() as u64;
+                    writer.write(b)?;
+                    // A row group of about 32 MiB: bounded memory, and a function of the rows only.
+                    if writer.in_progress_size() > 32 << 20 {
+                        writer.flush()?;
+                    }
+                    Ok(())
+                })?;
+                writer.close()?;
+            }
+            Format::Csv => {
+                let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(file);
+                // The header comes with the first batch, even an empty one.
+                writer.write(&flat(&RecordBatch::new_empty(Arc::clone(schema)))?)?;
+                fill(&mut |b| {
+                    rows += b.num_rows() as u64;
+                    Ok(writer.write(&flat(b)?)?)
+                })?;
+            }
+            Format::Json => {
+                let mut writer = arrow::json::ArrayWriter::new(file);
+                fill(&mut |b| {
+                    rows += b.num_rows() as u64;
+                    Ok(writer.write(b)?)
+                })?;
+                writer.finish()?;
+            }
+        }
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+fn properties(lists: &[&str]) -> anyhow::Result<WriterProperties> {
+    let mut p = WriterProperties::builder()
+        .set_created_by("ablate".into())
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(3)?))
+        .set_max_row_group_row_count(Some(1 << 17));
+    for name in lists {
+        // Floats that hardly repeat: no dictionary, and bytes of one significance side by side.
+        let path = ColumnPath::new(vec![(*name).to_owned(), "list".to_owned(), "item".to_owned()]);
+        p = p
+            .set_column_dictionary_enabled(path.clone(), false)
+            .set_column_encoding(path, Encoding::BYTE_STREAM_SPLIT);
+    }
+    Ok(p.build())
+}
+
+/// CSV has no lists: they become text.
+fn flat(batch: &RecordBatch) -> anyhow::Result<RecordBatch> {
+    let (mut fields, mut columns) = (Vec::new(), Vec::<ArrayRef>::new());
+    for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
+        if matches!(column.data_type(), DataType::List(_)) {
+            let options = FormatOptions::default();
+            let text = ArrayFormatter::try_new(column, &options)?;
+            let cell = |i| if column.is_null(i) { None } else { Some(text.value(i).to_string()) };
+            columns.push(Arc::new((0..column.len()).map(cell).collect::<StringArray>()));
+            fields.push(Field::new(field.name(), DataType::Utf8, true));
+        } else {
+            columns.push(Arc::clone(column));
+            fields.push(field.as_ref().clone());
+        }
+    }
+    Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}

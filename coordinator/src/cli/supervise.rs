@@ -90,7 +90,10 @@ async fn keep(setup: &Setup, slot: u32) -> Result<(), Fail> {
     let mut deaths: VecDeque<Instant> = VecDeque::new();
     loop {
         let mut child = spawn(setup, slot)?;
+        // The leash: `wait` would close it, and the worker would end.
+        let leash = child.stdin.take();
         let status = child.wait().await?;
+        drop(leash);
         if status.success() {
             return Ok(());
         }

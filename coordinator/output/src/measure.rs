@@ -124,10 +124,11 @@ impl<'a> Measure<'a> {
         terms.iter().map(|t| self.metric.as_loss(1.0) * t.0 * t.1.value).sum()
     }
 
-    /// Σ c · ℓ over `terms`, ℓ oriented as a loss (more is worse).
+    /// Σ c · ℓ over `terms`, ℓ oriented as a loss (more is worse). p is 1 where it is within 1e-13 of the terms'
+    /// size: that is rounding.
     pub fn contrast(&self, terms: &[(f64, &Sample)]) -> Estimate {
         let sign = self.metric.as_loss(1.0);
-        match &self.how {
+        let mut out = match &self.how {
             How::Mean { weighted, link, .. } => {
                 let terms: Vec<(f64, &[f64])> =
                     terms.iter().map(|t| (sign * t.0, t.1.data.as_slice())).collect();
@@ -143,6 +144,12 @@ impl<'a> Measure<'a> {
                 }
                 Bootstrap::estimate(value, &resampled)
             }
+        };
+        // A difference of the size of rounding is no evidence, however small its error.
+        let size: f64 = terms.iter().map(|t| (t.0 * t.1.value).abs()).sum();
+        if out.value.abs() <= 1e-13 * size && !out.p.is_nan() {
+            out.p = 1.0;
         }
+        out
     }
 }

@@ -220,6 +220,9 @@ fn the_planted_pair_and_head_are_found() {
         assert_eq!(greedy.retained_at(0.79).unwrap().0, 7);
         assert!(greedy.area(|r| r).is_some() && greedy.largest(0.9).is_some());
     }
+    // Everything else in the first task is additive, but for rounding.
+    assert_eq!(facts::count(&a.groups[0], Relation::Redundant), 1);
+    assert_eq!(facts::count(&a.groups[0], Relation::Overlapping), 0);
     assert_eq!(a.agreement.len(), 2);
     let text = headline_analysed(&r, &a);
     assert!(text.contains("L0.H1 + L1.H1") && text.contains("Retained without 7 of 8 heads"), "{text}");

@@ -68,9 +68,15 @@ pub fn decide(
     } else {
         for (i, s) in (0u32..).zip(&plan.sweeps) {
             match s.kind {
-                SweepKind::Path { greedy, order: Order::Greedy } if greedy == sweep => opens.push((i, 0, removed.clone())),
+                SweepKind::Path { greedy, order: Order::Greedy } if greedy == sweep => {
+                    opens.push((i, 0, removed.clone()))
+                }
                 SweepKind::Path { greedy, order: Order::Importance } if greedy == sweep => {
-                    let first = if round == 0 { scores } else { earlier.ok_or("round 0 of the greedy sweep is missing")? };
+                    let first = if round == 0 {
+                        scores
+                    } else {
+                        earlier.ok_or("round 0 of the greedy sweep is missing")?
+                    };
                     let mut order = candidate_deltas(plan, sweep, 0, &[], first, objective, task, base)?;
                     order.sort_by(|a, b| a.1.total_cmp(&b.1).then(a.0.cmp(&b.0)));
                     opens.push((i, 0, order.iter().take(steps as usize).map(|c| c.0).collect()));
@@ -131,7 +137,10 @@ fn candidate_deltas(
     let space = plan.space(sweep, list);
     let mut out = Vec::new();
     for chunk in 0..plan.round_chunks(sweep, round) {
-        let block = scores.get(&chunk).and_then(|c| c.tasks.get(at)).ok_or_else(|| format!("chunk {chunk} is missing"))?;
+        let block = scores
+            .get(&chunk)
+            .and_then(|c| c.tasks.get(at))
+            .ok_or_else(|| format!("chunk {chunk} is missing"))?;
         if block.examples as usize != keep.len() {
             return Err(format!("chunk {chunk} has {} examples instead of {}", block.examples, keep.len()));
         }

@@ -57,7 +57,9 @@ impl Metric {
     #[must_use]
     pub fn of(kind: TaskKind) -> &'static [Metric] {
         match kind {
-            TaskKind::LanguageModeling | TaskKind::Induction => &[Self::Loss, Self::Perplexity, Self::Accuracy],
+            TaskKind::LanguageModeling | TaskKind::Induction => {
+                &[Self::Loss, Self::Perplexity, Self::Accuracy]
+            }
             TaskKind::Ioi | TaskKind::LogitDifference => &[Self::LogitDiff, Self::Accuracy],
             TaskKind::Similarity => &[Self::Pearson, Self::Spearman],
         }

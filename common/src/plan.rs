@@ -266,7 +266,9 @@ impl Plan {
     #[must_use]
     pub fn total_chunks(&self) -> u64 {
         (0..self.sweeps.len() as u32)
-            .map(|s| (0..self.sweeps[s as usize].rounds()).map(|r| u64::from(self.round_chunks(s, r))).sum::<u64>())
+            .map(|s| {
+                (0..self.sweeps[s as usize].rounds()).map(|r| u64::from(self.round_chunks(s, r))).sum::<u64>()
+            })
             .sum()
     }
 

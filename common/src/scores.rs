@@ -106,7 +106,8 @@ impl ChunkScores {
             }
             shapes.push((task, examples, columns, n as usize));
         }
-        let planes = zstd::bulk::decompress(rest, total as usize).map_err(|_| Error::Malformed("compression"))?;
+        let planes =
+            zstd::bulk::decompress(rest, total as usize).map_err(|_| Error::Malformed("compression"))?;
         if planes.len() as u64 != total {
             return Err(Error::Malformed("wrong length"));
         }
@@ -114,7 +115,12 @@ impl ChunkScores {
         let mut values = (0..n).map(|i| f64::from_le_bytes(std::array::from_fn(|b| planes[b * n + i])));
         let tasks = shapes
             .into_iter()
-            .map(|(task, examples, columns, n)| TaskScores { task, examples, columns, values: values.by_ref().take(n).collect() })
+            .map(|(task, examples, columns, n)| TaskScores {
+                task,
+                examples,
+                columns,
+                values: values.by_ref().take(n).collect(),
+            })
             .collect();
         Ok(Self { subsets, tasks })
     }

@@ -122,7 +122,9 @@ impl Prepared {
     #[must_use]
     pub fn scored_tokens(&self, example: &Example) -> u32 {
         match self.kind {
-            TaskKind::LanguageModeling | TaskKind::Induction => self.items[example.a as usize].scored.len() as u32,
+            TaskKind::LanguageModeling | TaskKind::Induction => {
+                self.items[example.a as usize].scored.len() as u32
+            }
             _ => 1,
         }
     }

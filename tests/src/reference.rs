@@ -67,7 +67,8 @@ pub fn run(job: &Job<'_>) -> Result<Answer> {
     let script = root().join("tests/reference/reference.py");
     let out = Command::new(python).arg(script).args([&question, &answer]).output()?;
     ensure!(out.status.success(), "the reference failed:\n{}", String::from_utf8_lossy(&out.stderr));
-    serde_json::from_slice(&std::fs::read(&answer).context("the reference wrote no answer")?).context("the answer isn't JSON")
+    serde_json::from_slice(&std::fs::read(&answer).context("the reference wrote no answer")?)
+        .context("the answer isn't JSON")
 }
 
 /// (layer, head) of every head of a subset of a model with `heads` heads a layer.

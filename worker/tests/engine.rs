@@ -15,8 +15,8 @@ use ablate_worker::engine::model::{BaseCut, Block, Model, Norm, rotary_tables};
 use ablate_worker::engine::score::host;
 use ablate_worker::engine::trie::{Cut, Intervention};
 use ablate_worker::engine::{Engine, SharedModel};
-use std::sync::{Arc, Mutex};
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use tch::{Device, Kind, Tensor};
 
 const LAYERS: u32 = 3;
@@ -55,8 +55,13 @@ fn model(arch: &str, kind: Kind, seed: i64) -> Model {
     tch::manual_seed(seed);
     let info = info(arch);
     let llama = arch == "llama";
-    let (d, h, kv, dh, ff) =
-        (i64::from(info.d_model), i64::from(info.n_heads), i64::from(info.n_kv_heads), i64::from(info.head_dim), i64::from(info.d_ff));
+    let (d, h, kv, dh, ff) = (
+        i64::from(info.d_model),
+        i64::from(info.n_heads),
+        i64::from(info.n_kv_heads),
+        i64::from(info.head_dim),
+        i64::from(info.d_ff),
+    );
     let norm = || Norm { weight: random(&[d], kind) + 1.0, bias: (!llama).then(|| random(&[d], kind)) };
     let bias = |n: i64| (!llama).then(|| random(&[n], kind));
     let blocks = (0..info.layers)
@@ -182,7 +187,8 @@ impl Loop<'_> {
     /// z of each layer (unablated) and the final residual stream of one item.
     fn forward(&self, item: u32, subset: &[HeadIx], b: Option<&[Tensor]>) -> (Vec<Tensor>, Tensor) {
         let m = self.model;
-        let tokens: Vec<i64> = self.prepared.items[item as usize].tokens.iter().map(|&t| i64::from(t)).collect();
+        let tokens: Vec<i64> =
+            self.prepared.items[item as usize].tokens.iter().map(|&t| i64::from(t)).collect();
         let len = tokens.len() as i64;
         let mut x = m.embed(&Tensor::from_slice(&tokens).view([1, len]));
         let mut zs = Vec::new();
@@ -216,12 +222,16 @@ impl Loop<'_> {
 
     fn means(&self) -> Option<Vec<Tensor>> {
         let Ablation::Mean { pool } = self.ablation else { return None };
-        let each: Vec<Vec<Tensor>> = (0..self.prepared.items.len() as u32).map(|i| self.forward(i, &[], None).0).collect();
+        let each: Vec<Vec<Tensor>> =
+            (0..self.prepared.items.len() as u32).map(|i| self.forward(i, &[], None).0).collect();
         Some(
             (0..LAYERS as usize)
                 .map(|l| match pool {
-                    Pool::Tokens => Tensor::cat(&each.iter().map(|z| &z[l]).collect::<Vec<_>>(), 0)
-                        .mean_dim([0i64].as_slice(), false, None::<Kind>),
+                    Pool::Tokens => Tensor::cat(&each.iter().map(|z| &z[l]).collect::<Vec<_>>(), 0).mean_dim(
+                        [0i64].as_slice(),
+                        false,
+                        None::<Kind>,
+                    ),
                     Pool::Position => {
                         let longest = each.iter().map(|z| z[l].size()[0]).max().unwrap();
                         let at = |t: i64| {
@@ -237,7 +247,8 @@ impl Loop<'_> {
     }
 
     fn scores(&self, subset: &[HeadIx], scope: Scope, b: Option<&[Tensor]>) -> Vec<Vec<f64>> {
-        let finals: Vec<Tensor> = (0..self.prepared.items.len() as u32).map(|i| self.forward(i, subset, b).1).collect();
+        let finals: Vec<Tensor> =
+            (0..self.prepared.items.len() as u32).map(|i| self.forward(i, subset, b).1).collect();
         let examples = self.prepared.examples_in(scope);
         let mut columns = vec![Vec::new(); self.prepared.kind.columns().len()];
         for e in examples {
@@ -256,11 +267,13 @@ impl Loop<'_> {
                     for s in &self.prepared.items[e.a as usize].scored {
                         let (t, target) = (i64::from(s.position), i64::from(s.target));
                         if kind == TaskKind::Ioi {
-                            let diff = logits.double_value(&[t, target]) - logits.double_value(&[t, i64::from(s.foil)]);
+                            let diff = logits.double_value(&[t, target])
+                                - logits.double_value(&[t, i64::from(s.foil)]);
                             columns[0].push(diff);
                         }
                         nll -= p.double_value(&[t, target]);
-                        correct += f64::from(u8::from(logits.get(t).argmax(0, false).int64_value(&[]) == target));
+                        correct +=
+                            f64::from(u8::from(logits.get(t).argmax(0, false).int64_value(&[]) == target));
                     }
                     if kind != TaskKind::Ioi {
                         columns[0].push(nll);
@@ -276,7 +289,10 @@ impl Loop<'_> {
 fn assert_close(block: &TaskScores, at: usize, expected: &[Vec<f64>], what: &str) {
     for (c, column) in expected.iter().enumerate() {
         for (k, (&want, &got)) in column.iter().zip(block.column(at, c)).enumerate() {
-            assert!((want - got).abs() <= 1e-10 * want.abs().max(1.0), "{what}: column {c} example {k}: {got} instead of {want}");
+            assert!(
+                (want - got).abs() <= 1e-10 * want.abs().max(1.0),
+                "{what}: column {c} example {k}: {got} instead of {want}"
+            );
         }
     }
 }
@@ -306,7 +322,12 @@ fn check(arch: &str, kind: TaskKind, ablation: Ablation) {
                 for (i, rank) in plan.chunk_ranks(sweep, round, chunk).enumerate() {
                     let subset = space.subset(rank).unwrap();
                     let expected = plain.scores(&subset, scope, b.as_deref());
-                    assert_close(&scores.tasks[0], i, &expected, &format!("{arch} {kind:?} sweep {sweep} {subset:?}"));
+                    assert_close(
+                        &scores.tasks[0],
+                        i,
+                        &expected,
+                        &format!("{arch} {kind:?} sweep {sweep} {subset:?}"),
+                    );
                 }
             }
         }
@@ -347,7 +368,13 @@ fn a_head_left_as_it_is_changes_nothing() {
     let stop = AtomicBool::new(false);
     // In f64 within 1e-12 of the unablated run, mixed into a batch of real removals.
     let mut wide = engine(Kind::Double, Ablation::Zero);
-    let mixed = [Intervention::default(), at(0, &[(2, 1.0)]), at(1, &[(0, 0.0)]), at(1, &[(4, 1.0), (5, 1.0)]), at(2, &[(1, 0.0)])];
+    let mixed = [
+        Intervention::default(),
+        at(0, &[(2, 1.0)]),
+        at(1, &[(0, 0.0)]),
+        at(1, &[(4, 1.0), (5, 1.0)]),
+        at(2, &[(1, 0.0)]),
+    ];
     let scores = wide.run_interventions(0, &[], &mixed, &[0], Scope::All, &stop).unwrap();
     for subset in [1, 3] {
         for (a, b) in scores.tasks[0].column(0, 0).iter().zip(scores.tasks[0].column(subset, 0)) {
@@ -375,7 +402,8 @@ fn a_resumed_engine_gives_the_same_bits() {
             steady.run(3, round, &list[..round as usize], 0, &stop).unwrap();
         }
         let here = steady.run(3, 5, &list, 1, &stop).unwrap().encode();
-        let fresh = engine(kind, Ablation::Mean { pool: Pool::Tokens }).run(3, 5, &list, 1, &stop).unwrap().encode();
+        let fresh =
+            engine(kind, Ablation::Mean { pool: Pool::Tokens }).run(3, 5, &list, 1, &stop).unwrap().encode();
         assert_eq!(here, fresh, "{kind:?}");
     }
 }

@@ -123,9 +123,10 @@ fn task(t: &Table<'_>) -> Result<TaskSpec, Error> {
     let data = match t.get("data") {
         None if generated => None,
         None => {
-            return Err(
-                t.error(format!("a {} task needs data, for example data = \"data/file.jsonl\"", kind.name()))
-            );
+            return Err(t.error(format!(
+                "a {} task needs data, for example data = \"data/file.jsonl\"",
+                kind.name()
+            )));
         }
         Some(v) if generated => {
             return Err(v.error(format!("a {} task makes its own data; leave data out", kind.name())));

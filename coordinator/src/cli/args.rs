@@ -6,7 +6,11 @@ use std::path::PathBuf;
 
 /// Finds out, by intervention, which attention heads of a transformer do the work.
 #[derive(Debug, Parser)]
-#[command(name = "ablate", version, after_help = "Start with `ablate plan SPEC` (nothing is run), then `ablate run SPEC`.\nExit codes: 0 done, 1 failed, 2 wrong usage or spec, 3 finished with quarantined shards, 130 interrupted and resumable.")]
+#[command(
+    name = "ablate",
+    version,
+    after_help = "Start with `ablate plan SPEC` (nothing is run), then `ablate run SPEC`.\nExit codes: 0 done, 1 failed, 2 wrong usage or spec, 3 finished with quarantined shards, 130 interrupted and resumable."
+)]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
@@ -52,7 +56,9 @@ pub enum Command {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  ablate run sweep.toml\n  ablate run sweep.toml --out runs/first --device cpu,cpu\n  ablate run sweep.toml --device cuda:0,cuda:1\n\nState lies in the output folder. After Ctrl-C, a crash or a power cut the same command goes on where it stopped.")]
+#[command(
+    after_help = "Examples:\n  ablate run sweep.toml\n  ablate run sweep.toml --out runs/first --device cpu,cpu\n  ablate run sweep.toml --device cuda:0,cuda:1\n\nState lies in the output folder. After Ctrl-C, a crash or a power cut the same command goes on where it stopped."
+)]
 pub struct RunArgs {
     /// The experiment (TOML)
     pub spec: PathBuf,
@@ -89,7 +95,9 @@ pub struct PlanArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(after_help = "Example:\n  ablate serve --store sqlite://state.db\n  ablate-worker --coordinator http://127.0.0.1:7650")]
+#[command(
+    after_help = "Example:\n  ablate serve --store sqlite://state.db\n  ablate-worker --coordinator http://127.0.0.1:7650"
+)]
 pub struct ServeArgs {
     /// Settings as TOML: listen, store, output
     #[arg(long)]

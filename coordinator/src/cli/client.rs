@@ -21,19 +21,24 @@ pub enum Wish {
 type Client = ExperimentsClient<Channel>;
 
 async fn connect(args: &ClientArgs) -> Result<Client, Fail> {
-    let endpoint = tonic::transport::Endpoint::from_shared(args.coordinator.clone())
-        .map_err(|e| Fail::wrong(format!("--coordinator {}: {e}", args.coordinator)).help("give a URL such as http://127.0.0.1:7650"))?;
-    let channel = endpoint.connect_timeout(std::time::Duration::from_secs(5)).connect().await.map_err(|_| {
-        Fail::failed(format!("no coordinator answers at {}", args.coordinator))
-            .help("start one with `ablate serve`, or name it with --coordinator or $ABLATE_COORDINATOR")
+    let endpoint = tonic::transport::Endpoint::from_shared(args.coordinator.clone()).map_err(|e| {
+        Fail::wrong(format!("--coordinator {}: {e}", args.coordinator))
+            .help("give a URL such as http://127.0.0.1:7650")
     })?;
+    let channel =
+        endpoint.connect_timeout(std::time::Duration::from_secs(5)).connect().await.map_err(|_| {
+            Fail::failed(format!("no coordinator answers at {}", args.coordinator))
+                .help("start one with `ablate serve`, or name it with --coordinator or $ABLATE_COORDINATOR")
+        })?;
     Ok(ExperimentsClient::new(channel).max_decoding_message_size(ablate_proto::MAX_MESSAGE))
 }
 
 fn refused(status: tonic::Status) -> Fail {
     use tonic::Code;
     match status.code() {
-        Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition | Code::Unimplemented => Fail::wrong(status.message()),
+        Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition | Code::Unimplemented => {
+            Fail::wrong(status.message())
+        }
         _ => Fail::failed(format!("the coordinator failed: {}", status.message())),
     }
 }
@@ -73,7 +78,14 @@ fn print(s: &v1::ExperimentStatus, as_json: bool, whole: bool) {
     println!("{}", line(s));
     if whole {
         for w in &s.sweeps {
-            println!("  {:<24} {:>9}/{:<9} subsets  round {}/{}", w.name, w.subsets_done, w.subsets_total, (w.round + 1).min(w.rounds), w.rounds);
+            println!(
+                "  {:<24} {:>9}/{:<9} subsets  round {}/{}",
+                w.name,
+                w.subsets_done,
+                w.subsets_total,
+                (w.round + 1).min(w.rounds),
+                w.rounds
+            );
         }
         if !s.error.is_empty() {
             println!("  {}", s.error);
@@ -83,10 +95,16 @@ fn print(s: &v1::ExperimentStatus, as_json: bool, whole: bool) {
 
 /// `ablate submit`.
 pub async fn submit(args: SubmitArgs) -> Result<u8, Fail> {
-    let spec_toml = std::fs::read_to_string(&args.spec).map_err(|e| Fail::wrong(format!("{}: {e}", args.spec.display())))?;
+    let spec_toml = std::fs::read_to_string(&args.spec)
+        .map_err(|e| Fail::wrong(format!("{}: {e}", args.spec.display())))?;
     let folder = args.spec.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let base_dir = folder.canonicalize()?.to_string_lossy().into_owned();
-    let reply = connect(&args.client).await?.submit(v1::SubmitRequest { spec_toml, base_dir }).await.map_err(refused)?.into_inner();
+    let reply = connect(&args.client)
+        .await?
+        .submit(v1::SubmitRequest { spec_toml, base_dir })
+        .await
+        .map_err(refused)?
+        .into_inner();
     if args.client.json {
         println!("{}", serde_json::json!({"id": reply.id, "existed": reply.existed}));
     } else {
@@ -115,7 +133,12 @@ pub async fn status(args: MaybeOneArgs) -> Result<u8, Fail> {
 
 /// `ablate watch`.
 pub async fn watch(args: OneArgs) -> Result<u8, Fail> {
-    let mut stream = connect(&args.client).await?.watch(v1::StatusRequest { id: args.id }).await.map_err(refused)?.into_inner();
+    let mut stream = connect(&args.client)
+        .await?
+        .watch(v1::StatusRequest { id: args.id })
+        .await
+        .map_err(refused)?
+        .into_inner();
     let mut last = None;
     while let Some(s) = stream.message().await.map_err(refused)? {
         print(&s, args.client.json, false);
@@ -148,10 +171,21 @@ pub async fn workers(args: ClientArgs) -> Result<u8, Fail> {
     for w in reply.workers {
         let lanes: Vec<&str> = w.lanes.iter().map(|l| l.device.as_str()).collect();
         if args.json {
-            println!("{}", serde_json::json!({"id": w.id, "name": w.name, "version": w.version, "lanes": lanes,
-                "leased_chunks": w.leased_chunks, "accepted_chunks": w.accepted_chunks, "failures": w.failures, "connected_ms": w.connected_ms}));
+            println!(
+                "{}",
+                serde_json::json!({"id": w.id, "name": w.name, "version": w.version, "lanes": lanes,
+                "leased_chunks": w.leased_chunks, "accepted_chunks": w.accepted_chunks, "failures": w.failures, "connected_ms": w.connected_ms})
+            );
         } else {
-            println!("{:>4}  {:<28} {:<16} {:>6} leased {:>8} accepted {:>4} failures", w.id, w.name, lanes.join(","), w.leased_chunks, w.accepted_chunks, w.failures);
+            println!(
+                "{:>4}  {:<28} {:<16} {:>6} leased {:>8} accepted {:>4} failures",
+                w.id,
+                w.name,
+                lanes.join(","),
+                w.leased_chunks,
+                w.accepted_chunks,
+                w.failures
+            );
         }
     }
     Ok(0)
@@ -161,7 +195,10 @@ pub async fn workers(args: ClientArgs) -> Result<u8, Fail> {
 async fn of_folder(folder: &Path) -> Result<Results, Fail> {
     let state = folder.join("state.db");
     if !state.exists() {
-        return Err(Fail::wrong(format!("{} has no state.db: it isn't the folder of a run", folder.display())));
+        return Err(Fail::wrong(format!(
+            "{} has no state.db: it isn't the folder of a run",
+            folder.display()
+        )));
     }
     let store = SqliteStore::open(&state).await?;
     let id = store.experiments().await?.first().map(|s| s.id.clone());
@@ -180,7 +217,8 @@ async fn fetch(what: &str, format: TableFormat, folder: &Path, client: &ClientAr
     let mut open: Option<(String, std::fs::File)> = None;
     while let Some(part) = stream.message().await.map_err(refused)? {
         // A name with a folder in it would be a coordinator's fault: it stays in this folder.
-        let name = Path::new(&part.name).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        let name =
+            Path::new(&part.name).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
         if open.as_ref().is_none_or(|(n, _)| *n != name) {
             open = Some((name.clone(), std::fs::File::create(folder.join(&name))?));
         }

@@ -44,7 +44,12 @@ fn walk(path: &str, a: &Value, b: &Value, out: &mut Vec<String>) {
             keys.sort_unstable();
             keys.dedup();
             for k in keys {
-                walk(&format!("{path}.{k}"), x.get(k).unwrap_or(&Value::Null), y.get(k).unwrap_or(&Value::Null), out);
+                walk(
+                    &format!("{path}.{k}"),
+                    x.get(k).unwrap_or(&Value::Null),
+                    y.get(k).unwrap_or(&Value::Null),
+                    out,
+                );
             }
         }
         (Value::Array(x), Value::Array(y)) if x.len() == y.len() => {

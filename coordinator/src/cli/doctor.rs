@@ -17,17 +17,26 @@ struct Check {
 pub async fn doctor(args: &DoctorArgs) -> Result<u8, Fail> {
     let mut checks = Vec::new();
     let worker = match supervise::find_worker() {
-        Ok(program) => tokio::process::Command::new(program).arg("--doctor").output().await.map_err(|e| e.to_string()),
+        Ok(program) => {
+            tokio::process::Command::new(program).arg("--doctor").output().await.map_err(|e| e.to_string())
+        }
         Err(_) => Err("there is no ablate-worker beside this program or on the path".to_owned()),
     };
     let (ok, found) = match worker {
         Ok(out) => {
-            let text = String::from_utf8_lossy(if out.stdout.is_empty() { &out.stderr } else { &out.stdout }).trim().to_owned();
+            let text = String::from_utf8_lossy(if out.stdout.is_empty() { &out.stderr } else { &out.stdout })
+                .trim()
+                .to_owned();
             (out.status.success(), text)
         }
         Err(e) => (false, e),
     };
-    checks.push(Check { name: "worker, libtorch, devices, NCCL", ok, found, fix: "run `make build`, which sets libtorch up and builds both programs" });
+    checks.push(Check {
+        name: "worker, libtorch, devices, NCCL",
+        ok,
+        found,
+        fix: "run `make build`, which sets libtorch up and builds both programs",
+    });
     let store = async {
         let folder = std::env::temp_dir().join(format!("ablate-doctor-{}", std::process::id()));
         std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
@@ -45,16 +54,36 @@ pub async fn doctor(args: &DoctorArgs) -> Result<u8, Fail> {
     .await;
     checks.push(match store {
         Ok(_) => Check { name: "store (SQLite)", ok: true, found: "writes durably".into(), fix: "" },
-        Err(e) => Check { name: "store (SQLite)", ok: false, found: e, fix: "make the temporary folder writable, or free some space" },
+        Err(e) => Check {
+            name: "store (SQLite)",
+            ok: false,
+            found: e,
+            fix: "make the temporary folder writable, or free some space",
+        },
     });
     let year = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs() / 31_556_952 + 1970);
-    checks.push(Check { name: "clock", ok: year >= 2025, found: format!("the year is {year}"), fix: "set the clock" });
+    checks.push(Check {
+        name: "clock",
+        ok: year >= 2025,
+        found: format!("the year is {year}"),
+        fix: "set the clock",
+    });
     match rustix::fs::statvfs(".") {
         Ok(s) => {
             let free = s.f_bavail * s.f_frsize / 1_000_000;
-            checks.push(Check { name: "disk", ok: free >= 1000, found: format!("{free} MB free here"), fix: "free at least 1 GB" });
+            checks.push(Check {
+                name: "disk",
+                ok: free >= 1000,
+                found: format!("{free} MB free here"),
+                fix: "free at least 1 GB",
+            });
         }
-        Err(e) => checks.push(Check { name: "disk", ok: false, found: e.to_string(), fix: "run in a folder that can be read" }),
+        Err(e) => checks.push(Check {
+            name: "disk",
+            ok: false,
+            found: e.to_string(),
+            fix: "run in a folder that can be read",
+        }),
     }
     let well = checks.iter().all(|c| c.ok);
     if args.json {

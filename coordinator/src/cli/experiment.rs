@@ -25,8 +25,9 @@ impl Made {
 
 /// Reads and prepares a spec file.
 pub fn read(path: &Path, steps: &Steps) -> Result<Made, Fail> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| Fail::wrong(format!("{}: {e}", path.display())).help("give the path of a spec; see README.md for one"))?;
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        Fail::wrong(format!("{}: {e}", path.display())).help("give the path of a spec; see README.md for one")
+    })?;
     let base = path.parent().unwrap_or(Path::new("."));
     prepare(text, &path.display().to_string(), base, steps)
 }
@@ -35,7 +36,9 @@ pub fn read(path: &Path, steps: &Steps) -> Result<Made, Fail> {
 pub fn prepare(text: String, origin: &str, base: &Path, steps: &Steps) -> Result<Made, Fail> {
     let spec = ablate_common::spec::parse(&text, origin).map_err(|e| Fail::wrong(e.to_string()))?;
     let prepared = ablate_prepare::prepare(&spec, base, &|step, done, total| steps.at(step, done, total))
-        .map_err(|e| if e.exit_code() == 2 { Fail::wrong(e.to_string()) } else { Fail::failed(e.to_string()) })?;
+        .map_err(
+            |e| if e.exit_code() == 2 { Fail::wrong(e.to_string()) } else { Fail::failed(e.to_string()) },
+        )?;
     steps.clear();
     Ok(Made { prepared, text })
 }
@@ -46,7 +49,8 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
     let made = read(&args.spec, &steps)?;
     let plan = &made.prepared.plan;
     let costs = ablate_prepare::cost(plan, &made.prepared.prepared);
-    let shown = ablate_prepare::preview(&made.prepared, args.show).map_err(|e| Fail::failed(e.to_string()))?;
+    let shown =
+        ablate_prepare::preview(&made.prepared, args.show).map_err(|e| Fail::failed(e.to_string()))?;
     let flops: f64 = costs.iter().map(|c| c.flops).sum();
     if args.json {
         let sweeps: Vec<serde_json::Value> = costs
@@ -65,23 +69,51 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
     let model = &plan.model;
     println!(
         "model    {}: {}, {} layers of {} heads ({} K/V), width {}, weights {}",
-        model.title, model.arch, model.layers, model.n_heads, model.n_kv_heads, model.d_model, &model.weights_sha256[..16]
+        model.title,
+        model.arch,
+        model.layers,
+        model.n_heads,
+        model.n_kv_heads,
+        model.d_model,
+        &model.weights_sha256[..16]
     );
     for t in &plan.tasks {
-        println!("task     {}: {} examples in {} sequences, {} batches, {}", t.name, t.examples, t.items, t.all.len(), t.metric.name());
+        println!(
+            "task     {}: {} examples in {} sequences, {} batches, {}",
+            t.name,
+            t.examples,
+            t.items,
+            t.all.len(),
+            t.metric.name()
+        );
     }
-    println!("\n{:<18} {:>10} {:>8} {:>8} {:>12} {:>10}", "sweep", "subsets", "chunks", "rounds", "TFLOP", "memory");
+    println!(
+        "\n{:<18} {:>10} {:>8} {:>8} {:>12} {:>10}",
+        "sweep", "subsets", "chunks", "rounds", "TFLOP", "memory"
+    );
     for c in &costs {
         println!(
             "{:<18} {:>10} {:>8} {:>8} {:>12.3} {:>7.0} MB",
-            c.name, c.subsets, c.chunks, c.rounds, c.flops / 1e12, c.bytes as f64 / 1e6
+            c.name,
+            c.subsets,
+            c.chunks,
+            c.rounds,
+            c.flops / 1e12,
+            c.bytes as f64 / 1e6
         );
     }
     println!(
         "{:<18} {:>10} {:>8} {:>8} {:>12.3}",
-        "all", plan.total_subsets(), plan.total_chunks(), "", flops / 1e12
+        "all",
+        plan.total_subsets(),
+        plan.total_chunks(),
+        "",
+        flops / 1e12
     );
-    println!("time     about {} per 100 GFLOP/s of matrix products", indicatif::HumanDuration(std::time::Duration::from_secs_f64(flops / 1e11)));
+    println!(
+        "time     about {} per 100 GFLOP/s of matrix products",
+        indicatif::HumanDuration(std::time::Duration::from_secs_f64(flops / 1e11))
+    );
     println!("\nAs the model will see it (scored positions marked):");
     for line in shown {
         println!("  {line}");

@@ -64,7 +64,8 @@ impl From<store::Error> for Fail {
 impl From<std::io::Error> for Fail {
     fn from(e: std::io::Error) -> Self {
         if e.kind() == std::io::ErrorKind::StorageFull {
-            return Self::failed("the disk is full").help("free some space and run the same command again: it resumes");
+            return Self::failed("the disk is full")
+                .help("free some space and run the same command again: it resumes");
         }
         Self::failed(e.to_string())
     }

@@ -19,8 +19,13 @@ use std::process::ExitCode;
 /// Parses, runs, and turns failures into messages and exit codes.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_env("ABLATE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(if matches!(cli.command, Command::Serve(_)) { "info" } else { "off" }));
+    let filter = tracing_subscriber::EnvFilter::try_from_env("ABLATE_LOG").unwrap_or_else(|_| {
+        tracing_subscriber::EnvFilter::new(if matches!(cli.command, Command::Serve(_)) {
+            "info"
+        } else {
+            "off"
+        })
+    });
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let done = match cli.command {
         Command::Completions { shell } => {

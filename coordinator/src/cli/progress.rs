@@ -49,11 +49,14 @@ impl Steps {
             let bar = (self.terminal && !self.json).then(|| {
                 let bar = ProgressBar::new(total);
                 let template = "{msg:26} [{wide_bar}] {pos}/{len}  {per_sec:>12}  ETA {eta}";
-                bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+                bar.set_style(
+                    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+                );
                 bar.set_message(step.to_owned());
                 bar
             });
-            *shown = Some(Shown { step: step.to_owned(), from: done, since: Instant::now(), line: None, bar });
+            *shown =
+                Some(Shown { step: step.to_owned(), from: done, since: Instant::now(), line: None, bar });
         }
         let Some(s) = shown.as_mut() else { return };
         if let Some(bar) = &s.bar {
@@ -71,14 +74,20 @@ impl Steps {
         }
         let rate = (done.saturating_sub(s.from)) as f64 / s.since.elapsed().as_secs_f64().max(1e-9);
         if self.json {
-            println!("{}", serde_json::json!({"progress": step, "done": done, "total": total, "per_s": rate}));
+            println!(
+                "{}",
+                serde_json::json!({"progress": step, "done": done, "total": total, "per_s": rate})
+            );
         } else {
             let eta = if rate > 0.0 && done < total {
                 format!(", ETA {}", HumanDuration(Duration::from_secs_f64((total - done) as f64 / rate)))
             } else {
                 String::new()
             };
-            eprintln!("{step}: {done}/{total}{}{eta}", if rate > 0.0 { format!(", {rate:.1}/s") } else { String::new() });
+            eprintln!(
+                "{step}: {done}/{total}{}{eta}",
+                if rate > 0.0 { format!(", {rate:.1}/s") } else { String::new() }
+            );
         }
     }
 

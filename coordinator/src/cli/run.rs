@@ -42,7 +42,11 @@ pub async fn run(args: RunArgs) -> Result<u8, Fail> {
     let mut fatal = service.fatal();
     let now = |all: &std::collections::BTreeMap<String, Status>| all.get(&id).cloned();
     let first = now(&statuses.borrow_and_update());
-    if existed && let Some(s) = &first && s.accepted > 0 && !args.json {
+    if existed
+        && let Some(s) = &first
+        && s.accepted > 0
+        && !args.json
+    {
         eprintln!("resuming {}: {} of {} chunks are there", out.display(), s.accepted, s.planned);
     }
     let done = |s: &Option<Status>| s.as_ref().is_some_and(Status::ended);
@@ -100,7 +104,12 @@ pub fn version(results: &mut Results) {
     results.run.versions.insert("engine".into(), ablate_common::ENGINE_VERSION.to_string());
 }
 
-async fn record(service: &ablate_coordinator::server::Handle, id: &str, swept: f64, prepared: f64) -> Result<(), Fail> {
+async fn record(
+    service: &ablate_coordinator::server::Handle,
+    id: &str,
+    swept: f64,
+    prepared: f64,
+) -> Result<(), Fail> {
     let seconds = [("sweeps".to_owned(), swept), ("prepare".to_owned(), prepared)].into();
     service.add_seconds(id, &seconds).await?;
     Ok(())
@@ -164,7 +173,8 @@ async fn claim(out: &Path, new: &NewExperiment, resume: bool) -> Result<File, Fa
             .help("choose another folder with --out, or put the spec back as it was; nothing was changed"));
         }
         if stored.first().is_some_and(|s| matches!(s.state, State::Cancelled)) {
-            return Err(Fail::wrong(format!("the experiment in {} was cancelled", out.display())).help("choose another folder with --out"));
+            return Err(Fail::wrong(format!("the experiment in {} was cancelled", out.display()))
+                .help("choose another folder with --out"));
         }
     }
     Ok(lock)
@@ -181,12 +191,16 @@ async fn finish(results: Results, out: &Path, steps: &Steps, json: bool) -> Resu
     })
     .await
     .map_err(|e| Fail::failed(e.to_string()))?
-    .map_err(|e| Fail::failed(format!("tables can't be written: {e:#}")).help("free some space or mend the folder; the same command writes them again"))?;
+    .map_err(|e| {
+        Fail::failed(format!("tables can't be written: {e:#}"))
+            .help("free some space or mend the folder; the same command writes them again")
+    })?;
     steps.at("write tables and report", 1, 1);
     steps.clear();
     if json {
         let summary = std::fs::read_to_string(out.join("summary.json"))?;
-        let value: serde_json::Value = serde_json::from_str(&summary).map_err(|e| Fail::failed(e.to_string()))?;
+        let value: serde_json::Value =
+            serde_json::from_str(&summary).map_err(|e| Fail::failed(e.to_string()))?;
         println!("{}", serde_json::json!({"done": true, "folder": out, "summary": value}));
     } else {
         println!("{text}");
@@ -209,7 +223,8 @@ fn stopped(args: &RunArgs, _out: &Path) -> Fail {
 /// Ends at the first SIGINT or SIGTERM.
 pub async fn interrupted() {
     use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate())) else {
+    let (Ok(mut int), Ok(mut term)) = (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
         return std::future::pending().await;
     };
     tokio::select! { _ = int.recv() => {}, _ = term.recv() => {} }

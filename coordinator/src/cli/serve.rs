@@ -25,17 +25,21 @@ pub async fn serve(args: ServeArgs) -> Result<u8, Fail> {
     let config: Config = match &args.config {
         None => Config::default(),
         Some(path) => {
-            let text = std::fs::read_to_string(path).map_err(|e| Fail::wrong(format!("{}: {e}", path.display())))?;
+            let text =
+                std::fs::read_to_string(path).map_err(|e| Fail::wrong(format!("{}: {e}", path.display())))?;
             toml::from_str(&text).map_err(|e| Fail::wrong(format!("{}: {e}", path.display())))?
         }
     };
     if args.http.is_some() {
-        return Err(Fail::wrong("--http: the dashboard is in the contract but isn't built yet").help("leave --http away; follow with `ablate watch`"));
+        return Err(Fail::wrong("--http: the dashboard is in the contract but isn't built yet")
+            .help("leave --http away; follow with `ablate watch`"));
     }
     let listen = args.listen.or(config.listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7650)));
     if !listen.ip().is_loopback() {
-        return Err(Fail::wrong(format!("--listen {listen}: an address that others can reach needs TLS, which isn't built yet"))
-            .help("listen on 127.0.0.1, and reach it through an SSH tunnel"));
+        return Err(Fail::wrong(format!(
+            "--listen {listen}: an address that others can reach needs TLS, which isn't built yet"
+        ))
+        .help("listen on 127.0.0.1, and reach it through an SSH tunnel"));
     }
     let url = args.store.or(config.store).unwrap_or_else(|| "sqlite://ablate.db".to_owned());
     let Some(path) = url.strip_prefix("sqlite://") else {

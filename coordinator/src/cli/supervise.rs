@@ -98,7 +98,10 @@ async fn keep(setup: &Setup, slot: u32) -> Result<(), Fail> {
             return Ok(());
         }
         if status.code() == Some(2) {
-            return Err(Fail::wrong(format!("worker {slot} refused to start:\n{}", tail(&setup.folder, slot))));
+            return Err(Fail::wrong(format!(
+                "worker {slot} refused to start:\n{}",
+                tail(&setup.folder, slot)
+            )));
         }
         deaths.push_back(Instant::now());
         while deaths.front().is_some_and(|t| t.elapsed() > WINDOW) {

@@ -30,18 +30,18 @@ impl Scheduler {
     fn give_pending(&mut self, worker: WorkerId, now: Millis, out: &mut Vec<Action>) -> bool {
         let lanes: u32 = self.workers.values().filter(|w| !w.draining).map(|w| w.lanes).sum();
         let Some(w) = self.workers.get(&worker) else { return false };
-        let found = self
-            .experiments
-            .iter()
-            .filter(|(_, e)| e.running && !e.excluded.contains(&worker))
-            .find_map(|(id, e)| {
-                let (&at, round) = e.rounds.iter().find(|(_, r)| !r.pending.is_empty())?;
-                let share = (round.pending.len() as u32).div_ceil(2 * lanes.max(1));
-                let by_time = w.expected(id, at.0).map_or(1, |ms| (self.config.shard / ms) as u32);
-                Some((id.clone(), at, run_of(round, by_time.clamp(1, share.max(1))), round.list.clone()))
-            });
+        let found =
+            self.experiments.iter().filter(|(_, e)| e.running && !e.excluded.contains(&worker)).find_map(
+                |(id, e)| {
+                    let (&at, round) = e.rounds.iter().find(|(_, r)| !r.pending.is_empty())?;
+                    let share = (round.pending.len() as u32).div_ceil(2 * lanes.max(1));
+                    let by_time = w.expected(id, at.0).map_or(1, |ms| (self.config.shard / ms) as u32);
+                    Some((id.clone(), at, run_of(round, by_time.clamp(1, share.max(1))), round.list.clone()))
+                },
+            );
         let Some((experiment, (sweep, round), chunks, list)) = found else { return false };
-        if let Some(r) = self.experiments.get_mut(&experiment).and_then(|e| e.rounds.get_mut(&(sweep, round))) {
+        if let Some(r) = self.experiments.get_mut(&experiment).and_then(|e| e.rounds.get_mut(&(sweep, round)))
+        {
             chunks.iter().for_each(|c| {
                 r.pending.remove(c);
             });
@@ -67,7 +67,9 @@ impl Scheduler {
             .values()
             .filter(|l| l.worker != worker)
             .filter(|l| {
-                self.experiments.get(&l.experiment).is_some_and(|e| e.running && !e.excluded.contains(&worker))
+                self.experiments
+                    .get(&l.experiment)
+                    .is_some_and(|e| e.running && !e.excluded.contains(&worker))
             })
             .filter_map(|l| {
                 let each = w.expected(&l.experiment, l.sweep)?;
@@ -100,7 +102,16 @@ impl Scheduler {
             out.push(Action::Open(worker, experiment.clone()));
         }
         let count = chunks.len() as u32;
-        out.push(Action::Shard { worker, lease: id, experiment: experiment.clone(), sweep, round, list, first, count });
+        out.push(Action::Shard {
+            worker,
+            lease: id,
+            experiment: experiment.clone(),
+            sweep,
+            round,
+            list,
+            first,
+            count,
+        });
         self.leases.insert(id, Lease { worker, experiment, sweep, round, open: chunks, since: now, until });
         self.next_lease += 1;
     }

@@ -265,7 +265,8 @@ impl Scheduler {
             }
             Event::Gone(worker) => {
                 self.workers.remove(&worker);
-                let lost: Vec<LeaseId> = self.leases.iter().filter(|(_, l)| l.worker == worker).map(|(&id, _)| id).collect();
+                let lost: Vec<LeaseId> =
+                    self.leases.iter().filter(|(_, l)| l.worker == worker).map(|(&id, _)| id).collect();
                 lost.into_iter().for_each(|id| self.drop_lease(id));
             }
             Event::Decided { experiment, sweep, round, opens } => {
@@ -273,7 +274,8 @@ impl Scheduler {
                 self.settle(&experiment, &mut out);
             }
             Event::Tick => {
-                let late: Vec<LeaseId> = self.leases.iter().filter(|(_, l)| l.until <= now).map(|(&id, _)| id).collect();
+                let late: Vec<LeaseId> =
+                    self.leases.iter().filter(|(_, l)| l.until <= now).map(|(&id, _)| id).collect();
                 for id in late {
                     if let Some(lease) = self.leases.get(&id) {
                         out.push(Action::Revoke(lease.worker, id));
@@ -313,7 +315,8 @@ impl Scheduler {
         if self.experiments.remove(id).is_none() {
             return;
         }
-        let of: Vec<LeaseId> = self.leases.iter().filter(|(_, l)| l.experiment == id).map(|(&k, _)| k).collect();
+        let of: Vec<LeaseId> =
+            self.leases.iter().filter(|(_, l)| l.experiment == id).map(|(&k, _)| k).collect();
         for lease in of {
             if let Some(l) = self.leases.remove(&lease) {
                 out.push(Action::Revoke(l.worker, lease));
@@ -321,7 +324,15 @@ impl Scheduler {
         }
     }
 
-    fn failed(&mut self, id: &str, at: ChunkAt, worker: WorkerId, lease: LeaseId, fault: Fault, out: &mut Vec<Action>) {
+    fn failed(
+        &mut self,
+        id: &str,
+        at: ChunkAt,
+        worker: WorkerId,
+        lease: LeaseId,
+        fault: Fault,
+        out: &mut Vec<Action>,
+    ) {
         self.leave(lease, at.2);
         let limit = self.config.chunk_failures;
         let Some(e) = self.experiments.get_mut(id) else { return };
@@ -329,8 +340,12 @@ impl Scheduler {
             Fault::Model(_) => {
                 e.excluded.insert(worker);
                 e.back(at);
-                let of: Vec<LeaseId> =
-                    self.leases.iter().filter(|(_, l)| l.worker == worker && l.experiment == id).map(|(&k, _)| k).collect();
+                let of: Vec<LeaseId> = self
+                    .leases
+                    .iter()
+                    .filter(|(_, l)| l.worker == worker && l.experiment == id)
+                    .map(|(&k, _)| k)
+                    .collect();
                 of.into_iter().for_each(|l| self.drop_lease(l));
             }
             Fault::Chunk(error) => {

@@ -116,7 +116,9 @@ impl Experiment {
     }
 
     fn open(&mut self, sweep: u32, round: u32, list: Vec<u32>) {
-        let Some(&chunks) = self.sweeps.get(sweep as usize).and_then(|s| s.rounds.get(round as usize)) else { return };
+        let Some(&chunks) = self.sweeps.get(sweep as usize).and_then(|s| s.rounds.get(round as usize)) else {
+            return;
+        };
         self.rounds.entry((sweep, round)).or_insert_with(|| Round {
             list,
             chunks,
@@ -211,7 +213,8 @@ impl Experiment {
     pub fn nothing_left(&self) -> bool {
         self.rounds.iter().all(|((sweep, _), r)| {
             let shape = &self.sweeps[*sweep as usize];
-            let reference_lost = self.rounds.get(&(shape.reference, 0)).is_none_or(|x| x.ended() && !x.complete());
+            let reference_lost =
+                self.rounds.get(&(shape.reference, 0)).is_none_or(|x| x.ended() && !x.complete());
             r.ended() && (!shape.decides || r.decided || !r.complete() || reference_lost)
         })
     }

@@ -7,7 +7,11 @@ fn summary(rounds: u32) -> Summary {
     let shape = |rounds: Vec<u32>, decides| SweepShape { rounds, decides, reference: 0 };
     Summary {
         id: "e".into(),
-        sweeps: vec![shape(vec![1], false), shape(vec![7], false), shape((0..rounds).map(|_| 3).collect(), true)],
+        sweeps: vec![
+            shape(vec![1], false),
+            shape(vec![7], false),
+            shape((0..rounds).map(|_| 3).collect(), true),
+        ],
         rounds: vec![(0, 0, vec![], false), (1, 0, vec![], false), (2, 0, vec![], false)],
         accepted: vec![],
         quarantined: vec![],
@@ -53,9 +57,14 @@ impl Driver {
                 Action::Decide(id, sweep, round) => {
                     assert!((0..3).all(|c| self.accepted.contains(&(sweep, round, c))), "decided early");
                     assert!(self.accepted.contains(&(0, 0, 0)), "decided without the reference");
-                    let opens =
-                        if round < self.last_round { vec![(2, round + 1, (0..=round).collect())] } else { vec![] };
-                    todo.extend(self.scheduler.on(Event::Decided { experiment: id, sweep, round, opens }, self.now));
+                    let opens = if round < self.last_round {
+                        vec![(2, round + 1, (0..=round).collect())]
+                    } else {
+                        vec![]
+                    };
+                    todo.extend(
+                        self.scheduler.on(Event::Decided { experiment: id, sweep, round, opens }, self.now),
+                    );
                 }
                 Action::Quarantine(_, at, _) => assert!(self.aside.insert(at)),
                 Action::Finished(_) => {

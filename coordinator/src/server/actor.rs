@@ -203,7 +203,8 @@ impl Actor {
         let made = self.store.put_experiment(self.epoch, new).await?;
         if !self.experiments.contains_key(&id) {
             let all = self.store.experiments().await?;
-            let stored = all.into_iter().find(|s| s.id == id).ok_or_else(|| Error::NoExperiment(id.clone()))?;
+            let stored =
+                all.into_iter().find(|s| s.id == id).ok_or_else(|| Error::NoExperiment(id.clone()))?;
             self.load(stored).await?;
         }
         Ok((id, !made))
@@ -214,9 +215,15 @@ impl Actor {
         let (state, event) = match (control, &stored.state) {
             (Control::Pause, State::Running) => (State::Paused, Event::Pause(id.to_owned())),
             (Control::Resume, State::Paused) => (State::Running, Event::Resume(id.to_owned())),
-            (Control::Cancel, State::Running | State::Paused) => (State::Cancelled, Event::Cancel(id.to_owned())),
+            (Control::Cancel, State::Running | State::Paused) => {
+                (State::Cancelled, Event::Cancel(id.to_owned()))
+            }
             (Control::Retry, State::Running | State::Done) => (State::Running, Event::Retry(id.to_owned())),
-            (c, s) => return Err(Error::State(format!("{c:?} doesn't fit an experiment that is {}", s.name()).to_lowercase())),
+            (c, s) => {
+                return Err(Error::State(
+                    format!("{c:?} doesn't fit an experiment that is {}", s.name()).to_lowercase(),
+                ));
+            }
         };
         if control == Control::Retry {
             self.store.release(self.epoch, id).await?;
@@ -257,8 +264,12 @@ impl Actor {
         tracing::info!(worker = hello.name, lanes = hello.lanes.len(), "worker connected");
         let lanes = hello.lanes.len() as u32;
         self.workers.insert(id, Connected { hello, to, since: Instant::now(), accepted: 0, failures: 0 });
-        let welcome =
-            v1::Welcome { worker: id, epoch: self.epoch, lease_ms: self.lease_ms, protocol: ablate_common::PROTOCOL_VERSION };
+        let welcome = v1::Welcome {
+            worker: id,
+            epoch: self.epoch,
+            lease_ms: self.lease_ms,
+            protocol: ablate_common::PROTOCOL_VERSION,
+        };
         self.tell(id, Body::Welcome(welcome));
         if reply.send(id).is_ok() {
             self.event(Event::Joined { worker: id, lanes }).await;
@@ -289,7 +300,12 @@ impl Actor {
             From::Result(r) => {
                 let (Some(id), Some(w)) = (r.id, self.workers.get(&worker)) else { return };
                 let incoming = store::Incoming {
-                    key: ChunkKey { experiment: id.experiment, sweep: id.sweep, round: id.round, chunk: id.chunk },
+                    key: ChunkKey {
+                        experiment: id.experiment,
+                        sweep: id.sweep,
+                        round: id.round,
+                        chunk: id.chunk,
+                    },
                     scores: r.scores.to_vec(),
                     device_class: r.device_class,
                     worker: w.hello.name.clone(),
@@ -309,12 +325,22 @@ impl Actor {
                 }
                 let failure = f.failure.unwrap_or_default();
                 let fault = match failure.kind {
-                    Some(v1::failure::Kind::ModelMissing(_) | v1::failure::Kind::ModelDiffers(_)) => Fault::Model(failure.detail),
+                    Some(v1::failure::Kind::ModelMissing(_) | v1::failure::Kind::ModelDiffers(_)) => {
+                        Fault::Model(failure.detail)
+                    }
                     _ => Fault::Chunk(failure.detail),
                 };
-                tracing::warn!(worker, sweep = id.sweep, round = id.round, chunk = id.chunk, ?fault, "chunk failed");
+                tracing::warn!(
+                    worker,
+                    sweep = id.sweep,
+                    round = id.round,
+                    chunk = id.chunk,
+                    ?fault,
+                    "chunk failed"
+                );
                 let at = (id.sweep, id.round, id.chunk);
-                self.event(Event::Failed { experiment: id.experiment, at, worker, lease: f.lease, fault }).await;
+                self.event(Event::Failed { experiment: id.experiment, at, worker, lease: f.lease, fault })
+                    .await;
             }
         }
     }
@@ -363,7 +389,15 @@ impl Actor {
             }
             Action::Shard { worker, lease, experiment, sweep, round, list, first, count } => self.tell(
                 worker,
-                Body::Shard(v1::Shard { lease, experiment, sweep, round, list, first_chunk: first, chunks: count }),
+                Body::Shard(v1::Shard {
+                    lease,
+                    experiment,
+                    sweep,
+                    round,
+                    list,
+                    first_chunk: first,
+                    chunks: count,
+                }),
             ),
             Action::Ack { worker, experiment, at, duplicate } => {
                 let id = v1::ChunkId { experiment, sweep: at.0, round: at.1, chunk: at.2 };
@@ -386,7 +420,8 @@ impl Actor {
     /// Decides a round in a task of its own: reading its scores takes time.
     fn decide(&self, id: String, sweep: u32, round: u32) {
         let (Some(s), Some(me)) = (self.experiments.get(&id), self.me.upgrade()) else { return };
-        let (plan, store, epoch, fatal) = (s.plan.clone(), Arc::clone(&self.store), self.epoch, self.fatal.clone());
+        let (plan, store, epoch, fatal) =
+            (s.plan.clone(), Arc::clone(&self.store), self.epoch, self.fatal.clone());
         tokio::spawn(async move {
             match decide_round(store.as_ref(), epoch, &id, plan, sweep, round).await {
                 Ok(opens) => {
@@ -428,7 +463,8 @@ impl Actor {
             tokio::spawn(async move {
                 match store.results(&id).await {
                     Ok(results) => {
-                        let written = tokio::task::spawn_blocking(move || export(&results, "parquet", &output)).await;
+                        let written =
+                            tokio::task::spawn_blocking(move || export(&results, "parquet", &output)).await;
                         if let Ok(Err(e)) = written {
                             tracing::error!(error = e, experiment = id, "tables can't be written");
                         }
@@ -443,12 +479,20 @@ impl Actor {
 /// Reference sweep with the same ablation as sweep `i`.
 fn reference_of(plan: &Plan, i: u32) -> u32 {
     let ablation = plan.sweeps[i as usize].ablation;
-    plan.sweeps.iter().position(|s| s.kind == SweepKind::Reference && s.ablation == ablation).unwrap_or(0) as u32
+    plan.sweeps.iter().position(|s| s.kind == SweepKind::Reference && s.ablation == ablation).unwrap_or(0)
+        as u32
 }
 
 type Opens = Vec<(u32, u32, Vec<u32>)>;
 
-async fn decide_round(store: &dyn Store, epoch: u64, id: &str, plan: Plan, sweep: u32, round: u32) -> Result<Opens, store::Error> {
+async fn decide_round(
+    store: &dyn Store,
+    epoch: u64,
+    id: &str,
+    plan: Plan,
+    sweep: u32,
+    round: u32,
+) -> Result<Opens, store::Error> {
     let rounds = store.rounds(id).await?;
     let missing = || store::Error::Damaged(format!("round {round} of sweep {sweep} was never opened"));
     let list: Vec<HeadIx> =

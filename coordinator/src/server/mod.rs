@@ -48,13 +48,21 @@ pub struct Options {
 
 impl std::fmt::Debug for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Options").field("listen", &self.listen).field("scheduler", &self.scheduler).finish_non_exhaustive()
+        f.debug_struct("Options")
+            .field("listen", &self.listen)
+            .field("scheduler", &self.scheduler)
+            .finish_non_exhaustive()
     }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { listen: SocketAddr::from(([127, 0, 0, 1], 0)), scheduler: Config::default(), submitter: None, exporter: None }
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            scheduler: Config::default(),
+            submitter: None,
+            exporter: None,
+        }
     }
 }
 
@@ -138,9 +146,18 @@ impl Service {
         let (fatal_tx, fatal) = watch::channel(None);
         let (stop, stopped) = watch::channel(false);
         let commits = commit::start(Arc::clone(&store), epoch, commands.clone(), fatal_tx.clone());
-        let actor = actor::Actor::new(Arc::clone(&store), epoch, &options, commands.downgrade(), commits, status_tx, fatal_tx);
+        let actor = actor::Actor::new(
+            Arc::clone(&store),
+            epoch,
+            &options,
+            commands.downgrade(),
+            commits,
+            status_tx,
+            fatal_tx,
+        );
         tokio::spawn(actor.run(inbox));
-        let handle = Handle { address, epoch, commands, statuses, fatal, stop, store: Arc::clone(&store), options };
+        let handle =
+            Handle { address, epoch, commands, statuses, fatal, stop, store: Arc::clone(&store), options };
         for stored in store.experiments().await? {
             handle.send(Command::Load(Box::new(stored))).await?;
         }
@@ -187,7 +204,11 @@ impl Handle {
     /// Where none or several fit.
     pub fn find(&self, id: &str) -> Result<String, Error> {
         let all = self.statuses.borrow();
-        let fits: Vec<&String> = all.iter().filter(|(k, s)| (!id.is_empty() && k.starts_with(id)) || s.name == id).map(|(k, _)| k).collect();
+        let fits: Vec<&String> = all
+            .iter()
+            .filter(|(k, s)| (!id.is_empty() && k.starts_with(id)) || s.name == id)
+            .map(|(k, _)| k)
+            .collect();
         match fits.as_slice() {
             [one] => Ok((*one).clone()),
             [] => Err(Error::NoExperiment(id.to_owned())),

@@ -3,8 +3,8 @@
 use super::actor::Command;
 use super::{Control, Error, Handle, Status};
 use ablate_common::{ENGINE_VERSION, PROTOCOL_VERSION};
-use ablate_proto::v1::{self, cluster_server, coordinator_message::Body, experiments_server};
 use ablate_proto::MAX_MESSAGE;
+use ablate_proto::v1::{self, cluster_server, coordinator_message::Body, experiments_server};
 use futures::Stream;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -27,7 +27,8 @@ pub fn serve(handle: Handle, listener: TcpListener, mut stopped: watch::Receiver
     let cluster = cluster_server::ClusterServer::new(Rpc(handle.clone()))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    let experiments = experiments_server::ExperimentsServer::new(Rpc(handle)).max_decoding_message_size(MAX_MESSAGE);
+    let experiments =
+        experiments_server::ExperimentsServer::new(Rpc(handle)).max_decoding_message_size(MAX_MESSAGE);
     tokio::spawn(async move {
         let end = async move {
             // An error means that the last handle is gone: as good as being told.
@@ -69,7 +70,10 @@ impl cluster_server::Cluster for Rpc {
     type WorkStream = Out<v1::CoordinatorMessage>;
     type BlobStream = Out<v1::BlobPart>;
 
-    async fn work(&self, request: Request<Streaming<v1::WorkerMessage>>) -> Result<Response<Self::WorkStream>, Refusal> {
+    async fn work(
+        &self,
+        request: Request<Streaming<v1::WorkerMessage>>,
+    ) -> Result<Response<Self::WorkStream>, Refusal> {
         let mut from = request.into_inner();
         let Some(v1::worker_message::Body::Hello(hello)) = from.message().await?.and_then(|m| m.body) else {
             return Err(Refusal::invalid_argument("the first message must be a Hello"));
@@ -115,7 +119,12 @@ impl cluster_server::Cluster for Rpc {
     }
 
     async fn blob(&self, request: Request<v1::BlobRequest>) -> Result<Response<Self::BlobStream>, Refusal> {
-        let data = self.0.store.blob(&request.into_inner().hash).await.map_err(|e| Refusal::not_found(e.to_string()))?;
+        let data = self
+            .0
+            .store
+            .blob(&request.into_inner().hash)
+            .await
+            .map_err(|e| Refusal::not_found(e.to_string()))?;
         let parts = parts(data).map(|data| Ok(v1::BlobPart { data }));
         Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
     }
@@ -126,7 +135,10 @@ impl experiments_server::Experiments for Rpc {
     type WatchStream = Out<v1::ExperimentStatus>;
     type ExportStream = Out<v1::FilePart>;
 
-    async fn submit(&self, request: Request<v1::SubmitRequest>) -> Result<Response<v1::SubmitReply>, Refusal> {
+    async fn submit(
+        &self,
+        request: Request<v1::SubmitRequest>,
+    ) -> Result<Response<v1::SubmitReply>, Refusal> {
         let Some(submitter) = self.0.options.submitter.clone() else {
             return Err(Refusal::unimplemented("this coordinator takes no submissions"));
         };
@@ -146,14 +158,20 @@ impl experiments_server::Experiments for Rpc {
         Ok(Response::new(v1::ListReply { experiments }))
     }
 
-    async fn status(&self, request: Request<v1::StatusRequest>) -> Result<Response<v1::ExperimentStatus>, Refusal> {
+    async fn status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::ExperimentStatus>, Refusal> {
         let id = self.0.find(&request.into_inner().id).map_err(refusal)?;
         let all = self.0.statuses();
         let status = all.get(&id).ok_or_else(|| refusal(Error::NoExperiment(id.clone())))?;
         Ok(Response::new(status.into()))
     }
 
-    async fn watch(&self, request: Request<v1::StatusRequest>) -> Result<Response<Self::WatchStream>, Refusal> {
+    async fn watch(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<Self::WatchStream>, Refusal> {
         let id = self.0.find(&request.into_inner().id).map_err(refusal)?;
         let mut statuses = self.0.subscribe();
         let (to, out) = mpsc::channel(8);
@@ -173,7 +191,10 @@ impl experiments_server::Experiments for Rpc {
         Ok(Response::new(Box::pin(ReceiverStream::new(out))))
     }
 
-    async fn control(&self, request: Request<v1::ControlRequest>) -> Result<Response<v1::ExperimentStatus>, Refusal> {
+    async fn control(
+        &self,
+        request: Request<v1::ControlRequest>,
+    ) -> Result<Response<v1::ExperimentStatus>, Refusal> {
         use v1::control_request::Action;
         let request = request.into_inner();
         let control = match request.action() {
@@ -192,7 +213,10 @@ impl experiments_server::Experiments for Rpc {
         Ok(Response::new(v1::WorkersReply { workers: workers.iter().map(Into::into).collect() }))
     }
 
-    async fn export(&self, request: Request<v1::ExportRequest>) -> Result<Response<Self::ExportStream>, Refusal> {
+    async fn export(
+        &self,
+        request: Request<v1::ExportRequest>,
+    ) -> Result<Response<Self::ExportStream>, Refusal> {
         let v1::ExportRequest { id, format } = request.into_inner();
         let id = self.0.find(&id).map_err(refusal)?;
         let Some(exporter): Option<Arc<_>> = self.0.options.exporter.clone() else {
@@ -221,7 +245,9 @@ impl experiments_server::Experiments for Rpc {
         .map_err(Refusal::internal)?;
         let all: Vec<Result<v1::FilePart, Refusal>> = files
             .into_iter()
-            .flat_map(|(name, data)| parts(data).map(move |data| Ok(v1::FilePart { name: name.clone(), data })))
+            .flat_map(|(name, data)| {
+                parts(data).map(move |data| Ok(v1::FilePart { name: name.clone(), data }))
+            })
             .collect();
         Ok(Response::new(Box::pin(tokio_stream::iter(all))))
     }

@@ -92,7 +92,11 @@ impl Status {
                     (u64::from(chunks) * u64::from(sweep.chunk)).min(total)
                 };
                 SweepStatus {
-                    name: format!("{} ({})", sweep.kind.name(), plan.ablations[sweep.ablation as usize].name()),
+                    name: format!(
+                        "{} ({})",
+                        sweep.kind.name(),
+                        plan.ablations[sweep.ablation as usize].name()
+                    ),
                     subsets_total: (0..sweep.rounds()).map(|r| plan.round_subsets(i, r)).sum(),
                     subsets_done: rounds.into_iter().flatten().map(|(&r, &n)| subsets(r, n)).sum(),
                     chunks_total: (0..sweep.rounds()).map(|r| u64::from(plan.round_chunks(i, r))).sum(),
@@ -163,7 +167,11 @@ impl From<&WorkerStatus> for v1::WorkerStatus {
             id: w.id,
             name: w.name.clone(),
             version: w.version.clone(),
-            lanes: w.lanes.iter().map(|(d, c)| v1::Lane { device: d.clone(), device_class: c.clone() }).collect(),
+            lanes: w
+                .lanes
+                .iter()
+                .map(|(d, c)| v1::Lane { device: d.clone(), device_class: c.clone() })
+                .collect(),
             leased_chunks: w.leased,
             accepted_chunks: w.accepted,
             failures: w.failures,

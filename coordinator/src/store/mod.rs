@@ -187,7 +187,14 @@ pub trait Store: Send + Sync + 'static {
     /// Opened rounds.
     fn rounds<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<StoredRound>>;
     /// Stores a round's decision and opens the rounds that follow.
-    fn decide<'a>(&'a self, epoch: u64, id: &'a str, sweep: u32, round: u32, decision: &'a Decision) -> Answer<'a, ()>;
+    fn decide<'a>(
+        &'a self,
+        epoch: u64,
+        id: &'a str,
+        sweep: u32,
+        round: u32,
+        decision: &'a Decision,
+    ) -> Answer<'a, ()>;
     /// Sets a chunk aside.
     fn quarantine<'a>(&'a self, epoch: u64, id: &'a str, what: &'a Quarantined) -> Answer<'a, ()>;
     /// Chunks that are set aside.
@@ -195,7 +202,12 @@ pub trait Store: Send + Sync + 'static {
     /// Puts chunks that are set aside back to work.
     fn release<'a>(&'a self, epoch: u64, id: &'a str) -> Answer<'a, ()>;
     /// Adds to the seconds of a step.
-    fn add_seconds<'a>(&'a self, epoch: u64, id: &'a str, seconds: &'a BTreeMap<String, f64>) -> Answer<'a, ()>;
+    fn add_seconds<'a>(
+        &'a self,
+        epoch: u64,
+        id: &'a str,
+        seconds: &'a BTreeMap<String, f64>,
+    ) -> Answer<'a, ()>;
     /// Bytes by hash.
     fn blob<'a>(&'a self, hash: &'a str) -> Answer<'a, Vec<u8>>;
     /// Everything recorded of an experiment.

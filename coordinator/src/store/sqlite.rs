@@ -1,6 +1,8 @@
 //! The embedded store: one SQLite file in WAL mode with full synchronisation, one writing connection.
 
-use super::{Answer, ChunkKey, Error, Incoming, NewExperiment, Outcome, Quarantined, State, Store, Stored, StoredRound};
+use super::{
+    Answer, ChunkKey, Error, Incoming, NewExperiment, Outcome, Quarantined, State, Store, Stored, StoredRound,
+};
 use ablate_common::decide::{self, Round};
 use ablate_common::plan::{Decision, Plan};
 use ablate_common::scores::ChunkScores;
@@ -23,7 +25,10 @@ pub struct SqliteStore {
 
 impl From<sqlx::Error> for Error {
     fn from(e: sqlx::Error) -> Self {
-        let code = e.as_database_error().and_then(|d| d.code().map(std::borrow::Cow::into_owned)).unwrap_or_default();
+        let code = e
+            .as_database_error()
+            .and_then(|d| d.code().map(std::borrow::Cow::into_owned))
+            .unwrap_or_default();
         // Extended result codes keep the primary one in their low byte: 13 is FULL, 5 BUSY, 6 LOCKED.
         match code.parse::<u32>().map(|c| c & 0xff) {
             Ok(13) => Self::DiskFull,
@@ -70,7 +75,11 @@ impl SqliteStore {
     async fn write(&self, epoch: u64) -> Result<Transaction<'static, Sqlite>, Error> {
         let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
         let newer: i64 = sqlx::query_scalar("SELECT epoch FROM leader").fetch_one(&mut *tx).await?;
-        if newer as u64 == epoch { Ok(tx) } else { Err(Error::StaleEpoch { ours: epoch, newer: newer as u64 }) }
+        if newer as u64 == epoch {
+            Ok(tx)
+        } else {
+            Err(Error::StaleEpoch { ours: epoch, newer: newer as u64 })
+        }
     }
 }
 
@@ -88,8 +97,9 @@ impl Store for SqliteStore {
     fn acquire_epoch(&self) -> Answer<'_, u64> {
         Box::pin(async {
             let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-            let epoch: i64 =
-                sqlx::query_scalar("UPDATE leader SET epoch = epoch + 1 RETURNING epoch").fetch_one(&mut *tx).await?;
+            let epoch: i64 = sqlx::query_scalar("UPDATE leader SET epoch = epoch + 1 RETURNING epoch")
+                .fetch_one(&mut *tx)
+                .await?;
             tx.commit().await?;
             Ok(epoch as u64)
         })
@@ -101,7 +111,11 @@ impl Store for SqliteStore {
             let mut tx = self.write(epoch).await?;
             for (task, prepared) in new.plan.tasks.iter().zip(&new.prepared) {
                 let data = serde_json::to_vec(prepared).map_err(damaged)?;
-                sqlx::query("INSERT OR IGNORE INTO blobs VALUES (?, ?)").bind(&task.prepared).bind(data).execute(&mut *tx).await?;
+                sqlx::query("INSERT OR IGNORE INTO blobs VALUES (?, ?)")
+                    .bind(&task.prepared)
+                    .bind(data)
+                    .execute(&mut *tx)
+                    .await?;
             }
             let made = sqlx::query(
                 "INSERT OR IGNORE INTO experiments (id, name, plan, spec, model_path, output, state) VALUES (?, ?, ?, ?, ?, ?, 'running')",
@@ -232,18 +246,22 @@ impl Store for SqliteStore {
 
     fn accepted<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<(u32, u32, u32)>> {
         Box::pin(async move {
-            let rows = sqlx::query("SELECT sweep, round, chunk FROM chunks WHERE experiment = ? ORDER BY 1, 2, 3").bind(id);
+            let rows =
+                sqlx::query("SELECT sweep, round, chunk FROM chunks WHERE experiment = ? ORDER BY 1, 2, 3")
+                    .bind(id);
             Ok(rows.fetch_all(&self.readers).await?.iter().map(|r| (r.get(0), r.get(1), r.get(2))).collect())
         })
     }
 
     fn round<'a>(&'a self, id: &'a str, sweep: u32, round: u32) -> Answer<'a, Round> {
         Box::pin(async move {
-            let mut rows = sqlx::query("SELECT chunk, scores FROM chunks WHERE experiment = ? AND sweep = ? AND round = ?")
-                .bind(id)
-                .bind(sweep)
-                .bind(round)
-                .fetch(&self.readers);
+            let mut rows = sqlx::query(
+                "SELECT chunk, scores FROM chunks WHERE experiment = ? AND sweep = ? AND round = ?",
+            )
+            .bind(id)
+            .bind(sweep)
+            .bind(round)
+            .fetch(&self.readers);
             let mut out = Round::new();
             while let Some(r) = rows.try_next().await? {
                 out.insert(r.get(0), ChunkScores::decode(r.get(1)).map_err(damaged)?);
@@ -254,8 +272,10 @@ impl Store for SqliteStore {
 
     fn rounds<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<StoredRound>> {
         Box::pin(async move {
-            let rows =
-                sqlx::query("SELECT sweep, round, list, decision FROM rounds WHERE experiment = ? ORDER BY 1, 2").bind(id);
+            let rows = sqlx::query(
+                "SELECT sweep, round, list, decision FROM rounds WHERE experiment = ? ORDER BY 1, 2",
+            )
+            .bind(id);
             rows.fetch_all(&self.readers)
                 .await?
                 .iter()
@@ -272,7 +292,14 @@ impl Store for SqliteStore {
         })
     }
 
-    fn decide<'a>(&'a self, epoch: u64, id: &'a str, sweep: u32, round: u32, decision: &'a Decision) -> Answer<'a, ()> {
+    fn decide<'a>(
+        &'a self,
+        epoch: u64,
+        id: &'a str,
+        sweep: u32,
+        round: u32,
+        decision: &'a Decision,
+    ) -> Answer<'a, ()> {
         Box::pin(async move {
             let mut tx = self.write(epoch).await?;
             sqlx::query("UPDATE rounds SET decision = ? WHERE experiment = ? AND sweep = ? AND round = ?")
@@ -308,7 +335,9 @@ impl Store for SqliteStore {
 
     fn quarantined<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<Quarantined>> {
         Box::pin(async move {
-            let rows = sqlx::query("SELECT sweep, round, chunk, error FROM quarantine WHERE experiment = ? ORDER BY 1, 2, 3");
+            let rows = sqlx::query(
+                "SELECT sweep, round, chunk, error FROM quarantine WHERE experiment = ? ORDER BY 1, 2, 3",
+            );
             let rows = rows.bind(id).fetch_all(&self.readers).await?;
             Ok(rows.iter().map(|r| (r.get(0), r.get(1), r.get(2), r.get(3))).collect())
         })
@@ -323,7 +352,12 @@ impl Store for SqliteStore {
         })
     }
 
-    fn add_seconds<'a>(&'a self, epoch: u64, id: &'a str, seconds: &'a BTreeMap<String, f64>) -> Answer<'a, ()> {
+    fn add_seconds<'a>(
+        &'a self,
+        epoch: u64,
+        id: &'a str,
+        seconds: &'a BTreeMap<String, f64>,
+    ) -> Answer<'a, ()> {
         Box::pin(async move {
             let mut tx = self.write(epoch).await?;
             for (step, s) in seconds {
@@ -341,7 +375,10 @@ impl Store for SqliteStore {
 
     fn blob<'a>(&'a self, hash: &'a str) -> Answer<'a, Vec<u8>> {
         Box::pin(async move {
-            let row = sqlx::query_scalar("SELECT data FROM blobs WHERE hash = ?").bind(hash).fetch_optional(&self.readers).await?;
+            let row = sqlx::query_scalar("SELECT data FROM blobs WHERE hash = ?")
+                .bind(hash)
+                .fetch_optional(&self.readers)
+                .await?;
             row.ok_or_else(|| Error::NotFound(format!("blob {hash}")))
         })
     }
@@ -361,7 +398,10 @@ impl Store for SqliteStore {
             }
             let mut rounds: BTreeMap<(u32, u32), RoundResult> = BTreeMap::new();
             for r in self.rounds(id).await? {
-                rounds.insert((r.sweep, r.round), RoundResult { list: r.list, decision: r.decision, chunks: BTreeMap::new() });
+                rounds.insert(
+                    (r.sweep, r.round),
+                    RoundResult { list: r.list, decision: r.decision, chunks: BTreeMap::new() },
+                );
             }
             let mut run = RunInfo {
                 planned: plan.total_chunks(),
@@ -369,9 +409,11 @@ impl Store for SqliteStore {
                 duplicate: row.get::<i64, _>(2) as u64,
                 ..RunInfo::default()
             };
-            let mut rows = sqlx::query("SELECT sweep, round, chunk, scores, device_class FROM chunks WHERE experiment = ?")
-                .bind(id)
-                .fetch(&self.readers);
+            let mut rows = sqlx::query(
+                "SELECT sweep, round, chunk, scores, device_class FROM chunks WHERE experiment = ?",
+            )
+            .bind(id)
+            .fetch(&self.readers);
             while let Some(r) = rows.try_next().await? {
                 let scores = ChunkScores::decode(r.get(3)).map_err(damaged)?;
                 rounds.entry((r.get(0), r.get(1))).or_default().chunks.insert(r.get(2), scores);
@@ -379,16 +421,27 @@ impl Store for SqliteStore {
                 run.accepted += 1;
             }
             drop(rows);
-            for r in sqlx::query("SELECT step, seconds FROM timings WHERE experiment = ?").bind(id).fetch_all(&self.readers).await? {
+            for r in sqlx::query("SELECT step, seconds FROM timings WHERE experiment = ?")
+                .bind(id)
+                .fetch_all(&self.readers)
+                .await?
+            {
                 run.seconds.insert(r.get(0), r.get(1));
             }
-            run.quarantined = self.quarantined(id).await?.into_iter().map(|(s, r, c, e)| (s, r, c, 1, e)).collect();
+            run.quarantined =
+                self.quarantined(id).await?.into_iter().map(|(s, r, c, e)| (s, r, c, 1, e)).collect();
             Ok(Results { id: id.to_owned(), plan, prepared, rounds, run })
         })
     }
 }
 
-async fn open_round(tx: &mut Transaction<'static, Sqlite>, id: &str, sweep: u32, round: u32, list: &str) -> Result<(), Error> {
+async fn open_round(
+    tx: &mut Transaction<'static, Sqlite>,
+    id: &str,
+    sweep: u32,
+    round: u32,
+    list: &str,
+) -> Result<(), Error> {
     sqlx::query("INSERT OR IGNORE INTO rounds (experiment, sweep, round, list) VALUES (?, ?, ?, ?)")
         .bind(id)
         .bind(sweep)

@@ -73,7 +73,10 @@ pub fn load(
     match info.arch.as_str() {
         "llama" => llama(info, weights, device, kind, progress),
         "bert" => bert(info, weights, device, kind, progress),
-        other => Err(Error::Tensor { name: other.into(), detail: "this worker has no such architecture (llama, bert)".into() }),
+        other => Err(Error::Tensor {
+            name: other.into(),
+            detail: "this worker has no such architecture (llama, bert)".into(),
+        }),
     }
 }
 
@@ -104,8 +107,18 @@ fn llama(
     for i in 0..info.layers {
         progress("load model", u64::from(i), u64::from(info.layers));
         let names = if gguf {
-            ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down", "attn_norm", "ffn_norm"]
-                .map(|n| format!("blk.{i}.{n}.weight"))
+            [
+                "attn_q",
+                "attn_k",
+                "attn_v",
+                "attn_output",
+                "ffn_gate",
+                "ffn_up",
+                "ffn_down",
+                "attn_norm",
+                "ffn_norm",
+            ]
+            .map(|n| format!("blk.{i}.{n}.weight"))
         } else {
             [
                 "self_attn.q_proj",
@@ -140,11 +153,21 @@ fn llama(
         });
     }
     let embed = w.get(if gguf { "token_embd.weight" } else { "model.embed_tokens.weight" })?;
-    let unembed = if info.tied { embed.shallow_clone() } else { w.get(if gguf { "output.weight" } else { "lm_head.weight" })? };
+    let unembed = if info.tied {
+        embed.shallow_clone()
+    } else {
+        w.get(if gguf { "output.weight" } else { "lm_head.weight" })?
+    };
     let positions = Positions::Rotary { theta: info.rope_theta.unwrap_or(10_000.0) };
     progress("load model", u64::from(info.layers), u64::from(info.layers));
     Ok(Model {
-        arch: Arch { norm: NormKind::Rms, place: NormPlace::Pre, positions, mlp: Mlp::SiluGated, causal: true },
+        arch: Arch {
+            norm: NormKind::Rms,
+            place: NormPlace::Pre,
+            positions,
+            mlp: Mlp::SiluGated,
+            causal: true,
+        },
         embed,
         position: None,
         embed_norm: None,
@@ -199,7 +222,8 @@ fn bert(
         });
     }
     progress("load model", u64::from(info.layers), u64::from(info.layers));
-    let position = get("embeddings.position_embeddings.weight")? + get("embeddings.token_type_embeddings.weight")?.get(0);
+    let position = get("embeddings.position_embeddings.weight")?
+        + get("embeddings.token_type_embeddings.weight")?.get(0);
     Ok(Model {
         arch: Arch {
             norm: NormKind::Layer,

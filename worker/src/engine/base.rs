@@ -37,7 +37,8 @@ impl DeviceBatch {
         let (b, len) = (batch.items.len() as i64, i64::from(batch.len));
         let mut tokens = vec![0i64; (b * len) as usize];
         let mut real = vec![0f64; (b * len) as usize];
-        let (mut scored, mut targets, mut foils, mut owner) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let (mut scored, mut targets, mut foils, mut owner) =
+            (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for (row, &item) in batch.items.iter().enumerate() {
             let at = row * len as usize;
             let item = &prepared.items[item as usize];
@@ -86,7 +87,9 @@ impl DeviceBatch {
     #[must_use]
     pub fn mask_for(&self, copies: i64) -> Option<Tensor> {
         let b = self.items.len() as i64;
-        self.mask.as_ref().map(|m| m.unsqueeze(0).expand([copies, b, 1, 1, self.len], false).reshape([copies * b, 1, 1, self.len]))
+        self.mask.as_ref().map(|m| {
+            m.unsqueeze(0).expand([copies, b, 1, 1, self.len], false).reshape([copies * b, 1, 1, self.len])
+        })
     }
 }
 
@@ -152,14 +155,22 @@ impl BaseSet {
     }
 
     /// Moves to another base set, keeping every layer before the first that differs.
-    pub fn move_to(&mut self, model: &Model, heads: &[Vec<u32>], keep: f64, replacement: Option<&Replacement>) {
+    pub fn move_to(
+        &mut self,
+        model: &Model,
+        heads: &[Vec<u32>],
+        keep: f64,
+        replacement: Option<&Replacement>,
+    ) {
         let Some(first) = (0..heads.len()).find(|&l| self.heads[l] != heads[l]) else { return };
         for l in first..heads.len() {
             if self.heads[l] == heads[l] {
                 continue;
             }
             let cut = if keep == 0.0 {
-                let constant = replacement.filter(|_| !heads[l].is_empty()).map(|b| constant(model, l, &b[l], &heads[l]));
+                let constant = replacement
+                    .filter(|_| !heads[l].is_empty())
+                    .map(|b| constant(model, l, &b[l], &heads[l]));
                 BaseCut::Removed(heads[l].clone(), constant)
             } else {
                 BaseCut::Scaled(heads[l].clone(), keep)
@@ -191,7 +202,11 @@ fn constant(model: &Model, layer: usize, b: &Tensor, heads: &[u32]) -> Tensor {
     let pick = model.indices(&heads.iter().map(|&h| i64::from(h)).collect::<Vec<_>>());
     let wo = model.blocks[layer].wo_heads.index_select(0, &pick);
     if b.dim() == 2 {
-        b.index_select(0, &pick).unsqueeze(1).bmm(&wo).squeeze_dim(1).sum_dim_intlist([0i64].as_slice(), false, None::<Kind>)
+        b.index_select(0, &pick).unsqueeze(1).bmm(&wo).squeeze_dim(1).sum_dim_intlist(
+            [0i64].as_slice(),
+            false,
+            None::<Kind>,
+        )
     } else {
         let by_head = b.index_select(1, &pick).transpose(0, 1);
         by_head.bmm(&wo).sum_dim_intlist([0i64].as_slice(), false, None::<Kind>)

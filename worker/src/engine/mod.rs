@@ -103,8 +103,19 @@ impl Engine {
     ///
     /// # Errors
     /// See [`Error`].
-    pub fn run(&mut self, sweep: u32, round: u32, list: &[HeadIx], chunk: u32, stop: &AtomicBool) -> Result<ChunkScores, Error> {
-        let planned = self.plan.sweeps.get(sweep as usize).ok_or_else(|| Error::Failed(format!("the plan has no sweep {sweep}")))?;
+    pub fn run(
+        &mut self,
+        sweep: u32,
+        round: u32,
+        list: &[HeadIx],
+        chunk: u32,
+        stop: &AtomicBool,
+    ) -> Result<ChunkScores, Error> {
+        let planned = self
+            .plan
+            .sweeps
+            .get(sweep as usize)
+            .ok_or_else(|| Error::Failed(format!("the plan has no sweep {sweep}")))?;
         let (ablation, scope) = (planned.ablation, planned.scope);
         let tasks = planned.tasks.clone();
         let space = self.plan.space(sweep, list);
@@ -114,7 +125,8 @@ impl Engine {
         if subsets.is_empty() {
             return Err(Error::Failed(format!("round {round} of sweep {sweep} has no chunk {chunk}")));
         }
-        let interventions: Vec<Intervention> = subsets.iter().map(|s| self.intervention(ablation, &base, s)).collect();
+        let interventions: Vec<Intervention> =
+            subsets.iter().map(|s| self.intervention(ablation, &base, s)).collect();
         self.run_interventions(ablation, &base, &interventions, &tasks, scope, stop)
     }
 
@@ -137,7 +149,15 @@ impl Engine {
                 let trie = Trie::new(interventions);
                 let mut blocks = Vec::with_capacity(tasks.len());
                 for &task in tasks {
-                    blocks.push(self.run_task(task, ablation, base, &trie, interventions.len(), scope, stop)?);
+                    blocks.push(self.run_task(
+                        task,
+                        ablation,
+                        base,
+                        &trie,
+                        interventions.len(),
+                        scope,
+                        stop,
+                    )?);
                 }
                 Ok(ChunkScores { subsets: interventions.len() as u32, tasks: blocks })
             })
@@ -148,7 +168,9 @@ impl Engine {
                 self.bases.clear();
                 self.replacements.clear();
                 Err(typed(panic.downcast_ref::<String>().cloned().unwrap_or_else(|| {
-                    panic.downcast_ref::<&str>().map_or_else(|| "the engine panicked".to_owned(), |s| (*s).to_owned())
+                    panic
+                        .downcast_ref::<&str>()
+                        .map_or_else(|| "the engine panicked".to_owned(), |s| (*s).to_owned())
                 })))
             }
         }
@@ -239,7 +261,10 @@ impl Engine {
         self.prepare_batches(task, Scope::All);
         let model = &self.model.0;
         let batches = &self.batches[&(task, Scope::All)];
-        let set = self.bases.entry((task, Scope::All, None)).or_insert_with(|| BaseSet::empty(model, batches.len()));
+        let set = self
+            .bases
+            .entry((task, Scope::All, None))
+            .or_insert_with(|| BaseSet::empty(model, batches.len()));
         let (h, dh, layers) = (i64::from(model.info.n_heads), model.head_dim(), model.blocks.len());
         let longest = batches.iter().map(|b| b.len).max().unwrap_or(0);
         let shape = match pool {
@@ -304,7 +329,10 @@ fn state_bytes(model: &Model, batch: &DeviceBatch) -> u64 {
 fn typed(message: String) -> Error {
     let first = message.lines().find(|l| !l.trim().is_empty()).unwrap_or("").trim().to_owned();
     let lower = message.to_lowercase();
-    if lower.contains("out of memory") || lower.contains("can't allocate memory") || lower.contains("not enough memory") {
+    if lower.contains("out of memory")
+        || lower.contains("can't allocate memory")
+        || lower.contains("not enough memory")
+    {
         Error::OutOfMemory(first)
     } else {
         Error::Failed(first)

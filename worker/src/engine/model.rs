@@ -124,7 +124,8 @@ impl Model {
         let kv_of: Vec<i64> =
             kept.iter().map(|q| kv_kept.iter().position(|&k| k == q / group).unwrap_or(0) as i64).collect();
         let identity = kv_of.iter().enumerate().all(|(i, &k)| i as i64 == k);
-        let constant = if let BaseCut::Removed(_, c) = cut { c.as_ref().map(Tensor::shallow_clone) } else { None };
+        let constant =
+            if let BaseCut::Removed(_, c) = cut { c.as_ref().map(Tensor::shallow_clone) } else { None };
         let factor = match cut {
             BaseCut::Scaled(heads, xi) if !heads.is_empty() => {
                 let f: Vec<f64> = (0..h).map(|i| if heads.contains(&i) { *xi } else { 1.0 }).collect();
@@ -133,7 +134,11 @@ impl Model {
             _ => None,
         };
         let (qkv, qkv_bias, wo) = if kept.len() == h as usize {
-            (block.qkv.shallow_clone(), block.qkv_bias.as_ref().map(Tensor::shallow_clone), block.wo.shallow_clone())
+            (
+                block.qkv.shallow_clone(),
+                block.qkv_bias.as_ref().map(Tensor::shallow_clone),
+                block.wo.shallow_clone(),
+            )
         } else {
             let rows = |heads: &[u32], first: u32| -> Vec<i64> {
                 heads.iter().flat_map(|&i| (0..dh).map(move |d| i64::from(first + i) * dh + d)).collect()
@@ -185,7 +190,14 @@ impl Model {
     /// added to the scores: `[rows, 1, 1, len]`. Gives z of the kept heads `[rows · len, kept · head_dim]`
     /// and what attention adds to the residual stream `[rows · len, d_model]`.
     #[must_use]
-    pub fn attention(&self, layer: usize, view: &AttnView, x: &Tensor, len: i64, mask: Option<&Tensor>) -> (Tensor, Tensor) {
+    pub fn attention(
+        &self,
+        layer: usize,
+        view: &AttnView,
+        x: &Tensor,
+        len: i64,
+        mask: Option<&Tensor>,
+    ) -> (Tensor, Tensor) {
         let block = &self.blocks[layer];
         let (tokens, dh, nq, nkv) = (x.size()[0], self.head_dim(), view.kept.len() as i64, view.n_kv);
         let rows = tokens / len;
@@ -205,7 +217,9 @@ impl Model {
         let qkv = h.linear(&view.qkv, view.qkv_bias.as_ref()).view([rows, len, nq + 2 * nkv, dh]);
         let v = qkv.narrow(2, nq + nkv, nkv);
         let qk = match &self.rotary {
-            Some((cos, sin)) => rotate(&qkv.narrow(2, 0, nq + nkv), &cos.narrow(0, 0, len), &sin.narrow(0, 0, len)),
+            Some((cos, sin)) => {
+                rotate(&qkv.narrow(2, 0, nq + nkv), &cos.narrow(0, 0, len), &sin.narrow(0, 0, len))
+            }
             None => qkv.narrow(2, 0, nq + nkv),
         };
         let q = qk.narrow(2, 0, nq);
@@ -257,9 +271,11 @@ impl Model {
         let mut at = 0;
         while at < n {
             let m = SLICE.min(n - at);
-            result
-                .narrow(0, at, m)
-                .copy_(&self.after_attention_slice(layer, &x.narrow(0, at, m), &out.narrow(0, at, m)));
+            result.narrow(0, at, m).copy_(&self.after_attention_slice(
+                layer,
+                &x.narrow(0, at, m),
+                &out.narrow(0, at, m),
+            ));
             at += m;
         }
         result
@@ -305,7 +321,11 @@ impl Model {
     /// Normalises `x [n, d_model]`; in f32 at least.
     fn norm(&self, norm: &Norm, x: &Tensor) -> Tensor {
         let eps = self.info.norm_eps;
-        let wide = if matches!(self.kind, Kind::Half | Kind::BFloat16) { x.to_kind(Kind::Float) } else { x.shallow_clone() };
+        let wide = if matches!(self.kind, Kind::Half | Kind::BFloat16) {
+            x.to_kind(Kind::Float)
+        } else {
+            x.shallow_clone()
+        };
         match self.arch.norm {
             NormKind::Layer => {
                 let shape = [self.d_model()];
@@ -329,7 +349,13 @@ fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
 
 /// cos and sin tables of the rotary embedding, computed in f64: `[context, 1, head_dim]`.
 #[must_use]
-pub fn rotary_tables(positions: Positions, context: i64, head_dim: i64, kind: Kind, device: Device) -> Option<(Tensor, Tensor)> {
+pub fn rotary_tables(
+    positions: Positions,
+    context: i64,
+    head_dim: i64,
+    kind: Kind,
+    device: Device,
+) -> Option<(Tensor, Tensor)> {
     let Positions::Rotary { theta } = positions else { return None };
     let wide = (Kind::Double, Device::Cpu);
     let exponent = Tensor::arange_start_step(0, head_dim, 2, wide) / head_dim as f64;

@@ -46,8 +46,8 @@ impl TorchOpener {
         if let Some(model) = models.get(&key).and_then(Weak::upgrade) {
             return Ok(model);
         }
-        let inspected =
-            inspect(path).map_err(|e| ExecError::ModelMissing { path: path.to_owned(), detail: e.to_string() })?;
+        let inspected = inspect(path)
+            .map_err(|e| ExecError::ModelMissing { path: path.to_owned(), detail: e.to_string() })?;
         if inspected.info.weights_sha256 != plan.model.weights_sha256 {
             return Err(ExecError::ModelDiffers {
                 expected: plan.model.weights_sha256.clone(),
@@ -68,7 +68,9 @@ impl TorchOpener {
         let model = match loaded {
             Ok(Ok(model)) => Arc::new(SharedModel::new(model)),
             Ok(Err(e)) => return Err(ExecError::Failed(format!("{}: {e}", path.display()))),
-            Err(_) => return Err(ExecError::OutOfMemory { detail: "libtorch could not hold the weights".into() }),
+            Err(_) => {
+                return Err(ExecError::OutOfMemory { detail: "libtorch could not hold the weights".into() });
+            }
         };
         models.insert(key, Arc::downgrade(&model));
         Ok(model)

@@ -60,12 +60,15 @@ impl Pass<'_> {
                 let copies = live.len() as i64;
                 let mask = self.batch.mask_for(copies);
                 let flat = x.view([copies * tokens, d]);
-                let (z, out) = model.attention(layer, &self.views[layer], &flat, self.batch.len, mask.as_ref());
+                let (z, out) =
+                    model.attention(layer, &self.views[layer], &flat, self.batch.len, mask.as_ref());
                 (x, z.view([copies, tokens, -1]), out.view([copies, tokens, d]))
             });
             if let Some((x, _, out)) = &attended {
-                let stay: Vec<i64> =
-                    (0..live.len()).filter(|&r| trie.nodes[live[r]].lives_past(layer)).map(|r| r as i64).collect();
+                let stay: Vec<i64> = (0..live.len())
+                    .filter(|&r| trie.nodes[live[r]].lives_past(layer))
+                    .map(|r| r as i64)
+                    .collect();
                 next.extend(stay.iter().map(|&r| live[r as usize]));
                 if stay.len() == live.len() {
                     parts_x.push(x.shallow_clone());
@@ -106,7 +109,8 @@ impl Pass<'_> {
             live = next;
         }
         if let Some(x) = rows {
-            finished.push(Finished { subsets: live.iter().map(|&n| trie.nodes[n].ends.clone()).collect(), x });
+            finished
+                .push(Finished { subsets: live.iter().map(|&n| trie.nodes[n].ends.clone()).collect(), x });
         }
         Ok(finished)
     }
@@ -139,12 +143,14 @@ impl Pass<'_> {
                     zs - b.index_select(0, &heads)
                 } else {
                     let (n, len) = (cuts.len() as i64, self.batch.len);
-                    (zs.view([-1, len, n, dh]) - b.narrow(0, 0, len).index_select(1, &heads)).view([-1, n, dh])
+                    (zs.view([-1, len, n, dh]) - b.narrow(0, 0, len).index_select(1, &heads))
+                        .view([-1, n, dh])
                 };
             }
             if cuts.iter().any(|c| c.keep != 0.0) {
                 let factor: Vec<f64> = cuts.iter().map(|c| 1.0 - c.keep).collect();
-                zs = zs * Tensor::from_slice(&factor).to_kind(model.kind).to_device(model.device).unsqueeze(-1);
+                zs = zs
+                    * Tensor::from_slice(&factor).to_kind(model.kind).to_device(model.device).unsqueeze(-1);
             }
             (zs, block.wo_heads.index_select(0, &heads))
         };

@@ -31,10 +31,17 @@ impl<'a> Collector<'a> {
         let examples = prepared.examples_in(scope);
         let columns = prepared.kind.columns().len();
         let embeddings = (prepared.kind == TaskKind::Similarity).then(|| {
-            Tensor::zeros([subsets as i64, prepared.items.len() as i64, model.d_model()], (Kind::Double, model.device))
+            Tensor::zeros(
+                [subsets as i64, prepared.items.len() as i64, model.d_model()],
+                (Kind::Double, model.device),
+            )
         });
         Self {
-            place: examples.iter().enumerate().map(|(at, &e)| (prepared.examples[e as usize].a, at)).collect(),
+            place: examples
+                .iter()
+                .enumerate()
+                .map(|(at, &e)| (prepared.examples[e as usize].a, at))
+                .collect(),
             scores: TaskScores {
                 task,
                 examples: examples.len() as u32,
@@ -62,7 +69,11 @@ impl<'a> Collector<'a> {
                 // In f64 from the rows on: two rows of the unembedding are cheap.
                 let rows = |at: &Tensor| unembed.index_select(0, at).to_kind(Kind::Double);
                 let direction = rows(&batch.targets) - rows(&batch.foils);
-                let diff = (x.to_kind(Kind::Double) * direction).sum_dim_intlist([-1i64].as_slice(), false, None::<Kind>);
+                let diff = (x.to_kind(Kind::Double) * direction).sum_dim_intlist(
+                    [-1i64].as_slice(),
+                    false,
+                    None::<Kind>,
+                );
                 self.add(batch, done, 0, &host(&diff));
             }
         }
@@ -106,8 +117,11 @@ impl<'a> Collector<'a> {
     pub fn finish(mut self, model: &Model) -> TaskScores {
         if let Some(all) = &self.embeddings {
             let index = |pick: fn(&ablate_common::task::Example) -> u32| {
-                let at: Vec<i64> =
-                    self.examples.iter().map(|&e| i64::from(pick(&self.prepared.examples[e as usize]))).collect();
+                let at: Vec<i64> = self
+                    .examples
+                    .iter()
+                    .map(|&e| i64::from(pick(&self.prepared.examples[e as usize])))
+                    .collect();
                 model.indices(&at)
             };
             let (a, b) = (index(|e| e.a), index(|e| e.b));
@@ -146,7 +160,8 @@ fn cross_entropy(model: &Model, batch: &DeviceBatch, x: &Tensor) -> (Vec<f64>, V
         let logits = flat.narrow(0, at, m).linear(unembed, None::<&Tensor>).to_kind(wide);
         let target = logits.gather(1, &targets.narrow(0, at, m).unsqueeze(1), false).squeeze_dim(1);
         let max = logits.amax([1i64].as_slice(), false);
-        let total = (logits - max.unsqueeze(1)).exp_().sum_dim_intlist([1i64].as_slice(), false, None::<Kind>);
+        let total =
+            (logits - max.unsqueeze(1)).exp_().sum_dim_intlist([1i64].as_slice(), false, None::<Kind>);
         nll.extend(host(&(total.log() + &max - &target)));
         correct.extend(host(&target.ge_tensor(&max).to_kind(wide)));
         at += m;

@@ -66,7 +66,13 @@ impl Trie {
             for (layer, cuts) in &subset.layers {
                 let key = (parent, *layer, cuts.iter().map(|c| (c.head, c.keep.to_bits())).collect());
                 let at = *known.entry(key).or_insert_with(|| {
-                    nodes.push(Node { parent, layer: *layer, cuts: cuts.clone(), ends: Vec::new(), last_child: None });
+                    nodes.push(Node {
+                        parent,
+                        layer: *layer,
+                        cuts: cuts.clone(),
+                        ends: Vec::new(),
+                        last_child: None,
+                    });
                     nodes.len() - 1
                 });
                 if let Some(p) = parent {
@@ -127,7 +133,9 @@ mod tests {
 
     #[test]
     fn pairs_that_share_their_first_head_share_its_prefix() {
-        let subset = |layers: &[(usize, &[u32])]| Intervention { layers: layers.iter().map(|(l, h)| (*l, cut(h))).collect() };
+        let subset = |layers: &[(usize, &[u32])]| Intervention {
+            layers: layers.iter().map(|(l, h)| (*l, cut(h))).collect(),
+        };
         let trie = Trie::new(&[
             subset(&[(0, &[1, 2])]),
             subset(&[(0, &[1]), (1, &[0])]),

@@ -53,7 +53,8 @@ impl<'a> Weights<'a> {
         let mut maps = HashMap::new();
         for entry in index.tensors.values() {
             if !maps.contains_key(&entry.file) {
-                let map = mapped::map(&entry.file).map_err(|source| Error::Io { path: entry.file.clone(), source })?;
+                let map = mapped::map(&entry.file)
+                    .map_err(|source| Error::Io { path: entry.file.clone(), source })?;
                 maps.insert(entry.file.clone(), map);
             }
         }
@@ -87,7 +88,9 @@ impl<'a> Weights<'a> {
             TensorType::BF16 => plain(Kind::BFloat16)?,
             _ => {
                 let values = dequantise(entry, bytes).map_err(bad)?;
-                Tensor::f_from_slice(&values).and_then(|t| t.f_view(shape.as_slice())).map_err(|e| bad(e.to_string()))?
+                Tensor::f_from_slice(&values)
+                    .and_then(|t| t.f_view(shape.as_slice()))
+                    .map_err(|e| bad(e.to_string()))?
             }
         };
         host.f_to_device(self.device).and_then(|t| t.f_to_kind(self.kind)).map_err(|e| bad(e.to_string()))

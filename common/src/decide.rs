@@ -42,6 +42,7 @@ pub fn opening(plan: &Plan) -> Vec<(u32, u32, Vec<HeadIx>)> {
 ///
 /// # Errors
 /// Where chunks are missing or don't have the plan's shape (a damaged store).
+#[expect(clippy::too_many_arguments, reason = "the parts of a round; a struct would only rename them")]
 pub fn decide(
     plan: &Plan,
     sweep: u32,

@@ -117,9 +117,9 @@ impl BaseState {
         if self.x.is_empty() {
             self.x.push(model.embed(&batch.tokens));
         }
-        for layer in self.x.len() - 1..model.blocks.len() {
+        for (layer, view) in views.iter().enumerate().skip(self.x.len() - 1) {
             let x = &self.x[layer];
-            let (z, out) = model.attention(layer, &views[layer], x, batch.len, batch.mask.as_ref());
+            let (z, out) = model.attention(layer, view, x, batch.len, batch.mask.as_ref());
             let next = model.after_attention(layer, x, &out);
             self.x.push(next);
             self.out.push(out);

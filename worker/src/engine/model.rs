@@ -167,13 +167,11 @@ impl Model {
     }
 
     /// Index tensor on the model's device.
-    #[must_use]
     pub fn indices(&self, values: &[i64]) -> Tensor {
         Tensor::from_slice(values).to_device(self.device)
     }
 
     /// Residual stream before layer 0: `tokens [batch, len]` → `[batch · len, d_model]`.
-    #[must_use]
     pub fn embed(&self, tokens: &Tensor) -> Tensor {
         let (batch, len) = (tokens.size()[0], tokens.size()[1]);
         let mut x = self.embed.index_select(0, &tokens.reshape(-1));
@@ -189,7 +187,6 @@ impl Model {
     /// Attention of one layer over `x [rows · len, d_model]`. `mask`, where padding must be hidden, is
     /// added to the scores: `[rows, 1, 1, len]`. Gives z of the kept heads `[rows · len, kept · head_dim]`
     /// and what attention adds to the residual stream `[rows · len, d_model]`.
-    #[must_use]
     pub fn attention(
         &self,
         layer: usize,
@@ -261,7 +258,6 @@ impl Model {
 
     /// The rest of a layer: residual stream `x` and attention output `out` (both `[n, d_model]`) → the
     /// residual stream after the layer. In slices, so that temporaries stay small.
-    #[must_use]
     pub fn after_attention(&self, layer: usize, x: &Tensor, out: &Tensor) -> Tensor {
         let n = x.size()[0];
         if n <= SLICE {
@@ -310,7 +306,6 @@ impl Model {
     }
 
     /// The final norm.
-    #[must_use]
     pub fn finish(&self, x: &Tensor) -> Tensor {
         match &self.final_norm {
             Some(norm) => self.norm(norm, x),

@@ -149,8 +149,7 @@ impl Pass<'_> {
             }
             if cuts.iter().any(|c| c.keep != 0.0) {
                 let factor: Vec<f64> = cuts.iter().map(|c| 1.0 - c.keep).collect();
-                zs = zs
-                    * Tensor::from_slice(&factor).to_kind(model.kind).to_device(model.device).unsqueeze(-1);
+                zs *= Tensor::from_slice(&factor).to_kind(model.kind).to_device(model.device).unsqueeze(-1);
             }
             (zs, block.wo_heads.index_select(0, &heads))
         };
@@ -191,7 +190,6 @@ fn runs(nodes: &[Node], range: std::ops::Range<usize>) -> Vec<std::ops::Range<us
 }
 
 /// Sum over the tokens that aren't padding, in f64: `z [batch · len, width]` → `[width]`.
-#[must_use]
 pub fn sum_real(z: &Tensor, batch: &DeviceBatch) -> Tensor {
     let weights = batch.real.view([1, -1]);
     weights.matmul(&z.to_kind(Kind::Double)).squeeze_dim(0)

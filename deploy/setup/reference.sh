@@ -16,9 +16,10 @@ echo "reference: fetching transformers by package name"
 pip() { "$out/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
 site_of() { "$1" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])'; }
 site=$(site_of "$out/bin/python")
-pip filelock typing-extensions sympy networkx jinja2 fsspec numpy safetensors psutil pyyaml \
-  'gguf==0.19.0' 'accelerate>=1.1' --no-deps || die "pip could not fetch transformers' needs; see its message above"
-pip 'transformers==5.17.0' mpmath MarkupSafe tqdm requests || die "pip could not fetch transformers; see its message above"
+pip 'transformers==5.17.0' 'gguf==0.19.0' safetensors filelock typing-extensions sympy networkx jinja2 fsspec numpy psutil pyyaml ||
+  die "pip could not fetch transformers; see its message above"
+# Without its dependencies: they are torch, which comes below, and what is there already.
+pip --no-deps --no-warn-conflicts 'accelerate>=1.1' || die "pip could not fetch accelerate; see its message above"
 
 torch=
 [ -x .deps/py/bin/python ] && torch=$(site_of .deps/py/bin/python)
@@ -27,7 +28,7 @@ if [ -n "$torch" ] && [ "$("$out/bin/python" -c 'import sys; print(sys.version_i
   echo "$torch" >"$site/torch-of-libtorch.pth"
 else
   echo "reference: fetching torch 2.11.0 (about 530 MB) by package name"
-  pip --no-deps torch==2.11.0 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cupti==13.0.*' ||
+  pip --no-deps --no-warn-conflicts torch==2.11.0 'nvidia-cuda-runtime==13.0.*' 'nvidia-cuda-cupti==13.0.*' ||
     die "pip could not fetch torch; see its message above"
   torch=$site
 fi

@@ -106,7 +106,7 @@ mod tests {
                     ny += f64::from(u8::from(dy != 0.0));
                 }
             }
-            let (want, got) = (s / (nx * ny as f64).sqrt(), kendall(&a, &b));
+            let (want, got) = (s / (nx * ny).sqrt(), kendall(&a, &b));
             prop_assert!((want - got).abs() < 1e-12 || (want.is_nan() && got.is_nan()));
             prop_assert!((kendall(&b, &a) - got).abs() < 1e-12 || got.is_nan());
         }

@@ -3,15 +3,20 @@ CARGO ?= cargo
 SHELL := /bin/bash
 BIN := target/release
 
-.PHONY: help setup libtorch models reference build demo test lint parity bench simulate chaos load clean
+.PHONY: help setup rust libtorch models reference build demo test lint fmt parity bench simulate chaos load clean
 
 help:
 	@echo "make demo    set everything up and find the heads that matter in two real models"
 	@echo "make test    set everything up and run every test"
 	@echo "make build   build target/release/ablate and target/release/ablate-worker"
+	@echo "make lint    rustfmt and clippy; make fmt formats"
+	@echo "make clean   remove what cargo built; .deps, models and runs stay"
 	@echo "make parity  the long comparison with transformers in f64; writes target/proof/parity.json"
 
 setup: libtorch models
+
+rust:
+	@command -v $(CARGO) >/dev/null || { echo "error: $(CARGO) isn't on the path; install Rust 1.95 or later" >&2; exit 1; }
 
 libtorch:
 	@deploy/setup/libtorch.sh
@@ -22,21 +27,24 @@ models:
 reference:
 	@deploy/setup/reference.sh
 
-build: libtorch
+build: rust libtorch
 	$(CARGO) build --release --workspace --bins
 
-demo: libtorch models build
+demo: rust libtorch models build
 	@deploy/demo/run.sh
 
-lint: libtorch
+lint: rust libtorch
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
 
+fmt: rust
+	$(CARGO) fmt --all
+
 # The binaries come first: the integration tests start them.
-test: libtorch models reference lint build
+test: rust libtorch models reference lint build
 	$(CARGO) test --release --workspace
 
-parity: libtorch models reference
+parity: rust libtorch models reference
 	@mkdir -p target/proof
 	ABLATE_PARITY_LONG=1 $(CARGO) test --release -p ablate-tests --test parity -- --nocapture
 

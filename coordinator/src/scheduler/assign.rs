@@ -50,8 +50,8 @@ impl Scheduler {
         true
     }
 
-    /// A copy of the chunk whose lease is the oldest, where another worker has had it for more than twice
-    /// the time that this one would need, and nobody else has a copy.
+    /// A copy of a chunk of the oldest lease, where another worker has had it for more than twice the time
+    /// that it should need (with what it had to do before), and nobody else has a copy.
     fn give_copy(&mut self, worker: WorkerId, now: Millis, out: &mut Vec<Action>) {
         let Some(w) = self.workers.get(&worker) else { return };
         let copies = |lease: &Lease, chunk: u32| {
@@ -72,10 +72,14 @@ impl Scheduler {
                     .is_some_and(|e| e.running && !e.excluded.contains(&worker))
             })
             .filter_map(|l| {
-                let each = w.expected(&l.experiment, l.sweep)?;
-                let patience = 2 * each * l.open.len() as u64;
-                let &last = l.open.iter().next_back()?;
-                (now.saturating_sub(l.since) > patience && copies(l, last) == 1).then_some((l.since, l, last))
+                let theirs = self.workers.get(&l.worker).and_then(|o| o.expected(&l.experiment, l.sweep));
+                let each = w.expected(&l.experiment, l.sweep).or(theirs)?;
+                if now.saturating_sub(l.since) <= 2 * each * l.ahead {
+                    return None;
+                }
+                // From its end: its worker goes from the beginning.
+                let &chunk = l.open.iter().rev().find(|&&c| copies(l, c) == 1)?;
+                Some((l.since, l, chunk))
             })
             .min_by_key(|(since, ..)| *since)
             .map(|(_, l, chunk)| (l.experiment.clone(), (l.sweep, l.round), chunk));
@@ -96,6 +100,7 @@ impl Scheduler {
         out: &mut Vec<Action>,
     ) {
         let (until, id): (Millis, LeaseId) = (self.until(now), self.next_lease);
+        let before = self.leased_to(worker);
         let (Some(w), Some(&first)) = (self.workers.get_mut(&worker), chunks.first()) else { return };
         w.credit -= 1;
         if w.opened.insert(experiment.clone()) {
@@ -112,7 +117,9 @@ impl Scheduler {
             first,
             count,
         });
-        self.leases.insert(id, Lease { worker, experiment, sweep, round, open: chunks, since: now, until });
+        let ahead = u64::from((before + count).div_ceil(w.lanes));
+        self.leases
+            .insert(id, Lease { worker, experiment, sweep, round, open: chunks, ahead, since: now, until });
         self.next_lease += 1;
     }
 }

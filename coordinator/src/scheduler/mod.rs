@@ -59,9 +59,9 @@ pub enum Event {
     Pause(String),
     /// Its user resumed it.
     Resume(String),
-    /// Its user ended it.
+    /// Its user ended it, or it can't go on.
     Cancel(String),
-    /// Quarantined chunks get another try.
+    /// It goes on, and quarantined chunks get another try.
     Retry(String),
     /// A worker connected.
     Joined {
@@ -168,6 +168,8 @@ pub enum Action {
     Renewed(WorkerId, Vec<LeaseId>),
     /// Take a lease back.
     Revoke(WorkerId, LeaseId),
+    /// Tell a worker that an experiment is over: what it keeps of it can go.
+    Close(WorkerId, String),
     /// Ask a worker to finish and leave.
     Drain(WorkerId),
     /// Decide a round whose chunks are all in.
@@ -224,8 +226,14 @@ impl Scheduler {
                 self.settle(&id, &mut out);
             }
             Event::Pause(id) => self.with(&id, |e| e.running = false),
-            Event::Resume(id) => self.with(&id, |e| e.running = true),
-            Event::Cancel(id) => self.cancel(&id, &mut out),
+            Event::Resume(id) => {
+                self.with(&id, |e| e.running = true);
+                self.settle(&id, &mut out);
+            }
+            Event::Cancel(id) => {
+                self.with(&id, |e| e.running = false);
+                self.close(&id, &mut out);
+            }
             Event::Retry(id) => {
                 self.with(&id, Experiment::retry);
                 self.settle(&id, &mut out);
@@ -301,25 +309,31 @@ impl Scheduler {
 
     /// What follows once an experiment's state has changed: decisions, the end.
     fn settle(&mut self, id: &str, out: &mut Vec<Action>) {
-        let Some(e) = self.experiments.get_mut(id) else { return };
+        let Some(e) = self.experiments.get_mut(id).filter(|e| e.running) else { return };
         for (sweep, round) in e.take_decidable() {
             out.push(Action::Decide(id.to_owned(), sweep, round));
         }
-        if e.running && !e.finished && e.nothing_left() {
+        if !e.finished && e.nothing_left() {
             e.finished = true;
             out.push(Action::Finished(id.to_owned()));
+            self.close(id, out);
         }
     }
 
-    fn cancel(&mut self, id: &str, out: &mut Vec<Action>) {
-        if self.experiments.remove(id).is_none() {
-            return;
-        }
+    /// Takes back what is leased of an experiment (copies, where it has ended by itself), and lets the
+    /// workers forget it.
+    fn close(&mut self, id: &str, out: &mut Vec<Action>) {
         let of: Vec<LeaseId> =
             self.leases.iter().filter(|(_, l)| l.experiment == id).map(|(&k, _)| k).collect();
         for lease in of {
-            if let Some(l) = self.leases.remove(&lease) {
+            if let Some(l) = self.leases.get(&lease) {
                 out.push(Action::Revoke(l.worker, lease));
+            }
+            self.drop_lease(lease);
+        }
+        for (&worker, w) in &mut self.workers {
+            if w.opened.remove(id) {
+                out.push(Action::Close(worker, id.to_owned()));
             }
         }
     }
@@ -335,11 +349,14 @@ impl Scheduler {
     ) {
         self.leave(lease, at.2);
         let limit = self.config.chunk_failures;
+        let elsewhere = self.is_leased(id, at);
         let Some(e) = self.experiments.get_mut(id) else { return };
         match fault {
             Fault::Model(_) => {
                 e.excluded.insert(worker);
-                e.back(at);
+                if !elsewhere {
+                    e.back(at);
+                }
                 let of: Vec<LeaseId> = self
                     .leases
                     .iter()
@@ -356,7 +373,7 @@ impl Scheduler {
                     if e.set_aside(at) {
                         out.push(Action::Quarantine(id.to_owned(), at, error));
                     }
-                } else {
+                } else if !elsewhere {
                     e.back(at);
                 }
                 if let Some(w) = self.workers.get_mut(&worker) {
@@ -385,14 +402,19 @@ impl Scheduler {
     fn drop_lease(&mut self, id: LeaseId) {
         let Some(lease) = self.leases.remove(&id) else { return };
         for &chunk in &lease.open {
-            let elsewhere = self.leases.values().any(|l| {
-                l.experiment == lease.experiment
-                    && (l.sweep, l.round) == (lease.sweep, lease.round)
-                    && l.open.contains(&chunk)
-            });
-            if !elsewhere && let Some(e) = self.experiments.get_mut(&lease.experiment) {
-                e.back((lease.sweep, lease.round, chunk));
+            let at = (lease.sweep, lease.round, chunk);
+            if !self.is_leased(&lease.experiment, at)
+                && let Some(e) = self.experiments.get_mut(&lease.experiment)
+            {
+                e.back(at);
             }
         }
+    }
+
+    /// Whether some worker has the chunk.
+    fn is_leased(&self, experiment: &str, (sweep, round, chunk): ChunkAt) -> bool {
+        self.leases.values().any(|l| {
+            (l.sweep, l.round) == (sweep, round) && l.open.contains(&chunk) && l.experiment == experiment
+        })
     }
 }

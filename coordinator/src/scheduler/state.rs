@@ -29,6 +29,8 @@ pub struct Summary {
     pub quarantined: Vec<ChunkAt>,
     /// Results received so far, and how many of them were duplicates.
     pub computed: (u64, u64),
+    /// Per sweep: lanes' working time so far, in microseconds.
+    pub busy_us: BTreeMap<u32, u64>,
     /// Whether work may be leased.
     pub running: bool,
 }
@@ -87,7 +89,10 @@ pub(super) struct Experiment {
 impl Experiment {
     pub fn new(summary: Summary) -> Self {
         let mut e = Self {
-            busy_us: vec![0; summary.sweeps.len()],
+            busy_us: (0u32..)
+                .zip(&summary.sweeps)
+                .map(|(i, _)| summary.busy_us.get(&i).copied().unwrap_or(0))
+                .collect(),
             sweeps: summary.sweeps,
             rounds: BTreeMap::new(),
             failures: BTreeMap::new(),
@@ -170,10 +175,12 @@ impl Experiment {
     pub fn retry(&mut self) {
         self.failures.clear();
         self.excluded.clear();
+        self.running = true;
+        self.finished = false;
         for r in self.rounds.values_mut() {
-            let aside = std::mem::take(&mut r.aside);
-            self.finished &= aside.is_empty();
-            r.pending.extend(aside);
+            r.pending.append(&mut r.aside);
+            // A decision that failed is made again; a second one made meanwhile is the same.
+            r.deciding = false;
         }
     }
 
@@ -269,6 +276,8 @@ pub(super) struct Lease {
     pub round: u32,
     /// Chunks that have no result yet.
     pub open: BTreeSet<u32>,
+    /// Chunks that a lane of its worker had to do until this lease's last, when it was given.
+    pub ahead: u64,
     pub since: Millis,
     pub until: Millis,
 }

@@ -16,6 +16,7 @@ fn summary(rounds: u32) -> Summary {
         accepted: vec![],
         quarantined: vec![],
         computed: (0, 0),
+        busy_us: BTreeMap::new(),
         running: true,
     }
 }

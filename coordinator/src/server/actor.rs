@@ -1,21 +1,26 @@
 //! The actor that owns the scheduler: commands in, the scheduler's actions out.
 
-use super::commit::Arrived;
-use super::{Control, Error, Exporter, Options, Status, WorkerStatus};
-use crate::scheduler::{Action, ChunkAt, Event, Fault, Millis, Scheduler, Summary, SweepShape, WorkerId};
-use crate::store::{self, ChunkKey, NewExperiment, Outcome, State, Store, Stored};
-use ablate_common::decide;
-use ablate_common::head::HeadIx;
-use ablate_common::plan::{Plan, SweepKind};
-use ablate_common::task::Prepared;
+use super::commit::{Plans, Receipt, Verdict};
+use super::known::{Connected, ToWorker, summary};
+use super::{Control, Error, Exporter, Options, Status, WorkerStatus, decide};
+use crate::scheduler::{Action, ChunkAt, Event, Fault, Millis, Scheduler, WorkerId};
+use crate::store::{self, NewExperiment, Outcome, State, Store, Stored};
 use ablate_proto::v1::{self, coordinator_message::Body};
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// A worker's end of its stream.
-pub type ToWorker = mpsc::Sender<Result<v1::CoordinatorMessage, tonic::Status>>;
+/// How often leases are looked at, and the status is worked out.
+const TICK: Duration = Duration::from_millis(250);
+/// Least time between two statuses that nobody asked for.
+const PUBLISH: Duration = Duration::from_millis(50);
+/// Commands taken in one go.
+const BURST: usize = 1024;
+/// Workers that may be connected.
+const MAX_WORKERS: usize = 4096;
+/// Lanes of one worker that count.
+const MAX_LANES: usize = 256;
 
 /// What the actor is told.
 pub enum Command {
@@ -28,23 +33,21 @@ pub enum Command {
     /// Who is there.
     Workers(oneshot::Sender<Vec<WorkerStatus>>),
     /// A worker connected.
-    Join(v1::Hello, ToWorker, oneshot::Sender<WorkerId>),
+    Join(v1::Hello, ToWorker, oneshot::Sender<Option<WorkerId>>),
     /// A worker's message.
     Message(WorkerId, v1::worker_message::Body),
     /// A worker's stream ended.
     Gone(WorkerId),
-    /// A result is durable.
-    Committed(Box<Arrived>, Outcome),
+    /// What became of results.
+    Committed(Vec<(Receipt, Verdict)>),
+    /// The tables of an experiment that is through were written, or could not be.
+    Exported(String, Result<(), String>),
+    /// An experiment can't go on.
+    Broken(String, String),
+    /// The store refused.
+    Fatal(store::Error),
     /// A scheduler's event from a task.
     Event(Event),
-}
-
-struct Connected {
-    hello: v1::Hello,
-    to: ToWorker,
-    since: Instant,
-    accepted: u64,
-    failures: u64,
 }
 
 /// See the module.
@@ -55,13 +58,14 @@ pub struct Actor {
     lease_ms: u64,
     clock: Instant,
     me: mpsc::WeakSender<Command>,
-    commits: mpsc::Sender<Arrived>,
+    plans: Plans,
     statuses: watch::Sender<BTreeMap<String, Status>>,
     fatal: watch::Sender<Option<String>>,
     exporter: Option<Exporter>,
     experiments: BTreeMap<String, Stored>,
     workers: BTreeMap<WorkerId, Connected>,
     next_worker: WorkerId,
+    published: Instant,
 }
 
 impl Actor {
@@ -71,7 +75,7 @@ impl Actor {
         epoch: u64,
         options: &Options,
         me: mpsc::WeakSender<Command>,
-        commits: mpsc::Sender<Arrived>,
+        plans: Plans,
         statuses: watch::Sender<BTreeMap<String, Status>>,
         fatal: watch::Sender<Option<String>>,
     ) -> Self {
@@ -83,13 +87,14 @@ impl Actor {
             lease_ms: options.scheduler.lease,
             clock: Instant::now(),
             me,
-            commits,
+            plans,
             statuses,
             fatal,
             exporter: options.exporter.clone(),
             experiments: BTreeMap::new(),
             workers: BTreeMap::new(),
             next_worker: 1,
+            published: Instant::now(),
         }
     }
 
@@ -97,27 +102,40 @@ impl Actor {
         self.clock.elapsed().as_millis() as Millis
     }
 
-    /// Runs until every handle is gone.
-    pub async fn run(mut self, mut inbox: mpsc::Receiver<Command>) {
-        let mut tick = tokio::time::interval(std::time::Duration::from_millis(250));
+    /// Runs until it is told to stop or every handle is gone. `_alive` is let go of at the end.
+    pub async fn run(
+        mut self,
+        mut inbox: mpsc::Receiver<Command>,
+        mut stopped: watch::Receiver<bool>,
+        _alive: watch::Receiver<()>,
+    ) {
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let command = tokio::select! {
-                command = inbox.recv() => match command { Some(c) => Some(c), None => return },
+                biased;
+                _ = stopped.wait_for(|s| *s) => return,
                 _ = tick.tick() => None,
+                command = inbox.recv() => match command { Some(c) => Some(c), None => return },
             };
+            let ticked = command.is_none();
             match command {
                 Some(command) => self.take(command).await,
                 None => self.event(Event::Tick).await,
             }
             // Whatever else has queued up goes before the status is worked out again.
-            while let Ok(command) = inbox.try_recv() {
+            for _ in 0..BURST {
+                let Ok(command) = inbox.try_recv() else { break };
                 self.take(command).await;
             }
-            self.publish();
+            if ticked || self.published.elapsed() >= PUBLISH {
+                self.publish();
+            }
         }
     }
 
-    fn publish(&self) {
+    fn publish(&mut self) {
+        self.published = Instant::now();
         let workers = self.workers.len() as u32;
         let all = self
             .experiments
@@ -156,7 +174,26 @@ impl Actor {
                     self.event(Event::Gone(worker)).await;
                 }
             }
-            Command::Committed(arrived, outcome) => self.committed(*arrived, outcome).await,
+            Command::Committed(all) => {
+                for (receipt, verdict) in all {
+                    self.committed(receipt, verdict).await;
+                }
+            }
+            Command::Exported(id, written) => {
+                let state = match written {
+                    Ok(()) => State::Done,
+                    Err(e) => {
+                        State::Failed(format!("the tables can't be written: {e}; `ablate retry` tries again"))
+                    }
+                };
+                self.end(&id, state).await;
+            }
+            Command::Broken(id, why) => {
+                tracing::error!(experiment = id, why, "the experiment can't go on");
+                self.end(&id, State::Failed(why)).await;
+                self.event(Event::Cancel(id)).await;
+            }
+            Command::Fatal(e) => self.stop(&e),
             Command::Event(event) => self.event(event).await,
         }
     }
@@ -168,40 +205,22 @@ impl Actor {
 
     async fn load(&mut self, stored: Stored) -> Result<(), store::Error> {
         let id = stored.id.clone();
-        let plan = &stored.plan;
-        let sweeps = (0u32..)
-            .zip(&plan.sweeps)
-            .map(|(i, s)| SweepShape {
-                rounds: (0..s.rounds()).map(|r| plan.round_chunks(i, r)).collect(),
-                decides: matches!(s.kind, SweepKind::Greedy { .. }),
-                reference: reference_of(plan, i),
-            })
-            .collect();
-        let rounds = self.store.rounds(&id).await?;
-        let summary = Summary {
-            id: id.clone(),
-            sweeps,
-            rounds: rounds
-                .into_iter()
-                .map(|r| (r.sweep, r.round, r.list.iter().map(|h| h.0).collect(), r.decision.is_some()))
-                .collect(),
-            accepted: self.store.accepted(&id).await?,
-            quarantined: self.store.quarantined(&id).await?.into_iter().map(|q| (q.0, q.1, q.2)).collect(),
-            computed: (stored.computed, stored.duplicate),
-            running: stored.state == State::Running,
-        };
-        let over = matches!(stored.state, State::Cancelled | State::Failed(_));
+        let summary = summary(self.store.as_ref(), &stored).await?;
+        let plan = Arc::new(stored.plan.clone());
+        self.plans.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), plan);
         self.experiments.insert(id, stored);
-        if !over {
-            self.event(Event::Added(Box::new(summary))).await;
-        }
+        self.event(Event::Added(Box::new(summary))).await;
         Ok(())
     }
 
     async fn submit(&mut self, new: NewExperiment) -> Result<(String, bool), Error> {
         let id = new.plan.identity();
+        let (model_path, output) = (new.model_path.clone(), new.output.clone());
         let made = self.store.put_experiment(self.epoch, new).await?;
-        if !self.experiments.contains_key(&id) {
+        if let Some(there) = self.experiments.get_mut(&id) {
+            there.model_path = model_path;
+            there.output = output;
+        } else {
             let all = self.store.experiments().await?;
             let stored =
                 all.into_iter().find(|s| s.id == id).ok_or_else(|| Error::NoExperiment(id.clone()))?;
@@ -218,7 +237,9 @@ impl Actor {
             (Control::Cancel, State::Running | State::Paused) => {
                 (State::Cancelled, Event::Cancel(id.to_owned()))
             }
-            (Control::Retry, State::Running | State::Done) => (State::Running, Event::Retry(id.to_owned())),
+            (Control::Retry, State::Running | State::Done | State::Failed(_)) => {
+                (State::Running, Event::Retry(id.to_owned()))
+            }
             (c, s) => {
                 return Err(Error::State(
                     format!("{c:?} doesn't fit an experiment that is {}", s.name()).to_lowercase(),
@@ -243,26 +264,23 @@ impl Actor {
     }
 
     fn worker_statuses(&self) -> Vec<WorkerStatus> {
-        self.workers
-            .iter()
-            .map(|(&id, w)| WorkerStatus {
-                id,
-                name: w.hello.name.clone(),
-                version: w.hello.version.clone(),
-                lanes: w.hello.lanes.iter().map(|l| (l.device.clone(), l.device_class.clone())).collect(),
-                leased: self.scheduler.leased_to(id),
-                accepted: w.accepted,
-                failures: w.failures,
-                connected_ms: w.since.elapsed().as_millis() as u64,
-            })
-            .collect()
+        self.workers.iter().map(|(&id, w)| w.status(id, self.scheduler.leased_to(id))).collect()
     }
 
-    async fn join(&mut self, hello: v1::Hello, to: ToWorker, reply: oneshot::Sender<WorkerId>) {
+    async fn join(&mut self, hello: v1::Hello, to: ToWorker, reply: oneshot::Sender<Option<WorkerId>>) {
+        if self.workers.len() >= MAX_WORKERS {
+            let detail = format!("{MAX_WORKERS} workers are connected, and no more are taken");
+            let limit = v1::reject::Kind::LimitReached(v1::LimitReached { limit: MAX_WORKERS as u64 });
+            let body = Some(Body::Reject(v1::Reject { detail, kind: Some(limit) }));
+            // Its receiver waits for the reply.
+            let _ = to.try_send(Ok(v1::CoordinatorMessage { body }));
+            let _ = reply.send(None);
+            return;
+        }
         let id = self.next_worker;
         self.next_worker += 1;
         tracing::info!(worker = hello.name, lanes = hello.lanes.len(), "worker connected");
-        let lanes = hello.lanes.len() as u32;
+        let lanes = hello.lanes.len().min(MAX_LANES) as u32;
         self.workers.insert(id, Connected { hello, to, since: Instant::now(), accepted: 0, failures: 0 });
         let welcome = v1::Welcome {
             worker: id,
@@ -271,7 +289,7 @@ impl Actor {
             protocol: ablate_common::PROTOCOL_VERSION,
         };
         self.tell(id, Body::Welcome(welcome));
-        if reply.send(id).is_ok() {
+        if reply.send(Some(id)).is_ok() {
             self.event(Event::Joined { worker: id, lanes }).await;
         } else {
             self.workers.remove(&id);
@@ -293,36 +311,13 @@ impl Actor {
     async fn message(&mut self, worker: WorkerId, body: v1::worker_message::Body) {
         use v1::worker_message::Body as From;
         match body {
-            From::Hello(_) => {}
             From::Credit(c) => self.event(Event::Credit { worker, shards: c.shards }).await,
             From::Renew(r) => self.event(Event::Renew { worker, leases: r.leases }).await,
             From::Goodbye(_) => self.event(Event::Gone(worker)).await,
-            From::Result(r) => {
-                let (Some(id), Some(w)) = (r.id, self.workers.get(&worker)) else { return };
-                let incoming = store::Incoming {
-                    key: ChunkKey {
-                        experiment: id.experiment,
-                        sweep: id.sweep,
-                        round: id.round,
-                        chunk: id.chunk,
-                    },
-                    scores: r.scores.to_vec(),
-                    device_class: r.device_class,
-                    worker: w.hello.name.clone(),
-                    busy_us: r.busy_us,
-                };
-                let commits = self.commits.clone();
-                let arrived = Arrived { incoming, worker, lease: r.lease };
-                // Never waits here: the committer's answers come through this very actor.
-                if let Err(mpsc::error::TrySendError::Full(arrived)) = commits.try_send(arrived) {
-                    tokio::spawn(async move { commits.send(arrived).await });
-                }
-            }
+            // Results go to the committer, past the actor.
+            From::Hello(_) | From::Result(_) => {}
             From::Failed(f) => {
                 let Some(id) = f.id else { return };
-                if let Some(w) = self.workers.get_mut(&worker) {
-                    w.failures += 1;
-                }
                 let failure = f.failure.unwrap_or_default();
                 let fault = match failure.kind {
                     Some(v1::failure::Kind::ModelMissing(_) | v1::failure::Kind::ModelDiffers(_)) => {
@@ -330,43 +325,46 @@ impl Actor {
                     }
                     _ => Fault::Chunk(failure.detail),
                 };
-                tracing::warn!(
-                    worker,
-                    sweep = id.sweep,
-                    round = id.round,
-                    chunk = id.chunk,
-                    ?fault,
-                    "chunk failed"
-                );
                 let at = (id.sweep, id.round, id.chunk);
-                self.event(Event::Failed { experiment: id.experiment, at, worker, lease: f.lease, fault })
-                    .await;
+                self.failed(worker, f.lease, id.experiment, at, fault).await;
             }
         }
     }
 
-    async fn committed(&mut self, arrived: Arrived, outcome: Outcome) {
-        let key = arrived.incoming.key;
+    async fn committed(&mut self, receipt: Receipt, verdict: Verdict) {
+        let Receipt { key, worker, lease, busy_us } = receipt;
         let at: ChunkAt = (key.sweep, key.round, key.chunk);
-        if outcome == Outcome::Accepted
-            && let Some(w) = self.workers.get_mut(&arrived.worker)
-        {
+        let duplicate = match verdict {
+            Verdict::Stored(Outcome::Accepted) => false,
+            Verdict::Stored(Outcome::Duplicate { .. }) => true,
+            other => {
+                // Acknowledged, so that the worker lets go of it: nothing wants it.
+                let id = v1::ChunkId {
+                    experiment: key.experiment.clone(),
+                    sweep: key.sweep,
+                    round: key.round,
+                    chunk: key.chunk,
+                };
+                self.tell(worker, Body::Ack(v1::Ack { id: Some(id), duplicate: true }));
+                if let Verdict::Malformed(e) = other {
+                    self.failed(worker, lease, key.experiment, at, Fault::Chunk(e)).await;
+                }
+                return;
+            }
+        };
+        if !duplicate && let Some(w) = self.workers.get_mut(&worker) {
             w.accepted += 1;
         }
-        if outcome == Outcome::Unknown {
-            // Acknowledged, so that the worker lets go of it: no experiment wants it.
-            let id = v1::ChunkId { experiment: key.experiment, sweep: at.0, round: at.1, chunk: at.2 };
-            return self.tell(arrived.worker, Body::Ack(v1::Ack { id: Some(id), duplicate: true }));
+        let experiment = key.experiment;
+        self.event(Event::Committed { experiment, at, worker, lease, duplicate, busy_us }).await;
+    }
+
+    async fn failed(&mut self, worker: WorkerId, lease: u64, experiment: String, at: ChunkAt, fault: Fault) {
+        if let Some(w) = self.workers.get_mut(&worker) {
+            w.failures += 1;
         }
-        self.event(Event::Committed {
-            experiment: key.experiment,
-            at,
-            worker: arrived.worker,
-            lease: arrived.lease,
-            duplicate: outcome != Outcome::Accepted,
-            busy_us: arrived.incoming.busy_us,
-        })
-        .await;
+        tracing::warn!(worker, experiment, ?at, ?fault, "chunk failed");
+        self.event(Event::Failed { experiment, at, worker, lease, fault }).await;
     }
 
     async fn event(&mut self, event: Event) {
@@ -404,6 +402,7 @@ impl Actor {
                 self.tell(worker, Body::Ack(v1::Ack { id: Some(id), duplicate }));
             }
             Action::Renewed(worker, leases) => self.tell(worker, Body::Renewed(v1::Renewed { leases })),
+            Action::Close(worker, experiment) => self.tell(worker, Body::Close(v1::Close { experiment })),
             Action::Revoke(worker, lease) => self.tell(worker, Body::Revoke(v1::Revoke { lease })),
             Action::Drain(worker) => self.tell(worker, Body::Drain(v1::Drain {})),
             Action::Decide(id, sweep, round) => self.decide(id, sweep, round),
@@ -417,99 +416,38 @@ impl Actor {
         }
     }
 
-    /// Decides a round in a task of its own: reading its scores takes time.
     fn decide(&self, id: String, sweep: u32, round: u32) {
-        let (Some(s), Some(me)) = (self.experiments.get(&id), self.me.upgrade()) else { return };
-        let (plan, store, epoch, fatal) =
-            (s.plan.clone(), Arc::clone(&self.store), self.epoch, self.fatal.clone());
+        let plan = self.plans.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
+        if let (Some(plan), Some(me)) = (plan, self.me.upgrade()) {
+            decide::start(Arc::clone(&self.store), self.epoch, me, id, plan, sweep, round);
+        }
+    }
+
+    /// Sets the last state of an experiment.
+    async fn end(&mut self, id: &str, state: State) {
+        if let Err(e) = self.set_state(id, state).await {
+            self.stop(&e);
+        }
+        self.publish();
+    }
+
+    /// Writes the tables, where that is this coordinator's to do; the experiment is done after that, so
+    /// that a crash in between writes them again.
+    async fn finished(&mut self, id: String) {
+        let Some(s) = self.experiments.get(&id) else { return };
+        let (Some(export), Some(me)) = (self.exporter.clone(), self.me.upgrade()) else {
+            return self.end(&id, State::Done).await;
+        };
+        let (store, output) = (Arc::clone(&self.store), s.output.clone());
         tokio::spawn(async move {
-            match decide_round(store.as_ref(), epoch, &id, plan, sweep, round).await {
-                Ok(opens) => {
-                    let event = Event::Decided { experiment: id, sweep, round, opens };
-                    // At shutdown nobody listens; the stored decision is found again on the next start.
-                    let _ = me.send(Command::Event(event)).await;
-                }
-                Err(e) => {
-                    tracing::error!(error = %e, sweep, round, "a round can't be decided");
-                    fatal.send_replace(Some(e.to_string()));
-                }
-            }
+            let written = match store.results(&id).await {
+                Ok(results) => tokio::task::spawn_blocking(move || export(&results, "parquet", &output))
+                    .await
+                    .unwrap_or_else(|e| Err(e.to_string())),
+                Err(e) => Err(e.to_string()),
+            };
+            // At shutdown nobody listens; the next start writes the tables again.
+            let _ = me.send(Command::Exported(id, written)).await;
         });
     }
-
-    async fn finished(&mut self, id: String) {
-        if self.experiments.get(&id).is_none_or(|s| s.state == State::Done) {
-            return;
-        }
-        if let Some(p) = self.scheduler.progress(&id)
-            && let Some(s) = self.experiments.get(&id)
-        {
-            let seconds = s
-                .plan
-                .sweeps
-                .iter()
-                .zip(&p.busy_us)
-                .map(|(w, &us)| (format!("lanes busy, {}", w.kind.name()), us as f64 / 1e6))
-                .collect();
-            if let Err(e) = self.store.add_seconds(self.epoch, &id, &seconds).await {
-                self.stop(&e);
-            }
-        }
-        if let Err(e) = self.set_state(&id, State::Done).await {
-            return self.stop(&e);
-        }
-        if let (Some(export), Some(s)) = (self.exporter.clone(), self.experiments.get(&id)) {
-            let (store, output) = (Arc::clone(&self.store), s.output.clone());
-            tokio::spawn(async move {
-                match store.results(&id).await {
-                    Ok(results) => {
-                        let written =
-                            tokio::task::spawn_blocking(move || export(&results, "parquet", &output)).await;
-                        if let Ok(Err(e)) = written {
-                            tracing::error!(error = e, experiment = id, "tables can't be written");
-                        }
-                    }
-                    Err(e) => tracing::error!(error = %e, experiment = id, "results can't be read"),
-                }
-            });
-        }
-    }
-}
-
-/// Reference sweep with the same ablation as sweep `i`.
-fn reference_of(plan: &Plan, i: u32) -> u32 {
-    let ablation = plan.sweeps[i as usize].ablation;
-    plan.sweeps.iter().position(|s| s.kind == SweepKind::Reference && s.ablation == ablation).unwrap_or(0)
-        as u32
-}
-
-type Opens = Vec<(u32, u32, Vec<u32>)>;
-
-async fn decide_round(
-    store: &dyn Store,
-    epoch: u64,
-    id: &str,
-    plan: Plan,
-    sweep: u32,
-    round: u32,
-) -> Result<Opens, store::Error> {
-    let rounds = store.rounds(id).await?;
-    let missing = || store::Error::Damaged(format!("round {round} of sweep {sweep} was never opened"));
-    let list: Vec<HeadIx> =
-        rounds.into_iter().find(|r| (r.sweep, r.round) == (sweep, round)).ok_or_else(missing)?.list;
-    let scores = store.round(id, sweep, round).await?;
-    let reference = store.round(id, reference_of(&plan, sweep), 0).await?;
-    let last = round + 1 == plan.sweeps[sweep as usize].rounds();
-    let earlier = if last && round > 0 { Some(store.round(id, sweep, 0).await?) } else { None };
-    let SweepKind::Greedy { objective, .. } = plan.sweeps[sweep as usize].kind else { return Ok(Vec::new()) };
-    let blob = store.blob(&plan.tasks[objective as usize].prepared).await?;
-    let decided = tokio::task::spawn_blocking(move || {
-        let prepared: Prepared = serde_json::from_slice(&blob).map_err(|e| e.to_string())?;
-        decide::decide(&plan, sweep, round, &list, &scores, &reference, earlier.as_ref(), &prepared)
-    })
-    .await
-    .map_err(|e| store::Error::Other(e.to_string()))?
-    .map_err(store::Error::Damaged)?;
-    store.decide(epoch, id, sweep, round, &decided).await?;
-    Ok(decided.opens.into_iter().map(|(s, r, l)| (s, r, l.into_iter().map(|h| h.0).collect())).collect())
 }

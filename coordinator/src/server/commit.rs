@@ -1,12 +1,20 @@
 //! Makes results durable in groups: everything that has queued up while the last transaction ran goes
-//! into the next one. Nothing is acknowledged before its commit (invariant 1).
+//! into the next one. Nothing is acknowledged before its commit (invariant 1), and nothing is stored that
+//! doesn't have the plan's shape.
 
 use super::actor::Command;
 use crate::scheduler::{LeaseId, WorkerId};
-use crate::store::{Error, Incoming, Outcome, Store};
-use std::sync::Arc;
+use crate::store::{ChunkKey, Error, Incoming, Outcome, Store};
+use ablate_common::plan::Plan;
+use ablate_common::scores::ChunkScores;
+use ablate_common::task::Scope;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::sync::{mpsc, watch};
+
+/// Plans by identity: the actor adds, the committer reads.
+pub type Plans = Arc<RwLock<BTreeMap<String, Arc<Plan>>>>;
 
 /// A result on its way to the store.
 #[derive(Debug)]
@@ -19,65 +27,157 @@ pub struct Arrived {
     pub lease: LeaseId,
 }
 
-/// Bytes of scores in one transaction, at most.
-const GROUP_BYTES: usize = 64 << 20;
-/// Results in one transaction, at most.
-const GROUP: usize = 4096;
-
-/// Starts the committer. What it commits comes back to the actor as [`Command::Committed`].
-pub fn start(
-    store: Arc<dyn Store>,
-    epoch: u64,
-    actor: mpsc::Sender<Command>,
-    fatal: watch::Sender<Option<String>>,
-) -> mpsc::Sender<Arrived> {
-    let (results, inbox) = mpsc::channel(1024);
-    // A weak sender: the actor's channel closes when the service's handles are gone.
-    let actor = actor.downgrade();
-    tokio::spawn(run(store, epoch, inbox, actor, fatal));
-    results
+/// What is left of a result once it is stored.
+#[derive(Debug)]
+pub struct Receipt {
+    /// Which chunk.
+    pub key: ChunkKey,
+    /// Who sent it.
+    pub worker: WorkerId,
+    /// Under which lease.
+    pub lease: LeaseId,
+    /// Time the lane worked on it, in microseconds.
+    pub busy_us: u64,
 }
 
-async fn run(
-    store: Arc<dyn Store>,
-    epoch: u64,
-    mut inbox: mpsc::Receiver<Arrived>,
-    actor: mpsc::WeakSender<Command>,
-    fatal: watch::Sender<Option<String>>,
-) {
-    while let Some(first) = inbox.recv().await {
-        let mut bytes = first.incoming.scores.len();
-        let mut group = vec![first];
-        while group.len() < GROUP && bytes < GROUP_BYTES {
-            let Ok(next) = inbox.try_recv() else { break };
-            bytes += next.incoming.scores.len();
-            group.push(next);
-        }
-        let batch: Vec<Incoming> = group.iter().map(|a| a.incoming.clone()).collect();
-        let outcomes = loop {
-            match store.accept(epoch, &batch).await {
-                Ok(outcomes) => break outcomes,
-                Err(e) => {
-                    tracing::error!(error = %e, "results can't be stored");
-                    // The receiver may be gone at shutdown.
-                    let _ = fatal.send(Some(e.to_string()));
-                    if matches!(e, Error::StaleEpoch { .. }) {
-                        return;
-                    }
-                    // Unacknowledged, the results stay safe with their workers; a full disk may be freed.
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
+/// What became of a result.
+#[derive(Debug)]
+pub enum Verdict {
+    /// The store's answer.
+    Stored(Outcome),
+    /// Not what the plan says a chunk looks like: not stored.
+    Malformed(String),
+}
+
+/// Bytes of scores in one transaction, at most (but for one result).
+const GROUP_BYTES: usize = 64 << 20;
+/// Results in one transaction, at most.
+const GROUP: usize = 1024;
+
+/// What the committer works with.
+pub struct Committer {
+    /// Store.
+    pub store: Arc<dyn Store>,
+    /// Epoch of this leadership.
+    pub epoch: u64,
+    /// The actor. Weak: its channel closes when the service's handles are gone.
+    pub actor: mpsc::WeakSender<Command>,
+    /// Set where the service can't go on.
+    pub fatal: watch::Sender<Option<String>>,
+    /// Says when to stop.
+    pub stopped: watch::Receiver<bool>,
+    /// Plans.
+    pub plans: Plans,
+}
+
+impl Committer {
+    /// Runs until told to stop. What it commits goes to the actor as [`Command::Committed`]. `_alive` is
+    /// let go of at the end.
+    pub async fn run(mut self, mut inbox: mpsc::Receiver<Arrived>, _alive: watch::Receiver<()>) {
+        loop {
+            let first = tokio::select! {
+                biased;
+                _ = self.stopped.wait_for(|s| *s) => return,
+                first = inbox.recv() => match first { Some(f) => f, None => return },
+            };
+            let mut bytes = first.incoming.scores.len();
+            let mut group = vec![first];
+            while group.len() < GROUP && bytes < GROUP_BYTES {
+                let Ok(next) = inbox.try_recv() else { break };
+                bytes += next.incoming.scores.len();
+                group.push(next);
             }
-        };
-        for (arrived, outcome) in group.into_iter().zip(outcomes) {
-            if outcome == (Outcome::Duplicate { equal: false }) {
-                tracing::warn!(chunk = ?arrived.incoming.key, worker = arrived.incoming.worker,
-                    class = arrived.incoming.device_class, "a copy of a result differs from the stored one");
-            }
-            let Some(actor) = actor.upgrade() else { return };
-            if actor.send(Command::Committed(Box::new(arrived), outcome)).await.is_err() {
+            let Some(done) = self.commit(group).await else { return };
+            let Some(actor) = self.actor.upgrade() else { return };
+            if actor.send(Command::Committed(done)).await.is_err() {
                 return;
             }
         }
     }
+
+    /// Checks and stores a group. None at the end of the service.
+    async fn commit(&mut self, group: Vec<Arrived>) -> Option<Vec<(Receipt, Verdict)>> {
+        let plans = Arc::clone(&self.plans);
+        let check = move || -> Vec<(Arrived, Option<String>)> {
+            let one = |a: Arrived| {
+                let plan = plans
+                    .read()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .get(&a.incoming.key.experiment)
+                    .cloned();
+                let wrong = plan.and_then(|p| check(&p, &a.incoming.key, &a.incoming.scores).err());
+                (a, wrong)
+            };
+            group.into_iter().map(one).collect()
+        };
+        let checked = tokio::task::spawn_blocking(check).await.ok()?;
+        let (mut batch, mut receipts, mut done) = (Vec::new(), Vec::new(), Vec::new());
+        for (Arrived { incoming, worker, lease }, wrong) in checked {
+            let receipt = Receipt { key: incoming.key.clone(), worker, lease, busy_us: incoming.busy_us };
+            match wrong {
+                Some(why) => done.push((receipt, Verdict::Malformed(why))),
+                None => {
+                    receipts.push(receipt);
+                    batch.push(incoming);
+                }
+            }
+        }
+        let outcomes = if batch.is_empty() { Vec::new() } else { self.store(&batch).await? };
+        for ((receipt, outcome), incoming) in receipts.into_iter().zip(outcomes).zip(&batch) {
+            if outcome == (Outcome::Duplicate { equal: false }) {
+                tracing::warn!(chunk = ?receipt.key, worker = incoming.worker, class = incoming.device_class,
+                    "a copy of a result differs from the stored one");
+            }
+            done.push((receipt, Verdict::Stored(outcome)));
+        }
+        Some(done)
+    }
+
+    async fn store(&mut self, batch: &[Incoming]) -> Option<Vec<Outcome>> {
+        loop {
+            let e = match self.store.accept(self.epoch, batch).await {
+                Ok(outcomes) => return Some(outcomes),
+                Err(e) => e,
+            };
+            tracing::error!(error = %e, "results can't be stored");
+            self.fatal.send_replace(Some(e.to_string()));
+            if matches!(e, Error::StaleEpoch { .. }) {
+                return None;
+            }
+            // Unacknowledged, the results stay safe with their workers; a full disk may be freed.
+            tokio::select! {
+                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                _ = self.stopped.wait_for(|s| *s) => return None,
+            }
+        }
+    }
+}
+
+/// Whether scores have the shape that the plan gives a chunk.
+fn check(plan: &Plan, key: &ChunkKey, scores: &[u8]) -> Result<(), String> {
+    let sweep = plan.sweeps.get(key.sweep as usize).ok_or("the plan has no such sweep")?;
+    if key.round >= sweep.rounds() || key.chunk >= plan.round_chunks(key.sweep, key.round) {
+        return Err("the plan has no such chunk".into());
+    }
+    let scores = ChunkScores::decode(scores).map_err(|e| e.to_string())?;
+    let ranks = plan.chunk_ranks(key.sweep, key.round, key.chunk);
+    if u64::from(scores.subsets) != ranks.end - ranks.start {
+        return Err(format!("{} subsets came instead of {}", scores.subsets, ranks.end - ranks.start));
+    }
+    if scores.tasks.len() != sweep.tasks.len() {
+        return Err(format!("{} tasks came instead of {}", scores.tasks.len(), sweep.tasks.len()));
+    }
+    for (block, &task) in scores.tasks.iter().zip(&sweep.tasks) {
+        let Some(planned) = plan.tasks.get(task as usize) else {
+            return Err("the plan has no such task".into());
+        };
+        let examples = match sweep.scope {
+            Scope::All => block.examples == planned.examples,
+            Scope::Select => block.examples <= planned.examples,
+        };
+        if block.task != task || block.columns as usize != planned.kind.columns().len() || !examples {
+            return Err(format!("the scores of task {} don't have its shape", planned.name));
+        }
+    }
+    Ok(())
 }

@@ -3,8 +3,12 @@
 
 mod actor;
 mod commit;
+mod decide;
+mod known;
 mod rpc;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use status::{Status, SweepStatus, WorkerStatus};
 
@@ -12,6 +16,7 @@ use crate::scheduler::Config;
 use crate::store::{self, NewExperiment, State, Store};
 use ablate_output::results::Results;
 use actor::Command;
+use commit::{Arrived, Committer};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -112,9 +117,12 @@ pub struct Handle {
     address: SocketAddr,
     epoch: u64,
     commands: mpsc::Sender<Command>,
+    commits: mpsc::Sender<Arrived>,
     statuses: watch::Receiver<BTreeMap<String, Status>>,
     fatal: watch::Receiver<Option<String>>,
     stop: watch::Sender<bool>,
+    /// Every task of the service holds a receiver while it runs.
+    alive: watch::Sender<()>,
     store: Arc<dyn Store>,
     options: Arc<Options>,
 }
@@ -145,19 +153,40 @@ impl Service {
         let (status_tx, statuses) = watch::channel(BTreeMap::new());
         let (fatal_tx, fatal) = watch::channel(None);
         let (stop, stopped) = watch::channel(false);
-        let commits = commit::start(Arc::clone(&store), epoch, commands.clone(), fatal_tx.clone());
+        let alive = watch::Sender::new(());
+        let (commits, results) = mpsc::channel(256);
+        let plans = commit::Plans::default();
+        let committer = Committer {
+            store: Arc::clone(&store),
+            epoch,
+            actor: commands.downgrade(),
+            fatal: fatal_tx.clone(),
+            stopped: stopped.clone(),
+            plans: Arc::clone(&plans),
+        };
+        tokio::spawn(committer.run(results, alive.subscribe()));
         let actor = actor::Actor::new(
             Arc::clone(&store),
             epoch,
             &options,
             commands.downgrade(),
-            commits,
+            plans,
             status_tx,
             fatal_tx,
         );
-        tokio::spawn(actor.run(inbox));
-        let handle =
-            Handle { address, epoch, commands, statuses, fatal, stop, store: Arc::clone(&store), options };
+        tokio::spawn(actor.run(inbox, stopped.clone(), alive.subscribe()));
+        let handle = Handle {
+            address,
+            epoch,
+            commands,
+            commits,
+            statuses,
+            fatal,
+            stop,
+            alive,
+            store: Arc::clone(&store),
+            options,
+        };
         for stored in store.experiments().await? {
             handle.send(Command::Load(Box::new(stored))).await?;
         }
@@ -258,10 +287,16 @@ impl Handle {
         Arc::clone(&self.store)
     }
 
-    /// Stops serving. What is unacknowledged is computed again next time.
+    /// Stops serving. What is unacknowledged is computed again next time. [`Self::closed`] waits for it.
     pub fn shutdown(&self) {
         // Nobody listens any more where this fails: it has stopped already.
         let _ = self.stop.send(true);
+    }
+
+    /// Waits until every task of the service has ended, after [`Self::shutdown`]: nothing writes to the
+    /// store any more.
+    pub async fn closed(&self) {
+        self.alive.closed().await;
     }
 }
 

@@ -1,7 +1,10 @@
 //! The gRPC services over a [`Handle`].
 
 use super::actor::Command;
+use super::commit::Arrived;
 use super::{Control, Error, Handle, Status};
+use crate::scheduler::WorkerId;
+use crate::store::{ChunkKey, Incoming};
 use ablate_common::{ENGINE_VERSION, PROTOCOL_VERSION};
 use ablate_proto::MAX_MESSAGE;
 use ablate_proto::v1::{self, cluster_server, coordinator_message::Body, experiments_server};
@@ -9,6 +12,7 @@ use futures::Stream;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,14 +26,24 @@ const PART: usize = 1 << 20;
 /// Window of a stream, in bytes; the connection's is larger, so that no stream can starve another.
 const STREAM_WINDOW: u32 = 16 << 20;
 
+/// Messages that wait for a worker to read them: more than one commit's acknowledgements.
+const TO_WORKER: usize = 8192;
+/// How long a connection may take to say Hello, and to end once the service does.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long connections get to end by themselves.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Serves until `stopped` says true.
 pub fn serve(handle: Handle, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
+    let alive = handle.alive.subscribe();
+    let mut late = stopped.clone();
     let cluster = cluster_server::ClusterServer::new(Rpc(handle.clone()))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let experiments =
         experiments_server::ExperimentsServer::new(Rpc(handle)).max_decoding_message_size(MAX_MESSAGE);
     tokio::spawn(async move {
+        let _alive = alive;
         let end = async move {
             // An error means that the last handle is gone: as good as being told.
             let _ = stopped.wait_for(|s| *s).await;
@@ -41,8 +55,15 @@ pub fn serve(handle: Handle, listener: TcpListener, mut stopped: watch::Receiver
             .tcp_nodelay(true)
             .add_service(cluster)
             .add_service(experiments)
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), end)
-            .await;
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), end);
+        let cut = async move {
+            let _ = late.wait_for(|s| *s).await;
+            tokio::time::sleep(GRACE).await;
+        };
+        let served = tokio::select! {
+            served = served => served,
+            () = cut => Ok(()),
+        };
         if let Err(e) = served {
             tracing::error!(error = %e, "the server stopped");
         }
@@ -50,6 +71,9 @@ pub fn serve(handle: Handle, listener: TcpListener, mut stopped: watch::Receiver
 }
 
 struct Rpc(Handle);
+
+/// Numbers the folders of exports.
+static EXPORTS: AtomicU64 = AtomicU64::new(0);
 
 fn refusal(e: Error) -> Refusal {
     match e {
@@ -65,6 +89,20 @@ fn parts(data: Vec<u8>) -> impl Iterator<Item = bytes::Bytes> {
     (0..data.len().div_ceil(PART).max(1)).map(move |i| data.slice(i * PART..((i + 1) * PART).min(data.len())))
 }
 
+fn arrived(r: v1::ChunkResult, worker: WorkerId, name: &str, version: &str) -> Option<Arrived> {
+    let id = r.id?;
+    let incoming = Incoming {
+        key: ChunkKey { experiment: id.experiment, sweep: id.sweep, round: id.round, chunk: id.chunk },
+        scores: r.scores.into(),
+        device_class: r.device_class,
+        worker: name.to_owned(),
+        version: version.to_owned(),
+        // SQL's integers are signed.
+        busy_us: r.busy_us.min(i64::MAX as u64),
+    };
+    Some(Arrived { incoming, worker, lease: r.lease })
+}
+
 #[tonic::async_trait]
 impl cluster_server::Cluster for Rpc {
     type WorkStream = Out<v1::CoordinatorMessage>;
@@ -75,10 +113,13 @@ impl cluster_server::Cluster for Rpc {
         request: Request<Streaming<v1::WorkerMessage>>,
     ) -> Result<Response<Self::WorkStream>, Refusal> {
         let mut from = request.into_inner();
-        let Some(v1::worker_message::Body::Hello(hello)) = from.message().await?.and_then(|m| m.body) else {
+        let first = tokio::time::timeout(PATIENCE, from.message())
+            .await
+            .map_err(|_| Refusal::deadline_exceeded("no Hello came"))??;
+        let Some(v1::worker_message::Body::Hello(hello)) = first.and_then(|m| m.body) else {
             return Err(Refusal::invalid_argument("the first message must be a Hello"));
         };
-        let (to, out) = mpsc::channel(1024);
+        let (to, out) = mpsc::channel(TO_WORKER);
         if hello.protocol != PROTOCOL_VERSION || hello.engine != ENGINE_VERSION {
             let detail = format!(
                 "the worker speaks protocol {} with engine {}, the coordinator protocol {PROTOCOL_VERSION} with engine {ENGINE_VERSION}; run the same version of both",
@@ -92,17 +133,32 @@ impl cluster_server::Cluster for Rpc {
             return Ok(Response::new(Box::pin(ReceiverStream::new(out))));
         }
         let (reply, id) = oneshot::channel();
-        let commands = self.0.commands.clone();
+        let (name, version) = (hello.name.clone(), hello.version.clone());
+        let (commands, commits) = (self.0.commands.clone(), self.0.commits.clone());
         commands.send(Command::Join(hello, to, reply)).await.map_err(|_| refusal(Error::Closed))?;
-        let id = id.await.map_err(|_| refusal(Error::Closed))?;
-        let mut stopped = self.0.stop.subscribe();
+        let Some(id) = id.await.map_err(|_| refusal(Error::Closed))? else {
+            return Ok(Response::new(Box::pin(ReceiverStream::new(out))));
+        };
+        let (mut stopped, alive) = (self.0.stop.subscribe(), self.0.alive.subscribe());
         tokio::spawn(async move {
+            let _alive = alive;
             loop {
                 let message = tokio::select! {
                     m = from.message() => m,
                     _ = stopped.wait_for(|s| *s) => break,
                 };
                 match message {
+                    Ok(Some(v1::WorkerMessage { body: Some(v1::worker_message::Body::Result(r)) })) => {
+                        let Some(arrived) = arrived(r, id, &name, &version) else { continue };
+                        // Waits while the store is behind: the worker's stream then waits too.
+                        let sent = tokio::select! {
+                            sent = commits.send(arrived) => sent.is_ok(),
+                            _ = stopped.wait_for(|s| *s) => false,
+                        };
+                        if !sent {
+                            break;
+                        }
+                    }
                     Ok(Some(v1::WorkerMessage { body: Some(body) })) => {
                         if commands.send(Command::Message(id, body)).await.is_err() {
                             return;
@@ -174,6 +230,7 @@ impl experiments_server::Experiments for Rpc {
     ) -> Result<Response<Self::WatchStream>, Refusal> {
         let id = self.0.find(&request.into_inner().id).map_err(refusal)?;
         let mut statuses = self.0.subscribe();
+        let mut stopped = self.0.stop.subscribe();
         let (to, out) = mpsc::channel(8);
         tokio::spawn(async move {
             loop {
@@ -183,7 +240,11 @@ impl experiments_server::Experiments for Rpc {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(200)).await;
-                if statuses.changed().await.is_err() {
+                let more = tokio::select! {
+                    changed = statuses.changed() => changed.is_ok(),
+                    _ = stopped.wait_for(|s| *s) => false,
+                };
+                if !more {
                     return;
                 }
             }
@@ -222,9 +283,15 @@ impl experiments_server::Experiments for Rpc {
         let Some(exporter): Option<Arc<_>> = self.0.options.exporter.clone() else {
             return Err(Refusal::unimplemented("this coordinator exports nothing"));
         };
+        if !["", "parquet", "csv", "json"].contains(&format.as_str()) {
+            return Err(Refusal::invalid_argument(format!(
+                "{format:?} is no format; one of parquet, csv, json is"
+            )));
+        }
         let results = self.0.store.results(&id).await.map_err(|e| refusal(e.into()))?;
         let files = tokio::task::spawn_blocking(move || -> Result<Vec<(String, Vec<u8>)>, String> {
-            let folder = std::env::temp_dir().join(format!("ablate-export-{}-{id}", std::process::id()));
+            let unique = EXPORTS.fetch_add(1, Ordering::Relaxed);
+            let folder = std::env::temp_dir().join(format!("ablate-export-{}-{unique}", std::process::id()));
             let read = || -> Result<Vec<(String, Vec<u8>)>, String> {
                 std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
                 exporter(&results, &format, &folder)?;

@@ -2,8 +2,13 @@
 //! newer leader exists; a chunk is accepted at most once; a round's decision and the rounds that it
 //! opens are one transaction.
 
+mod assemble;
+#[cfg(test)]
+pub(crate) mod conformance;
+mod memory;
 mod sqlite;
 
+pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
 
 use ablate_common::decide::Round;
@@ -31,7 +36,7 @@ pub enum Error {
     #[error("the disk of the store is full; free some space and start again: nothing acknowledged is lost")]
     DiskFull,
     /// Another process holds the store.
-    #[error("another process is using the store")]
+    #[error("another coordinator is using the store; stop it first")]
     Busy,
     /// No such experiment or blob.
     #[error("the store has no {0}")]
@@ -131,6 +136,8 @@ pub struct Incoming {
     pub device_class: String,
     /// Worker's name.
     pub worker: String,
+    /// Version of its program.
+    pub version: String,
     /// Time the lane worked on it, in microseconds.
     pub busy_us: u64,
 }
@@ -162,15 +169,19 @@ pub struct StoredRound {
     pub decision: Option<Decision>,
 }
 
+/// A chunk within an experiment: (sweep, round, chunk).
+pub type ChunkAt = (u32, u32, u32);
+
 /// A chunk that several workers failed at: (sweep, round, chunk, error).
 pub type Quarantined = (u32, u32, u32, String);
 
 /// Result of a store's operation.
 pub type Answer<'a, T> = BoxFuture<'a, Result<T, Error>>;
 
-/// A durable store. Conformance: `store::sqlite::tests`.
+/// A durable store. One conformance suite (`store::conformance`) runs against all of them.
 pub trait Store: Send + Sync + 'static {
-    /// Takes the lead: the new epoch, above all before it.
+    /// Takes the lead: the new epoch, above all before it. [`Error::Busy`] where another process that is
+    /// alive holds it and the store can tell.
     fn acquire_epoch(&self) -> Answer<'_, u64>;
     /// Stores an experiment with its opening rounds; false where it was there already.
     fn put_experiment(&self, epoch: u64, new: NewExperiment) -> Answer<'_, bool>;
@@ -181,7 +192,9 @@ pub trait Store: Send + Sync + 'static {
     /// Takes results, all in one transaction: durable when this returns.
     fn accept<'a>(&'a self, epoch: u64, batch: &'a [Incoming]) -> Answer<'a, Vec<Outcome>>;
     /// (sweep, round, chunk) of every accepted chunk, without its scores.
-    fn accepted<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<(u32, u32, u32)>>;
+    fn accepted<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<ChunkAt>>;
+    /// Lanes' working time by sweep, in microseconds.
+    fn busy<'a>(&'a self, id: &'a str) -> Answer<'a, BTreeMap<u32, u64>>;
     /// The scores of a round.
     fn round<'a>(&'a self, id: &'a str, sweep: u32, round: u32) -> Answer<'a, Round>;
     /// Opened rounds.

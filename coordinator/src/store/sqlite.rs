@@ -1,18 +1,21 @@
 //! The embedded store: one SQLite file in WAL mode with full synchronisation, one writing connection.
 
+mod bulk;
+
 use super::{
-    Answer, ChunkKey, Error, Incoming, NewExperiment, Outcome, Quarantined, State, Store, Stored, StoredRound,
+    Answer, Error, Incoming, NewExperiment, Outcome, Quarantined, State, Store, Stored, StoredRound,
 };
 use ablate_common::decide::{self, Round};
-use ablate_common::plan::{Decision, Plan};
+use ablate_common::plan::Decision;
 use ablate_common::scores::ChunkScores;
-use ablate_common::task::Prepared;
-use ablate_output::results::{Results, RoundResult, RunInfo};
+use ablate_output::results::Results;
 use futures::TryStreamExt;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row, Sqlite, SqlitePool, Transaction};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 /// The embedded store.
@@ -21,6 +24,9 @@ pub struct SqliteStore {
     /// One connection: writes are serialised here rather than by the file's lock.
     writer: SqlitePool,
     readers: SqlitePool,
+    /// Beside the database: held by the process that leads, let go of by the system when it dies.
+    leader: Arc<Mutex<Option<File>>>,
+    leader_path: PathBuf,
 }
 
 impl From<sqlx::Error> for Error {
@@ -36,6 +42,23 @@ impl From<sqlx::Error> for Error {
             _ if e.to_string().contains("No space left") => Self::DiskFull,
             _ => Self::Other(e.to_string()),
         }
+    }
+}
+
+fn migration(e: sqlx::migrate::MigrateError) -> Error {
+    match e {
+        sqlx::migrate::MigrateError::VersionMissing(_) => {
+            Error::Other("it was written by a later version of ablate; use that version".into())
+        }
+        sqlx::migrate::MigrateError::Execute(e) => e.into(),
+        e => Error::Other(e.to_string()),
+    }
+}
+
+fn io(path: &Path, e: &std::io::Error) -> Error {
+    match e.kind() {
+        std::io::ErrorKind::StorageFull => Error::DiskFull,
+        _ => Error::Other(format!("{}: {e}", path.display())),
     }
 }
 
@@ -60,15 +83,35 @@ impl SqliteStore {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(5));
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
-        sqlx::migrate!("migrations/sqlite").run(&writer).await.map_err(|e| Error::Other(e.to_string()))?;
+        sqlx::migrate!("migrations/sqlite").run(&writer).await.map_err(migration)?;
         let readers = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
-        Ok(Self { writer, readers })
+        let mut leader_path = path.as_os_str().to_owned();
+        leader_path.push(".leader");
+        Ok(Self { writer, readers, leader: Arc::default(), leader_path: leader_path.into() })
+    }
+
+    /// Holds the leader's file, or says that another process does.
+    fn lead(&self) -> Result<(), Error> {
+        let mut held = self.leader.lock().unwrap_or_else(PoisonError::into_inner);
+        if held.is_some() {
+            return Ok(());
+        }
+        let file = File::create(&self.leader_path).map_err(|e| io(&self.leader_path, &e))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Error::Busy),
+            // A file system without locks: the epoch alone keeps two leaders apart.
+            Err(TryLockError::Error(e)) => tracing::warn!(error = %e, "the leader's file can't be locked"),
+        }
+        *held = Some(file);
+        Ok(())
     }
 
     /// Closes all connections and folds the write-ahead log into the file.
     pub async fn close(&self) {
         self.readers.close().await;
         self.writer.close().await;
+        self.leader.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 
     /// A transaction that holds only while `epoch` leads.
@@ -96,6 +139,7 @@ fn state_of(name: &str, error: String) -> State {
 impl Store for SqliteStore {
     fn acquire_epoch(&self) -> Answer<'_, u64> {
         Box::pin(async {
+            self.lead()?;
             let mut tx = self.writer.begin_with("BEGIN IMMEDIATE").await?;
             let epoch: i64 = sqlx::query_scalar("UPDATE leader SET epoch = epoch + 1 RETURNING epoch")
                 .fetch_one(&mut *tx)
@@ -187,61 +231,7 @@ impl Store for SqliteStore {
     }
 
     fn accept<'a>(&'a self, epoch: u64, batch: &'a [Incoming]) -> Answer<'a, Vec<Outcome>> {
-        Box::pin(async move {
-            let mut tx = self.write(epoch).await?;
-            let mut outcomes = Vec::with_capacity(batch.len());
-            for one in batch {
-                let ChunkKey { experiment, sweep, round, chunk } = &one.key;
-                let made = sqlx::query(
-                    "INSERT INTO chunks SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8
-                     WHERE EXISTS (SELECT 1 FROM rounds WHERE experiment = ?1 AND sweep = ?2 AND round = ?3)
-                     ON CONFLICT DO NOTHING",
-                )
-                .bind(experiment)
-                .bind(sweep)
-                .bind(round)
-                .bind(chunk)
-                .bind(&one.scores)
-                .bind(&one.device_class)
-                .bind(&one.worker)
-                .bind(one.busy_us as i64)
-                .execute(&mut *tx)
-                .await?
-                .rows_affected();
-                let outcome = if made == 1 {
-                    sqlx::query("DELETE FROM quarantine WHERE experiment = ? AND sweep = ? AND round = ? AND chunk = ?")
-                        .bind(experiment)
-                        .bind(sweep)
-                        .bind(round)
-                        .bind(chunk)
-                        .execute(&mut *tx)
-                        .await?;
-                    Outcome::Accepted
-                } else {
-                    let stored: Option<bool> = sqlx::query_scalar(
-                        "SELECT scores = ? FROM chunks WHERE experiment = ? AND sweep = ? AND round = ? AND chunk = ?",
-                    )
-                    .bind(&one.scores)
-                    .bind(experiment)
-                    .bind(sweep)
-                    .bind(round)
-                    .bind(chunk)
-                    .fetch_optional(&mut *tx)
-                    .await?;
-                    stored.map_or(Outcome::Unknown, |equal| Outcome::Duplicate { equal })
-                };
-                if outcome != Outcome::Unknown {
-                    sqlx::query("UPDATE experiments SET computed = computed + 1, duplicate = duplicate + ? WHERE id = ?")
-                        .bind(i64::from(outcome != Outcome::Accepted))
-                        .bind(experiment)
-                        .execute(&mut *tx)
-                        .await?;
-                }
-                outcomes.push(outcome);
-            }
-            tx.commit().await?;
-            Ok(outcomes)
-        })
+        Box::pin(self.accept_all(epoch, batch))
     }
 
     fn accepted<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<(u32, u32, u32)>> {
@@ -250,6 +240,14 @@ impl Store for SqliteStore {
                 sqlx::query("SELECT sweep, round, chunk FROM chunks WHERE experiment = ? ORDER BY 1, 2, 3")
                     .bind(id);
             Ok(rows.fetch_all(&self.readers).await?.iter().map(|r| (r.get(0), r.get(1), r.get(2))).collect())
+        })
+    }
+
+    fn busy<'a>(&'a self, id: &'a str) -> Answer<'a, BTreeMap<u32, u64>> {
+        Box::pin(async move {
+            let rows = sqlx::query("SELECT sweep, us FROM busy WHERE experiment = ?").bind(id);
+            let rows = rows.fetch_all(&self.readers).await?;
+            Ok(rows.iter().map(|r| (r.get(0), r.get::<i64, _>(1) as u64)).collect())
         })
     }
 
@@ -384,54 +382,7 @@ impl Store for SqliteStore {
     }
 
     fn results<'a>(&'a self, id: &'a str) -> Answer<'a, Results> {
-        Box::pin(async move {
-            let row = sqlx::query("SELECT plan, computed, duplicate FROM experiments WHERE id = ?")
-                .bind(id)
-                .fetch_optional(&self.readers)
-                .await?
-                .ok_or_else(|| Error::NotFound(format!("experiment {id}")))?;
-            let plan: Plan = serde_json::from_str(row.get(0)).map_err(damaged)?;
-            let mut prepared = Vec::new();
-            for task in &plan.tasks {
-                let blob = self.blob(&task.prepared).await?;
-                prepared.push(serde_json::from_slice::<Prepared>(&blob).map_err(damaged)?);
-            }
-            let mut rounds: BTreeMap<(u32, u32), RoundResult> = BTreeMap::new();
-            for r in self.rounds(id).await? {
-                rounds.insert(
-                    (r.sweep, r.round),
-                    RoundResult { list: r.list, decision: r.decision, chunks: BTreeMap::new() },
-                );
-            }
-            let mut run = RunInfo {
-                planned: plan.total_chunks(),
-                computed: row.get::<i64, _>(1) as u64,
-                duplicate: row.get::<i64, _>(2) as u64,
-                ..RunInfo::default()
-            };
-            let mut rows = sqlx::query(
-                "SELECT sweep, round, chunk, scores, device_class FROM chunks WHERE experiment = ?",
-            )
-            .bind(id)
-            .fetch(&self.readers);
-            while let Some(r) = rows.try_next().await? {
-                let scores = ChunkScores::decode(r.get(3)).map_err(damaged)?;
-                rounds.entry((r.get(0), r.get(1))).or_default().chunks.insert(r.get(2), scores);
-                *run.device_classes.entry(r.get(4)).or_default() += 1;
-                run.accepted += 1;
-            }
-            drop(rows);
-            for r in sqlx::query("SELECT step, seconds FROM timings WHERE experiment = ?")
-                .bind(id)
-                .fetch_all(&self.readers)
-                .await?
-            {
-                run.seconds.insert(r.get(0), r.get(1));
-            }
-            run.quarantined =
-                self.quarantined(id).await?.into_iter().map(|(s, r, c, e)| (s, r, c, 1, e)).collect();
-            Ok(Results { id: id.to_owned(), plan, prepared, rounds, run })
-        })
+        Box::pin(self.all_results(id))
     }
 }
 

@@ -1,0 +1,73 @@
+//! Decisions of greedy rounds: read what they follow from, decide, store, in a task of its own.
+
+use super::actor::Command;
+use crate::scheduler::Event;
+use crate::store::{Error, Store};
+use ablate_common::decide;
+use ablate_common::head::HeadIx;
+use ablate_common::plan::{Plan, SweepKind};
+use ablate_common::task::Prepared;
+use std::sync::Arc;
+use tokio::sync::mpsc;
+
+/// Decides a round. The actor gets [`Event::Decided`], or [`Command::Broken`] where the round's scores
+/// don't fit the plan, or [`Command::Fatal`] where the store refuses.
+pub fn start(
+    store: Arc<dyn Store>,
+    epoch: u64,
+    actor: mpsc::Sender<Command>,
+    id: String,
+    plan: Arc<Plan>,
+    sweep: u32,
+    round: u32,
+) {
+    tokio::spawn(async move {
+        let command = match decide_round(store.as_ref(), epoch, &id, plan, sweep, round).await {
+            Ok(opens) => Command::Event(Event::Decided { experiment: id, sweep, round, opens }),
+            Err(Error::Damaged(e)) => {
+                Command::Broken(id, format!("round {round} of sweep {sweep} can't be decided: {e}"))
+            }
+            Err(e) => Command::Fatal(e),
+        };
+        // At shutdown nobody listens; the next start finds the decision, or makes it.
+        let _ = actor.send(command).await;
+    });
+}
+
+/// Reference sweep with the same ablation as sweep `i`.
+pub fn reference_of(plan: &Plan, i: u32) -> u32 {
+    let ablation = plan.sweeps[i as usize].ablation;
+    plan.sweeps.iter().position(|s| s.kind == SweepKind::Reference && s.ablation == ablation).unwrap_or(0)
+        as u32
+}
+
+type Opens = Vec<(u32, u32, Vec<u32>)>;
+
+async fn decide_round(
+    store: &dyn Store,
+    epoch: u64,
+    id: &str,
+    plan: Arc<Plan>,
+    sweep: u32,
+    round: u32,
+) -> Result<Opens, Error> {
+    let rounds = store.rounds(id).await?;
+    let missing = || Error::Damaged(format!("round {round} of sweep {sweep} was never opened"));
+    let list: Vec<HeadIx> =
+        rounds.into_iter().find(|r| (r.sweep, r.round) == (sweep, round)).ok_or_else(missing)?.list;
+    let scores = store.round(id, sweep, round).await?;
+    let reference = store.round(id, reference_of(&plan, sweep), 0).await?;
+    let last = round + 1 == plan.sweeps[sweep as usize].rounds();
+    let earlier = if last && round > 0 { Some(store.round(id, sweep, 0).await?) } else { None };
+    let SweepKind::Greedy { objective, .. } = plan.sweeps[sweep as usize].kind else { return Ok(Vec::new()) };
+    let blob = store.blob(&plan.tasks[objective as usize].prepared).await?;
+    let decided = tokio::task::spawn_blocking(move || {
+        let prepared: Prepared = serde_json::from_slice(&blob).map_err(|e| e.to_string())?;
+        decide::decide(&plan, sweep, round, &list, &scores, &reference, earlier.as_ref(), &prepared)
+    })
+    .await
+    .map_err(|e| Error::Other(e.to_string()))?
+    .map_err(Error::Damaged)?;
+    store.decide(epoch, id, sweep, round, &decided).await?;
+    Ok(decided.opens.into_iter().map(|(s, r, l)| (s, r, l.into_iter().map(|h| h.0).collect())).collect())
+}

@@ -1,0 +1,69 @@
+//! What the actor is handed: connected workers, and experiments as the scheduler takes them.
+
+use super::{WorkerStatus, decide};
+use crate::scheduler::{Summary, SweepShape, WorkerId};
+use crate::store::{Error, State, Store, Stored};
+use ablate_common::plan::SweepKind;
+use ablate_proto::v1;
+use std::time::Instant;
+use tokio::sync::mpsc;
+
+/// A worker's end of its stream.
+pub type ToWorker = mpsc::Sender<Result<v1::CoordinatorMessage, tonic::Status>>;
+
+/// A connected worker.
+pub struct Connected {
+    /// What it said of itself.
+    pub hello: v1::Hello,
+    /// To it.
+    pub to: ToWorker,
+    /// When it connected.
+    pub since: Instant,
+    /// Results accepted from it.
+    pub accepted: u64,
+    /// Failures it reported.
+    pub failures: u64,
+}
+
+impl Connected {
+    /// For users.
+    pub fn status(&self, id: WorkerId, leased: u32) -> WorkerStatus {
+        WorkerStatus {
+            id,
+            name: self.hello.name.clone(),
+            version: self.hello.version.clone(),
+            lanes: self.hello.lanes.iter().map(|l| (l.device.clone(), l.device_class.clone())).collect(),
+            leased,
+            accepted: self.accepted,
+            failures: self.failures,
+            connected_ms: self.since.elapsed().as_millis() as u64,
+        }
+    }
+}
+
+/// A stored experiment as the scheduler takes it.
+pub async fn summary(store: &dyn Store, stored: &Stored) -> Result<Summary, Error> {
+    let plan = &stored.plan;
+    let sweeps = (0u32..)
+        .zip(&plan.sweeps)
+        .map(|(i, s)| SweepShape {
+            rounds: (0..s.rounds()).map(|r| plan.round_chunks(i, r)).collect(),
+            decides: matches!(s.kind, SweepKind::Greedy { .. }),
+            reference: decide::reference_of(plan, i),
+        })
+        .collect();
+    let rounds = store.rounds(&stored.id).await?;
+    Ok(Summary {
+        id: stored.id.clone(),
+        sweeps,
+        rounds: rounds
+            .into_iter()
+            .map(|r| (r.sweep, r.round, r.list.iter().map(|h| h.0).collect(), r.decision.is_some()))
+            .collect(),
+        accepted: store.accepted(&stored.id).await?,
+        quarantined: store.quarantined(&stored.id).await?.into_iter().map(|q| (q.0, q.1, q.2)).collect(),
+        computed: (stored.computed, stored.duplicate),
+        busy_us: store.busy(&stored.id).await?,
+        running: stored.state == State::Running,
+    })
+}

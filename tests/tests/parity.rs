@@ -16,8 +16,8 @@ use ablate_tests::{minilm, root, smollm2};
 use ablate_worker::engine::{Engine, SharedModel, arch};
 use ablate_worker::load::Weights;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 use tch::{Device, Kind};
 
 struct Case {
@@ -175,9 +175,29 @@ fn compare(case: &Case, stride: usize, pairs: u64) -> (f64, f64) {
     (in_f64, worst(&mut load(case, Dtype::F32)))
 }
 
+/// Rows of target/proof/parity.json, written by the long form; tests run in parallel.
+static PROOF: Mutex<Vec<serde_json::Value>> = Mutex::new(Vec::new());
+
+fn prove(case: &Case, check: &str, cases: u64, deviation: f64, limit: f64) {
+    if !long() {
+        return;
+    }
+    let mut rows = PROOF.lock().unwrap();
+    // Deviations are absolute over max(1, |ℓ(∅)|): one number for both columns of the contract.
+    rows.push(
+        serde_json::json!({"model": case.name, "check": check, "ablation": case.ablation, "cases": cases,
+        "max_abs_diff": deviation, "max_rel_diff": deviation, "ok": deviation <= limit}),
+    );
+    let folder = root().join("target/proof");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("parity.json"), serde_json::to_vec_pretty(&*rows).unwrap()).unwrap();
+}
+
 fn hold(case: &Case, stride: usize, pairs: u64) {
     let (in_f64, in_f32) = compare(case, stride, pairs);
     println!("{} {}: largest deviation {in_f64:.1e} in f64, {in_f32:.1e} in f32", case.name, case.ablation);
+    prove(case, "deltas in f64", pairs, in_f64, 1e-9);
+    prove(case, "deltas in f32", pairs, in_f32, 1e-4);
     assert!(in_f64 <= 1e-9, "{} in f64: {in_f64:e}", case.name);
     assert!(in_f32 <= 1e-4, "{} in f32: {in_f32:e}", case.name);
 }

@@ -1,6 +1,7 @@
 //! Arguments.
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::fmt::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -9,12 +10,56 @@ use std::path::PathBuf;
 #[command(
     name = "ablate",
     version,
-    after_help = "Start with `ablate plan SPEC` (nothing is run), then `ablate run SPEC`.\nExit codes: 0 done, 1 failed, 2 wrong usage or spec, 3 finished with quarantined shards, 130 interrupted and resumable."
+    long_about = LONG,
+    after_help = EXIT_CODES,
+    after_long_help = EXAMPLES
 )]
 pub struct Cli {
     #[command(subcommand)]
     pub command: Command,
 }
+
+const LONG: &str = "\
+Finds out, by intervention, which attention heads of a transformer do the work: every head is removed \
+alone, every pair together, and heads one after another until most are gone; what that costs is measured \
+on your tasks, example by example.
+
+An experiment is a spec (TOML): a model, tasks, what replaces a removed head, and sweeps. `ablate run` does \
+all of it on this machine. For many machines, `ablate serve` runs as the coordinator, `ablate-worker` on \
+every machine computes, and `submit`, `watch` and the others speak to the coordinator.";
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done; 1 failed; 2 wrong usage or spec; 3 finished with quarantined shards; 130 interrupted \
+and resumable.";
+
+const EXAMPLES: &str = "\
+On one machine:
+  ablate doctor                          is everything there?
+  ablate plan sweep.toml                 what would be computed, and what it costs; runs nothing
+  ablate run sweep.toml                  tables and report in runs/NAME; run again to resume
+  ablate export runs/NAME --format csv
+
+On many:
+  ablate serve --store sqlite://state.db
+  ablate-worker --coordinator http://127.0.0.1:7650
+  ablate submit sweep.toml && ablate watch NAME
+  ablate export NAME
+
+A spec:
+  name = \"first\"
+  [model]
+  source = \"models/SmolLM2-135M-Instruct.Q4_1.gguf\"
+  [[task]]
+  name = \"ioi\"
+  kind = \"ioi\"
+  examples = 64
+  [ablation]
+  method = \"mean\"
+  [[sweep]]
+  kind = \"single\"
+
+Exit codes: 0 done; 1 failed; 2 wrong usage or spec; 3 finished with quarantined shards; 130 interrupted
+and resumable. $ABLATE_LOG sets what is logged to stderr (error, warn, info, debug).";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -57,7 +102,11 @@ pub enum Command {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Examples:\n  ablate run sweep.toml\n  ablate run sweep.toml --out runs/first --device cpu,cpu\n  ablate run sweep.toml --device cuda:0,cuda:1\n\nState lies in the output folder. After Ctrl-C, a crash or a power cut the same command goes on where it stopped."
+    long_about = "Runs an experiment on this machine, to the end: a coordinator in this process, and worker processes that it \
+starts beside it. State, tables (Parquet), summary.json, run.json, report.html and the workers' logs lie in the output \
+folder. After Ctrl-C, a crash or a power cut the same command goes on where it stopped; where all is done it prints the \
+result again. A folder of another experiment is refused, naming what differs.",
+    after_help = "Examples:\n  ablate run sweep.toml\n  ablate run sweep.toml --out runs/first --device cpu,cpu\n  ablate run sweep.toml --device cuda:0,cuda:1\n  ablate run sweep.toml --workers 2 --threads 1 --json\n\n$ABLATE_WORKER names another ablate-worker than the one beside ablate or on the path."
 )]
 pub struct RunArgs {
     /// The experiment (TOML)
@@ -66,7 +115,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub out: Option<PathBuf>,
     /// Devices of each worker, one lane each: cpu, "cpu,cpu", "cuda:0,cuda:1" or auto
-    #[arg(long, env = "ABLATE_DEVICE", default_value = "auto")]
+    #[arg(long, env = "ABLATE_DEVICE", value_name = "LIST", default_value = "auto", value_parser = devices)]
     pub device: String,
     /// Worker processes
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=256))]
@@ -82,7 +131,68 @@ pub struct RunArgs {
     pub json: bool,
 }
 
+impl RunArgs {
+    /// Threads per lane: as asked for, else the cores shared out over the workers' lanes. None where one
+    /// worker finds its devices itself: it shares them out better.
+    pub fn threads_per_lane(&self) -> Option<u32> {
+        if self.threads.is_some() || (self.device == AUTO && self.workers == 1) {
+            return self.threads;
+        }
+        let lanes = u32::try_from(self.device.split(',').count()).unwrap_or(u32::MAX);
+        let cores = std::thread::available_parallelism().map_or(1, |n| u32::try_from(n.get()).unwrap_or(1));
+        Some((cores / self.workers.saturating_mul(lanes).max(1)).max(1))
+    }
+
+    /// The command that goes on with this run.
+    pub fn again(&self) -> String {
+        let mut line = format!("ablate run {}", quoted(&self.spec.to_string_lossy()));
+        // Writing to a string doesn't fail.
+        if let Some(out) = &self.out {
+            let _ = write!(line, " --out {}", quoted(&out.to_string_lossy()));
+        }
+        if self.device != AUTO {
+            let _ = write!(line, " --device {}", self.device);
+        }
+        if self.workers != 1 {
+            let _ = write!(line, " --workers {}", self.workers);
+        }
+        if let Some(threads) = self.threads {
+            let _ = write!(line, " --threads {threads}");
+        }
+        line
+    }
+}
+
+const AUTO: &str = "auto";
+
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || "/._-+=:@,".contains(c);
+    if !word.is_empty() && word.chars().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', "'\\''"))
+    }
+}
+
+/// Checks a list of devices by its form; whether they are there only the worker knows.
+fn devices(text: &str) -> Result<String, String> {
+    let parts: Vec<&str> = text.split(',').map(str::trim).collect();
+    let number = |n: &str| !n.is_empty() && n.len() < 5 && n.bytes().all(|b| b.is_ascii_digit());
+    let known = |p: &&str| matches!(*p, "cpu" | "cuda") || p.strip_prefix("cuda:").is_some_and(number);
+    if parts == [AUTO] || parts.iter().all(|p| known(&p)) {
+        Ok(parts.join(","))
+    } else {
+        Err("give cpu, cuda:N, several with commas, or auto".to_owned())
+    }
+}
+
 #[derive(Debug, Args)]
+#[command(
+    long_about = "Shows what an experiment would compute, without running it: its subsets and chunks, its estimated cost, memory and \
+time, and a few examples as the model will see them. Everything that can be wrong with the spec, the model files and the data \
+is found here too.",
+    after_help = "Examples:\n  ablate plan sweep.toml\n  ablate plan sweep.toml --show 5\n  ablate plan sweep.toml --json"
+)]
 pub struct PlanArgs {
     /// The experiment (TOML)
     pub spec: PathBuf,
@@ -96,7 +206,10 @@ pub struct PlanArgs {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example:\n  ablate serve --store sqlite://state.db\n  ablate-worker --coordinator http://127.0.0.1:7650"
+    long_about = "Serves as the coordinator of a cluster: takes experiments, hands their work to the workers that connect, keeps every \
+result durably before it is acknowledged, and writes the tables when an experiment ends. Killed and started again on the \
+same store, it goes on where it was.",
+    after_help = "Example:\n  ablate serve --store sqlite://state.db\n  ablate-worker --coordinator http://127.0.0.1:7650\n  ablate submit sweep.toml\n\nA config file has the same settings (listen, store, output) as TOML; options win."
 )]
 pub struct ServeArgs {
     /// Settings as TOML: listen, store, output
@@ -199,4 +312,49 @@ pub struct DoctorArgs {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
+    use super::*;
+    use clap::CommandFactory;
+
+    fn run(line: &str) -> Result<RunArgs, clap::Error> {
+        match Cli::try_parse_from(line.split(' '))?.command {
+            Command::Run(args) => Ok(args),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn devices_are_checked_by_form() {
+        for good in ["auto", "cpu", "cpu,cpu", "cuda:0,cuda:11", "cuda"] {
+            assert_eq!(devices(good).unwrap(), good);
+        }
+        assert_eq!(devices("cpu, cuda:1").unwrap(), "cpu,cuda:1");
+        for bad in ["", "gpu", "cuda:", "cuda:x", "cpu,,cpu", "auto,cpu"] {
+            assert!(devices(bad).is_err(), "{bad}");
+        }
+        assert_eq!(run("ablate run x.toml --device tpu").unwrap_err().exit_code(), 2);
+        assert_eq!(run("ablate run x.toml --workers 0").unwrap_err().exit_code(), 2);
+    }
+
+    #[test]
+    fn threads_are_shared_out_and_the_command_to_go_on_has_all_that_matters() {
+        let args = run("ablate run x.toml --device cpu,cpu --workers 128").unwrap();
+        assert_eq!(args.threads_per_lane(), Some(1));
+        assert_eq!(args.again(), "ablate run x.toml --device cpu,cpu --workers 128");
+        let mut args = run("ablate run x.toml --resume --device auto").unwrap();
+        assert_eq!((args.threads_per_lane(), args.again()), (None, "ablate run x.toml".to_owned()));
+        args.threads = Some(3);
+        args.out = Some("my runs/it's".into());
+        assert_eq!(args.threads_per_lane(), Some(3));
+        assert_eq!(args.again(), "ablate run x.toml --out 'my runs/it'\\''s' --threads 3");
+    }
 }

@@ -2,6 +2,7 @@
 
 use super::args::{ClientArgs, ExportArgs, MaybeOneArgs, OneArgs, ReportArgs, SubmitArgs, TableFormat};
 use super::fail::Fail;
+use super::say;
 use super::run::version;
 use ablate_coordinator::store::{SqliteStore, Store};
 use ablate_output::results::Results;
@@ -72,23 +73,23 @@ fn line(s: &v1::ExperimentStatus) -> String {
 
 fn print(s: &v1::ExperimentStatus, as_json: bool, whole: bool) {
     if as_json {
-        println!("{}", json(s));
+        say::out(format_args!("{}", json(s)));
         return;
     }
-    println!("{}", line(s));
+    say::out(format_args!("{}", line(s)));
     if whole {
         for w in &s.sweeps {
-            println!(
+            say::out(format_args!(
                 "  {:<24} {:>9}/{:<9} subsets  round {}/{}",
                 w.name,
                 w.subsets_done,
                 w.subsets_total,
                 (w.round + 1).min(w.rounds),
                 w.rounds
-            );
+            ));
         }
         if !s.error.is_empty() {
-            println!("  {}", s.error);
+            say::out(format_args!("  {}", s.error));
         }
     }
 }
@@ -106,9 +107,9 @@ pub async fn submit(args: SubmitArgs) -> Result<u8, Fail> {
         .map_err(refused)?
         .into_inner();
     if args.client.json {
-        println!("{}", serde_json::json!({"id": reply.id, "existed": reply.existed}));
+        say::out(format_args!("{}", serde_json::json!({"id": reply.id, "existed": reply.existed})));
     } else {
-        println!("{}{}", reply.id, if reply.existed { " (was there already)" } else { "" });
+        say::out(format_args!("{}{}", reply.id, if reply.existed { " (was there already)" } else { "" }));
     }
     Ok(0)
 }
@@ -171,13 +172,13 @@ pub async fn workers(args: ClientArgs) -> Result<u8, Fail> {
     for w in reply.workers {
         let lanes: Vec<&str> = w.lanes.iter().map(|l| l.device.as_str()).collect();
         if args.json {
-            println!(
+            say::out(format_args!(
                 "{}",
                 serde_json::json!({"id": w.id, "name": w.name, "version": w.version, "lanes": lanes,
                 "leased_chunks": w.leased_chunks, "accepted_chunks": w.accepted_chunks, "failures": w.failures, "connected_ms": w.connected_ms})
-            );
+            ));
         } else {
-            println!(
+            say::out(format_args!(
                 "{:>4}  {:<28} {:<16} {:>6} leased {:>8} accepted {:>4} failures",
                 w.id,
                 w.name,
@@ -185,7 +186,7 @@ pub async fn workers(args: ClientArgs) -> Result<u8, Fail> {
                 w.leased_chunks,
                 w.accepted_chunks,
                 w.failures
-            );
+            ));
         }
     }
     Ok(0)
@@ -247,7 +248,7 @@ pub async fn export(args: ExportArgs) -> Result<u8, Fail> {
         out = args.out.unwrap_or_else(|| PathBuf::from(&args.what));
         fetch(&args.what, args.format, &out, &args.client).await?;
     }
-    println!("{}", out.display());
+    say::out(format_args!("{}", out.display()));
     Ok(0)
 }
 
@@ -270,6 +271,6 @@ pub async fn report(args: ReportArgs) -> Result<u8, Fail> {
             None => made,
         };
     }
-    println!("{}", out.display());
+    say::out(format_args!("{}", out.display()));
     Ok(0)
 }

@@ -3,7 +3,8 @@
 use ablate_common::plan::Plan;
 use serde_json::Value;
 
-/// Differences of `new` from `old`, a line each, the spec's first; at most `most`.
+/// Differences of `new` from `old`, a line each, at most `most`. What doesn't belong to an experiment's
+/// identity (its name, where files lie) is no difference.
 pub fn differences(old: &Plan, new: &Plan, most: usize) -> Vec<String> {
     let mut out = Vec::new();
     let strip = |plan: &Plan| {
@@ -15,19 +16,20 @@ pub fn differences(old: &Plan, new: &Plan, most: usize) -> Vec<String> {
         plan
     };
     let (a, b) = (strip(old), strip(new));
-    if a.engine != b.engine {
-        out.push(format!("engine: {} there, {} here", a.engine, b.engine));
-    }
     let json = |v: serde_json::Result<Value>| v.unwrap_or(Value::Null);
     walk("spec", &json(serde_json::to_value(&a.spec)), &json(serde_json::to_value(&b.spec)), &mut out);
+    if a.engine != b.engine {
+        out.push(differ("engine version", a.engine, b.engine));
+    }
     walk("model", &json(serde_json::to_value(&a.model)), &json(serde_json::to_value(&b.model)), &mut out);
     for (x, y) in a.tasks.iter().zip(&b.tasks) {
         if x.prepared != y.prepared {
-            out.push(format!("data of task {}: its examples differ", x.name));
+            let start = |hash: &str| hash.chars().take(16).collect::<String>();
+            out.push(differ(&format!("data of task {:?} (blake3)", x.name), start(&x.prepared), start(&y.prepared)));
         }
     }
     if out.is_empty() {
-        out.push("the recorded plan (batches or chunks)".to_owned());
+        out.push("recorded plan: batches or chunk sizes (another version of ablate planned it)".to_owned());
     }
     if out.len() > most {
         let more = out.len() - most;
@@ -37,6 +39,10 @@ pub fn differences(old: &Plan, new: &Plan, most: usize) -> Vec<String> {
     out
 }
 
+fn differ(what: &str, old: impl std::fmt::Display, new: impl std::fmt::Display) -> String {
+    format!("{what}: {old} in the folder, {new} now")
+}
+
 fn walk(path: &str, a: &Value, b: &Value, out: &mut Vec<String>) {
     match (a, b) {
         (Value::Object(x), Value::Object(y)) => {
@@ -44,12 +50,8 @@ fn walk(path: &str, a: &Value, b: &Value, out: &mut Vec<String>) {
             keys.sort_unstable();
             keys.dedup();
             for k in keys {
-                walk(
-                    &format!("{path}.{k}"),
-                    x.get(k).unwrap_or(&Value::Null),
-                    y.get(k).unwrap_or(&Value::Null),
-                    out,
-                );
+                let of = |m: &serde_json::Map<String, Value>| m.get(k).cloned().unwrap_or(Value::Null);
+                walk(&format!("{path}.{k}"), &of(x), &of(y), out);
             }
         }
         (Value::Array(x), Value::Array(y)) if x.len() == y.len() => {
@@ -57,12 +59,77 @@ fn walk(path: &str, a: &Value, b: &Value, out: &mut Vec<String>) {
                 walk(&format!("{path}[{i}]"), p, q, out);
             }
         }
+        (Value::Array(x), Value::Array(y)) if x.iter().chain(y).any(Value::is_object) => {
+            out.push(differ(&format!("number of {path}"), x.len(), y.len()));
+        }
         _ if a == b => {}
-        _ => out.push(format!("{path}: {} there, {} here", short(a), short(b))),
+        _ => out.push(differ(path, short(a), short(b))),
     }
 }
 
 fn short(v: &Value) -> String {
-    let s = v.to_string();
-    if s.chars().count() > 60 { s.chars().take(57).chain("...".chars()).collect() } else { s }
+    let s = if v.is_null() { "nothing".to_owned() } else { v.to_string() };
+    if s.chars().count() > 72 { s.chars().take(69).chain("...".chars()).collect() } else { s }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+    use super::*;
+    use ablate_common::head::HeadMap;
+    use serde_json::json;
+
+    fn named(a: &Value, b: &Value) -> Vec<String> {
+        let mut out = Vec::new();
+        walk("spec", a, b, &mut out);
+        out
+    }
+
+    #[test]
+    fn fields_are_named_with_both_values() {
+        let old = json!({"seed": 0, "tasks": [{"max_tokens": 8, "sha256": null}], "sweeps": [{}, {}]});
+        assert!(named(&old, &old).is_empty());
+        let new = json!({"seed": 1, "tasks": [{"max_tokens": 7, "sha256": "ab"}], "sweeps": [{}]});
+        assert_eq!(
+            named(&old, &new),
+            [
+                "spec.seed: 0 in the folder, 1 now",
+                "number of spec.sweeps: 2 in the folder, 1 now",
+                "spec.tasks[0].max_tokens: 8 in the folder, 7 now",
+                "spec.tasks[0].sha256: nothing in the folder, \"ab\" now",
+            ]
+        );
+    }
+
+    fn plan() -> Plan {
+        let text = "name = \"x\"\n[model]\nsource = \"m\"\n[[task]]\nname = \"ioi\"\nkind = \"ioi\"\nexamples = 4\n[ablation]\nmethod = \"zero\"\n[[sweep]]\nkind = \"single\"\n";
+        let spec = ablate_common::spec::parse(text, "x.toml").unwrap();
+        serde_json::from_value(json!({
+            "engine": 1, "spec": spec, "ablations": spec.ablations, "sweeps": [],
+            "model": {"arch": "llama", "title": "m", "weights_sha256": "aa", "heads": HeadMap::single_stream(1, 2), "layers": 1, "n_heads": 2, "n_kv_heads": 2,
+                "head_dim": 4, "d_model": 8, "d_ff": 16, "vocab": 10, "context": 32, "rope_theta": 1e4, "norm_eps": 1e-5, "tied": true},
+            "tasks": [{"name": "ioi", "kind": "ioi", "metric": "logit_diff", "prepared": "aa", "items": 1, "examples": 1, "all": [], "select": []}],
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn plans_differ_by_spec_engine_model_and_data_but_not_by_names_and_places() {
+        let old = plan();
+        let mut new = old.clone();
+        new.spec.name = "y".into();
+        new.spec.model.source = "elsewhere".into();
+        new.model.title = "elsewhere".into();
+        assert_eq!(new.identity(), old.identity());
+        new.spec.seed = 3;
+        new.engine += 1;
+        new.model.weights_sha256 = "bb".into();
+        new.tasks[0].prepared = "bb".into();
+        let named = differences(&old, &new, 9);
+        assert_eq!(named.len(), 4, "{named:?}");
+        for (line, word) in named.iter().zip(["spec.seed: 0", "engine version", "model.weights_sha256", "data of task \"ioi\""]) {
+            assert!(line.contains(word), "{line}");
+        }
+        assert_eq!(differences(&old, &new, 2).last().unwrap(), "and 2 more");
+    }
 }

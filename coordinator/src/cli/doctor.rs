@@ -2,6 +2,7 @@
 
 use super::args::DoctorArgs;
 use super::fail::Fail;
+use super::say;
 use super::supervise;
 use ablate_coordinator::store::{SqliteStore, Store};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -89,12 +90,12 @@ pub async fn doctor(args: &DoctorArgs) -> Result<u8, Fail> {
     if args.json {
         let all: Vec<serde_json::Value> =
             checks.iter().map(|c| serde_json::json!({"check": c.name, "ok": c.ok, "found": c.found, "fix": if c.ok { "" } else { c.fix }})).collect();
-        println!("{}", serde_json::json!({"ok": well, "checks": all}));
+        say::out(format_args!("{}", serde_json::json!({"ok": well, "checks": all})));
     } else {
         for c in &checks {
-            println!("{}  {}: {}", if c.ok { "ok " } else { "BAD" }, c.name, c.found);
+            say::out(format_args!("{}  {}: {}", if c.ok { "ok " } else { "BAD" }, c.name, c.found));
             if !c.ok {
-                println!("     do: {}", c.fix);
+                say::out(format_args!("     do: {}", c.fix));
             }
         }
     }

@@ -2,7 +2,10 @@
 
 use super::args::PlanArgs;
 use super::fail::Fail;
+use super::locate;
 use super::progress::Steps;
+use super::say;
+use ablate_common::spec::{Dtype, Spec};
 use ablate_coordinator::store::NewExperiment;
 use ablate_prepare::PreparedExperiment;
 use std::path::{Path, PathBuf};
@@ -23,35 +26,73 @@ impl Made {
     }
 }
 
-/// Reads and prepares a spec file.
-pub fn read(path: &Path, steps: &Steps) -> Result<Made, Fail> {
-    let text = std::fs::read_to_string(path).map_err(|e| {
-        Fail::wrong(format!("{}: {e}", path.display())).help("give the path of a spec; see README.md for one")
-    })?;
-    let base = path.parent().unwrap_or(Path::new("."));
-    prepare(text, &path.display().to_string(), base, steps)
+/// A spec, read and checked.
+pub struct Read {
+    /// The spec.
+    pub spec: Spec,
+    text: String,
+    origin: String,
+    base: PathBuf,
 }
 
-/// Prepares a spec's text.
-pub fn prepare(text: String, origin: &str, base: &Path, steps: &Steps) -> Result<Made, Fail> {
-    let spec = ablate_common::spec::parse(&text, origin).map_err(|e| Fail::wrong(e.to_string()))?;
-    let prepared = ablate_prepare::prepare(&spec, base, &|step, done, total| steps.at(step, done, total))
-        .map_err(
-            |e| if e.exit_code() == 2 { Fail::wrong(e.to_string()) } else { Fail::failed(e.to_string()) },
-        )?;
-    steps.clear();
-    Ok(Made { prepared, text })
+/// Reads a spec file.
+pub fn read(path: &Path) -> Result<Read, Fail> {
+    let text = std::fs::read_to_string(path).map_err(|e| {
+        Fail::wrong(format!("the spec can't be read: {e}"))
+            .at(path.display().to_string())
+            .help("give the path of a spec (TOML); `ablate --help` shows one")
+    })?;
+    parse(text, &path.display().to_string(), path.parent().unwrap_or(Path::new(".")))
+}
+
+/// Reads a spec's text; its paths lie in `base`.
+pub fn parse(text: String, origin: &str, base: &Path) -> Result<Read, Fail> {
+    let spec = ablate_common::spec::parse(&text, origin)
+        .map_err(|e| Fail::with_advice(2, &e.what).at(format!("{}:{}", e.origin, e.line)))?;
+    Ok(Read { spec, text, origin: origin.to_owned(), base: base.to_path_buf() })
+}
+
+impl Read {
+    /// Reads model and data, and makes the plan.
+    pub fn prepare(self, steps: &Steps) -> Result<Made, Fail> {
+        let prepared =
+            ablate_prepare::prepare(&self.spec, &self.base, &|step, done, total| steps.at(step, done, total));
+        steps.clear();
+        let prepared = prepared.map_err(|e| {
+            let message = e.to_string();
+            let code = if e.exit_code() == 2 { 2 } else { 1 };
+            let line = locate::line_of(&self.text, &message).map(|l| format!(":{l}")).unwrap_or_default();
+            Fail::with_advice(code, &message).at(format!("{}{line}", self.origin))
+        })?;
+        Ok(Made { prepared, text: self.text })
+    }
+}
+
+/// Floating-point operations in a second and CPU core that a sweep is taken to reach (measured on a
+/// server core with AVX-512; an estimate for people, nothing depends on it).
+const CORE_FLOPS: f64 = 60e9;
+
+fn seconds_here(flops: f64, dtype: Dtype) -> (usize, f64) {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let factor = if dtype == Dtype::F64 { 2.0 } else { 1.0 };
+    (cores, flops * factor / (CORE_FLOPS * cores as f64))
+}
+
+fn duration(seconds: f64) -> String {
+    indicatif::HumanDuration(std::time::Duration::from_secs_f64(seconds.clamp(0.0, 1e12))).to_string()
 }
 
 /// `ablate plan`.
 pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
     let steps = Steps::new(args.json);
-    let made = read(&args.spec, &steps)?;
+    let made = read(&args.spec)?.prepare(&steps)?;
     let plan = &made.prepared.plan;
     let costs = ablate_prepare::cost(plan, &made.prepared.prepared);
     let shown =
         ablate_prepare::preview(&made.prepared, args.show).map_err(|e| Fail::failed(e.to_string()))?;
     let flops: f64 = costs.iter().map(|c| c.flops).sum();
+    let bytes = costs.iter().map(|c| c.bytes).max().unwrap_or(0);
+    let (cores, seconds) = seconds_here(flops, plan.spec.model.dtype);
     if args.json {
         let sweeps: Vec<serde_json::Value> = costs
             .iter()
@@ -61,13 +102,14 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
             })
             .collect();
         let all = serde_json::json!({"id": plan.identity(), "name": plan.spec.name, "model": plan.model, "heads": plan.heads().len(),
-            "subsets": plan.total_subsets(), "chunks": plan.total_chunks(), "flops": flops, "sweeps": sweeps, "examples": shown});
-        println!("{all}");
+            "subsets": plan.total_subsets(), "chunks": plan.total_chunks(), "flops": flops, "bytes": bytes,
+            "seconds_on_these_cores": seconds, "cores": cores, "sweeps": sweeps, "examples": shown});
+        say::out(all);
         return Ok(0);
     }
-    println!("{} ({})", plan.spec.name, &plan.identity()[..16]);
+    say::out(format_args!("{} ({})", plan.spec.name, short(&plan.identity())));
     let model = &plan.model;
-    println!(
+    say::out(format_args!(
         "model    {}: {}, {} layers of {} heads ({} K/V), width {}, weights {}",
         model.title,
         model.arch,
@@ -75,24 +117,24 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
         model.n_heads,
         model.n_kv_heads,
         model.d_model,
-        &model.weights_sha256[..16]
-    );
+        short(&model.weights_sha256)
+    ));
     for t in &plan.tasks {
-        println!(
+        say::out(format_args!(
             "task     {}: {} examples in {} sequences, {} batches, {}",
             t.name,
             t.examples,
             t.items,
             t.all.len(),
             t.metric.name()
-        );
+        ));
     }
-    println!(
+    say::out(format_args!(
         "\n{:<18} {:>10} {:>8} {:>8} {:>12} {:>10}",
         "sweep", "subsets", "chunks", "rounds", "TFLOP", "memory"
-    );
+    ));
     for c in &costs {
-        println!(
+        say::out(format_args!(
             "{:<18} {:>10} {:>8} {:>8} {:>12.3} {:>7.0} MB",
             c.name,
             c.subsets,
@@ -100,23 +142,30 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
             c.rounds,
             c.flops / 1e12,
             c.bytes as f64 / 1e6
-        );
+        ));
     }
-    println!(
+    say::out(format_args!(
         "{:<18} {:>10} {:>8} {:>8} {:>12.3}",
         "all",
         plan.total_subsets(),
         plan.total_chunks(),
         "",
         flops / 1e12
-    );
-    println!(
-        "time     about {} per 100 GFLOP/s of matrix products",
-        indicatif::HumanDuration(std::time::Duration::from_secs_f64(flops / 1e11))
-    );
-    println!("\nAs the model will see it (scored positions marked):");
+    ));
+    say::out(format_args!(
+        "\nmemory   about {} a lane\ntime     about {} on this machine's {cores} cores (at {:.0} GFLOP/s a core); about {} on a GPU that reaches 20 TFLOP/s",
+        indicatif::HumanBytes(bytes),
+        duration(seconds),
+        CORE_FLOPS / 1e9,
+        duration(flops / 2e13)
+    ));
+    say::out(format_args!("\nAs the model will see it (scored positions marked):"));
     for line in shown {
-        println!("  {line}");
+        say::out(format_args!("  {line}"));
     }
     Ok(0)
+}
+
+fn short(hash: &str) -> &str {
+    hash.get(..16).unwrap_or(hash)
 }

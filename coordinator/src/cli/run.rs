@@ -1,223 +1,282 @@
 //! `ablate run`: coordinator in this process, workers beside it, state in the output folder.
 
 use super::args::RunArgs;
-use super::differ;
-use super::experiment;
-use super::fail::Fail;
-use super::progress::Steps;
-use super::supervise;
-use ablate_coordinator::server::{Options, Service, Status};
-use ablate_coordinator::store::{NewExperiment, SqliteStore, State, Store};
+use super::experiment::{self, Made};
+use super::fail::{Fail, on};
+use super::folder;
+use super::progress::{Steps, SweepClock};
+use super::say;
+use super::supervise::{self, Workers};
+use ablate_coordinator::server::{Control, Handle, Options, Service, Status};
+use ablate_coordinator::store::{SqliteStore, Store};
 use ablate_output::results::Results;
-use std::fs::{File, TryLockError};
+use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-
-const STATE: &str = "state.db";
 
 /// `ablate run`.
 pub async fn run(args: RunArgs) -> Result<u8, Fail> {
-    let began = Instant::now();
-    let steps = Steps::new(args.json);
-    let spec_path = args.spec.clone();
-    let program = supervise::find_worker()?;
-    let interrupt = interrupted();
-    tokio::pin!(interrupt);
-    let (made, steps) = tokio::select! {
-        made = tokio::task::spawn_blocking(move || experiment::read(&spec_path, &steps).map(|m| (m, steps))) => {
-            made.map_err(|e| Fail::failed(e.to_string()))??
-        }
-        () = &mut interrupt => return Err(stopped(&args, &args.spec)),
+    let session = Session { steps: Arc::new(Steps::new(args.json)), args, held: Mutex::default() };
+    let done = tokio::select! {
+        biased;
+        () = interrupted() => Err(Fail::interrupted("stopped before the end").help(session.resume())),
+        done = session.work() => done,
     };
-    let out = args.out.clone().unwrap_or_else(|| Path::new("runs").join(&made.prepared.plan.spec.name));
-    let new = made.into_new(out.clone());
-    let _lock = claim(&out, &new, args.resume).await?;
-    let prepared_in = began.elapsed().as_secs_f64();
-    let sqlite = SqliteStore::open(&out.join(STATE)).await?;
-    let store: Arc<dyn Store> = Arc::new(sqlite.clone());
-    let service = Service::start(Options::default(), Arc::clone(&store)).await?;
-    let (id, existed) = service.submit(new).await?;
-    let mut statuses = service.subscribe();
-    let mut fatal = service.fatal();
-    let now = |all: &std::collections::BTreeMap<String, Status>| all.get(&id).cloned();
-    let first = now(&statuses.borrow_and_update());
-    if existed
-        && let Some(s) = &first
-        && s.accepted > 0
-        && !args.json
-    {
-        eprintln!("resuming {}: {} of {} chunks are there", out.display(), s.accepted, s.planned);
+    session.steps.clear();
+    session.close().await;
+    done
+}
+
+/// What must be put away however the run ends.
+#[derive(Default)]
+struct Held {
+    lock: Option<File>,
+    store: Option<SqliteStore>,
+    service: Option<(Handle, String)>,
+    seconds: BTreeMap<String, f64>,
+    clock: Option<SweepClock>,
+}
+
+struct Session {
+    args: RunArgs,
+    steps: Arc<Steps>,
+    held: Mutex<Held>,
+}
+
+impl Session {
+    fn held<T>(&self, with: impl FnOnce(&mut Held) -> T) -> T {
+        with(&mut self.held.lock().unwrap_or_else(PoisonError::into_inner))
     }
-    let done = |s: &Option<Status>| s.as_ref().is_some_and(Status::ended);
-    if !done(&first) {
-        let workers = start_workers(&args, program, service.local_addr(), &out)?;
-        let (tasks, mut failures) = workers;
-        let swept = Instant::now();
-        let ended: Result<(), Fail> = loop {
+
+    /// How to go on.
+    fn resume(&self) -> String {
+        format!("go on with `{}`; nothing acknowledged is lost", self.args.again())
+    }
+
+    async fn work(&self) -> Result<u8, Fail> {
+        let began = Instant::now();
+        let (out, made) = self.prepare().await?;
+        let new = made.into_new(out.clone());
+        let lock = folder::claim(&out, &new.plan, self.args.resume).await?;
+        self.held(|h| h.lock = Some(lock));
+        let sqlite = SqliteStore::open(&folder::state(&out)).await.map_err(|e| self.failed(e))?;
+        self.held(|h| h.store = Some(sqlite.clone()));
+        let store: Arc<dyn Store> = Arc::new(sqlite);
+        let service =
+            Service::start(Options::default(), Arc::clone(&store)).await.map_err(|e| self.failed(e))?;
+        let (id, existed) = service.submit(new).await.map_err(|e| self.failed(e))?;
+        let first = if existed { self.wake(&service, &id).await? } else { None };
+        if !first.as_ref().is_some_and(Status::ended) {
+            self.held(|h| {
+                h.service = Some((service.clone(), id.clone()));
+                h.seconds.insert("prepare".to_owned(), began.elapsed().as_secs_f64());
+                h.clock = Some(SweepClock::start(first.as_ref()));
+            });
+            self.sweep(&service, &id, &out).await?;
+            self.record().await?;
+        }
+        let status = status_of(&service, &id)
+            .ok_or_else(|| Fail::failed("the experiment is gone").help(self.resume()))?;
+        service.shutdown();
+        let mut results = store.results(&id).await.map_err(|e| self.failed(e))?;
+        version(&mut results);
+        self.finish(results, &status, &out).await
+    }
+
+    /// A failure of the run, with how to resume.
+    fn failed(&self, e: impl Into<Fail>) -> Fail {
+        let mut fail = e.into();
+        if fail.code == 2 {
+            fail.code = 1;
+        }
+        fail.or_help(self.resume())
+    }
+
+    /// Reads the spec, looks at the folder, prepares: nothing is written yet.
+    async fn prepare(&self) -> Result<(PathBuf, Made), Fail> {
+        let (path, wish, resume) = (self.args.spec.clone(), self.args.out.clone(), self.args.resume);
+        let steps = Arc::clone(&self.steps);
+        let made = tokio::task::spawn_blocking(move || {
+            let spec = experiment::read(&path)?;
+            let out = wish.unwrap_or_else(|| Path::new("runs").join(&spec.spec.name));
+            folder::look(&out, resume)?;
+            Ok((out, spec.prepare(&steps)?))
+        });
+        made.await.map_err(|e| Fail::failed(format!("preparing ended early: {e}")))?
+    }
+
+    /// What was left paused, failed or set aside goes on: running again is the wish to have it done.
+    async fn wake(&self, service: &Handle, id: &str) -> Result<Option<Status>, Fail> {
+        let Some(mut status) = status_of(service, id) else { return Ok(None) };
+        if status.state == "paused" {
+            status = service.control(id, Control::Resume).await.map_err(|e| self.failed(e))?;
+        } else if status.state == "failed" || status.quarantined > 0 {
+            say::err(format_args!("trying what failed before again: {} chunks", status.quarantined));
+            status = service.control(id, Control::Retry).await.map_err(|e| self.failed(e))?;
+        }
+        if status.accepted > 0 && !status.ended() {
+            let (have, of) = (status.accepted, status.planned);
+            if self.args.json {
+                say::out(serde_json::json!({"resumed": true, "accepted": have, "planned": of}));
+            } else {
+                say::err(format_args!("resuming: {have} of {of} chunks are there"));
+            }
+        }
+        Ok(Some(status))
+    }
+
+    /// Runs workers until the experiment has ended.
+    async fn sweep(&self, service: &Handle, id: &str, out: &Path) -> Result<(), Fail> {
+        let mut statuses = service.subscribe();
+        let mut fatal = service.fatal();
+        let mut workers = self.start_workers(service.local_addr(), out)?;
+        loop {
             tokio::select! {
-                () = &mut interrupt => break Err(stopped(&args, &out)),
-                Some(fail) = failures.recv() => break Err(fail),
+                Some(fail) = workers.failures.recv() => return Err(fail.or_help(self.resume())),
                 Ok(()) = fatal.changed() => {
-                    if let Some(why) = fatal.borrow_and_update().clone() {
-                        break Err(Fail::failed(why).help(resume_help(&args)));
+                    let why = fatal.borrow_and_update().clone();
+                    if let Some(why) = why {
+                        return Err(Fail::with_advice(1, &why).or_help(self.resume()));
                     }
                 }
                 changed = statuses.changed() => {
                     if changed.is_err() {
-                        break Err(Fail::failed("the coordinator stopped").help(resume_help(&args)));
+                        return Err(Fail::failed("the coordinator stopped").help(self.resume()));
                     }
-                    let status = now(&statuses.borrow_and_update());
-                    if let Some(s) = &status {
-                        steps.sweep(s);
-                    }
-                    if done(&status) {
-                        break Ok(());
+                    let status = statuses.borrow_and_update().get(id).cloned();
+                    let Some(status) = status else { continue };
+                    self.held(|h| h.clock.as_mut().map(|c| c.see(&status)));
+                    self.steps.sweep(&status);
+                    if status.ended() {
+                        return Ok(());
                     }
                 }
             }
-        };
-        steps.clear();
-        tasks.iter().for_each(tokio::task::JoinHandle::abort);
-        service.shutdown();
-        if let Err(fail) = ended {
-            // What is in flight is computed again; what is committed is safe already.
-            let _ = tokio::time::timeout(Duration::from_secs(2), sqlite.close()).await;
-            return Err(fail);
         }
-        record(&service, &id, swept.elapsed().as_secs_f64(), prepared_in).await?;
     }
-    let status = now(&statuses.borrow()).ok_or_else(|| Fail::failed("the experiment is gone"))?;
-    let mut results = store.results(&id).await?;
-    version(&mut results);
-    sqlite.close().await;
-    let code = finish(results, &out, &steps, args.json).await?;
-    if status.state == "failed" {
-        return Err(Fail::failed(status.error));
+
+    fn start_workers(&self, coordinator: std::net::SocketAddr, out: &Path) -> Result<Workers, Fail> {
+        let args = &self.args;
+        for slot in 0..args.workers {
+            // A fresh log each run: the last words in it are this run's.
+            let log = supervise::log(out, slot);
+            File::create(&log).map_err(on(&log))?;
+        }
+        Ok(supervise::start(
+            &supervise::Setup {
+                program: supervise::find_worker()?,
+                coordinator,
+                device: args.device.clone(),
+                threads: args.threads_per_lane(),
+                folder: out.to_path_buf(),
+            },
+            args.workers,
+        ))
     }
-    Ok(if status.quarantined > 0 { 3 } else { code })
+
+    /// Writes tables and report, prints what matters.
+    async fn finish(&self, results: Results, status: &Status, out: &Path) -> Result<u8, Fail> {
+        const STEP: &str = "write tables and report";
+        self.steps.at(STEP, 0, 2);
+        let (folder, steps) = (out.to_path_buf(), Arc::clone(&self.steps));
+        let report = out.join("report.html");
+        let text = tokio::task::spawn_blocking(move || -> anyhow::Result<String> {
+            ablate_output::export(&results, &folder, ablate_output::Format::Parquet)?;
+            steps.at(STEP, 1, 2);
+            ablate_output::report(&results, &folder.join("report.html"))?;
+            steps.at(STEP, 2, 2);
+            Ok(ablate_output::headline(&results))
+        })
+        .await
+        .map_err(|e| Fail::failed(format!("writing tables ended early: {e}")).help(self.resume()))?
+        .map_err(|e| {
+            Fail::failed(format!("the tables can't be written: {e:#}"))
+                .at(out.display().to_string())
+                .help("free some space or mend the folder; the same command writes them again")
+        })?;
+        self.steps.clear();
+        let code = match status.state.as_str() {
+            "done" if status.quarantined == 0 => 0,
+            "done" => 3,
+            _ => 1,
+        };
+        if self.args.json {
+            let path = out.join("summary.json");
+            let summary = std::fs::read_to_string(&path).map_err(on(&path))?;
+            let value: serde_json::Value = serde_json::from_str(&summary)
+                .map_err(|e| Fail::failed(format!("summary.json can't be read back: {e}")))?;
+            say::out(serde_json::json!({"done": true, "state": status.state, "id": status.id, "folder": out,
+                "report": report, "quarantined": status.quarantined, "exit_code": code, "summary": value}));
+        } else {
+            say::out(text.trim_end());
+            say::out(format_args!("report: {}", report.display()));
+        }
+        match (code, status.state.as_str()) {
+            (0, _) => {}
+            (3, _) => say::err(format_args!(
+                "warning: {} chunks failed on their workers and are missing from the tables; run.json says why\nhelp: mend the cause, then `{}` tries them again",
+                status.quarantined,
+                self.args.again()
+            )),
+            (_, "cancelled") => return Err(Fail::failed("the experiment was cancelled")),
+            _ => return Err(Fail::with_advice(1, &status.error).or_help(self.resume())),
+        }
+        Ok(code)
+    }
+
+    /// Stores what each step took.
+    async fn record(&self) -> Result<(), Fail> {
+        let counted = self.held(|h| {
+            let (service, id) = h.service.clone()?;
+            let mut seconds = std::mem::take(&mut h.seconds);
+            seconds.extend(h.clock.take().map(|c| c.seconds()).unwrap_or_default());
+            (!seconds.is_empty()).then_some((service, id, seconds))
+        });
+        let Some((service, id, seconds)) = counted else { return Ok(()) };
+        service.add_seconds(&id, &seconds).await.map_err(|e| self.failed(e))
+    }
+
+    /// Folds the log into the database. What is in flight is computed again; what is committed is safe
+    /// whatever happens here.
+    async fn close(&self) {
+        let all = async {
+            // A run that failed has said why already.
+            let _ = self.record().await;
+            if let Some((service, _)) = self.held(|h| h.service.take()) {
+                service.shutdown();
+            }
+            if let Some(store) = self.held(|h| h.store.take()) {
+                store.close().await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(2), all).await;
+        self.held(|h| h.lock.take());
+    }
+}
+
+fn status_of(service: &Handle, id: &str) -> Option<Status> {
+    service.subscribe().borrow().get(id).cloned()
 }
 
 /// Versions for `run.json`.
 pub fn version(results: &mut Results) {
-    results.run.versions.insert("ablate".into(), env!("CARGO_PKG_VERSION").into());
-    results.run.versions.insert("engine".into(), ablate_common::ENGINE_VERSION.to_string());
-}
-
-async fn record(
-    service: &ablate_coordinator::server::Handle,
-    id: &str,
-    swept: f64,
-    prepared: f64,
-) -> Result<(), Fail> {
-    let seconds = [("sweeps".to_owned(), swept), ("prepare".to_owned(), prepared)].into();
-    service.add_seconds(id, &seconds).await?;
-    Ok(())
-}
-
-fn start_workers(
-    args: &RunArgs,
-    program: PathBuf,
-    coordinator: std::net::SocketAddr,
-    out: &Path,
-) -> Result<(Vec<tokio::task::JoinHandle<()>>, tokio::sync::mpsc::Receiver<Fail>), Fail> {
-    let lanes = args.device.split(',').count() as u32;
-    let cores = std::thread::available_parallelism().map_or(1, |n| n.get() as u32);
-    let threads = args.threads.unwrap_or((cores / (args.workers * lanes)).max(1));
-    let folder = out.to_path_buf();
-    for slot in 0..args.workers {
-        // A fresh log each run: the last words in it are this run's.
-        File::create(folder.join(format!("worker-{slot}.log")))?;
+    let run = &mut results.run;
+    run.versions.insert("ablate".into(), env!("CARGO_PKG_VERSION").into());
+    run.versions.insert("engine".into(), ablate_common::ENGINE_VERSION.to_string());
+    // Every device class names the libtorch that made it.
+    let mut torch: Vec<&str> = run
+        .device_classes
+        .keys()
+        .flat_map(|class| class.split("; "))
+        .filter_map(|part| part.strip_prefix("libtorch "))
+        .collect();
+    torch.sort_unstable();
+    torch.dedup();
+    if !torch.is_empty() {
+        run.versions.insert("libtorch".into(), torch.join(", "));
     }
-    let setup = supervise::Setup { program, coordinator, device: args.device.clone(), threads, folder };
-    Ok(supervise::start(&setup, args.workers))
-}
-
-/// Takes the output folder, or says why it can't be this experiment's.
-async fn claim(out: &Path, new: &NewExperiment, resume: bool) -> Result<File, Fail> {
-    let state = out.join(STATE);
-    let ours = state.exists();
-    let foreign = !ours
-        && std::fs::read_dir(out).is_ok_and(|mut d| d.any(|e| e.is_ok_and(|e| e.file_name() != "lock")));
-    if resume && !ours {
-        return Err(Fail::wrong(format!("{} holds nothing to resume", out.display()))
-            .help("leave --resume away to start, or name the right folder with --out"));
-    }
-    if foreign {
-        return Err(Fail::wrong(format!("{} holds files that aren't a run's", out.display()))
-            .help("choose another folder with --out"));
-    }
-    std::fs::create_dir_all(out).map_err(|e| Fail::wrong(format!("{}: {e}", out.display())))?;
-    let lock = File::create(out.join("lock"))?;
-    match lock.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            return Err(Fail::wrong(format!("another run is at work in {}", out.display()))
-                .help("wait for it, or choose another folder with --out"));
-        }
-        Err(TryLockError::Error(e)) => return Err(e.into()),
-    }
-    if ours {
-        let store = SqliteStore::open(&state).await?;
-        let stored = store.experiments().await?;
-        store.close().await;
-        if let Some(other) = stored.first()
-            && other.id != new.plan.identity()
-        {
-            let named = differ::differences(&other.plan, &new.plan, 8).join("\n  ");
-            return Err(Fail::wrong(format!(
-                "{} holds a different experiment ({}); what differs:\n  {named}",
-                out.display(),
-                other.plan.spec.name
-            ))
-            .help("choose another folder with --out, or put the spec back as it was; nothing was changed"));
-        }
-        if stored.first().is_some_and(|s| matches!(s.state, State::Cancelled)) {
-            return Err(Fail::wrong(format!("the experiment in {} was cancelled", out.display()))
-                .help("choose another folder with --out"));
-        }
-    }
-    Ok(lock)
-}
-
-/// Writes tables and report, prints what matters.
-async fn finish(results: Results, out: &Path, steps: &Steps, json: bool) -> Result<u8, Fail> {
-    steps.at("write tables and report", 0, 1);
-    let folder = out.to_path_buf();
-    let text = tokio::task::spawn_blocking(move || -> anyhow::Result<String> {
-        ablate_output::export(&results, &folder, ablate_output::Format::Parquet)?;
-        ablate_output::report(&results, &folder.join("report.html"))?;
-        Ok(ablate_output::headline(&results))
-    })
-    .await
-    .map_err(|e| Fail::failed(e.to_string()))?
-    .map_err(|e| {
-        Fail::failed(format!("tables can't be written: {e:#}"))
-            .help("free some space or mend the folder; the same command writes them again")
-    })?;
-    steps.at("write tables and report", 1, 1);
-    steps.clear();
-    if json {
-        let summary = std::fs::read_to_string(out.join("summary.json"))?;
-        let value: serde_json::Value =
-            serde_json::from_str(&summary).map_err(|e| Fail::failed(e.to_string()))?;
-        println!("{}", serde_json::json!({"done": true, "folder": out, "summary": value}));
-    } else {
-        println!("{text}");
-        println!("report: {}", out.join("report.html").display());
-    }
-    Ok(0)
-}
-
-fn resume_help(args: &RunArgs) -> String {
-    let out = args.out.as_ref().map(|o| format!(" --out {}", o.display())).unwrap_or_default();
-    format!("go on with `ablate run {}{out}`; nothing acknowledged is lost", args.spec.display())
-}
-
-fn stopped(args: &RunArgs, _out: &Path) -> Fail {
-    let mut fail = Fail::failed("stopped before the end").help(resume_help(args));
-    fail.code = 130;
-    fail
 }
 
 /// Ends at the first SIGINT or SIGTERM.

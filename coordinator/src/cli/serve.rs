@@ -5,6 +5,7 @@ use super::experiment;
 use super::fail::Fail;
 use super::progress::Steps;
 use super::run::{interrupted, version};
+use super::say;
 use ablate_coordinator::server::{Options, Service, SubmitError, default_output};
 use ablate_coordinator::store::SqliteStore;
 use serde::Deserialize;
@@ -56,7 +57,9 @@ pub async fn serve(args: ServeArgs) -> Result<u8, Fail> {
         listen,
         submitter: Some(Arc::new(move |text: &str, base: &Path| {
             let wrong = |e: Fail| SubmitError { wrong_input: e.code == 2, message: e.to_string() };
-            let made = experiment::prepare(text.to_owned(), "spec", base, &Steps::quiet()).map_err(wrong)?;
+            let made = experiment::parse(text.to_owned(), "spec", base)
+                .and_then(|spec| spec.prepare(&Steps::quiet()))
+                .map_err(wrong)?;
             let output = default_output(&root, &made.prepared.plan.spec.name, &made.prepared.plan.identity());
             Ok(made.into_new(output))
         })),
@@ -75,7 +78,7 @@ pub async fn serve(args: ServeArgs) -> Result<u8, Fail> {
         ..Options::default()
     };
     let service = Service::start(options, Arc::new(store.clone())).await?;
-    eprintln!("serving on http://{}; workers: ablate-worker --coordinator http://{0}", service.local_addr());
+    say::err(format_args!("serving on http://{}; workers: ablate-worker --coordinator http://{0}", service.local_addr()));
     let mut fatal = service.fatal();
     let ended = tokio::select! {
         () = interrupted() => Ok(0),

@@ -3,7 +3,9 @@
 Heads are ablated by forward pre-hooks on each attention output projection, which replace slices of its
 input z. transformers' Llama computes norms, rotary tables and eager softmax in float32 even in an f64
 model; these are patched to the model's own format, and the cross-entropy is taken from the logits here.
-One item at a time in one shape, no padding, no sharing: as unlike the engine as can be.
+No padding: only items of equal length go through the model together. One thing is shared, for time: layers
+before the first ablated one return what they returned without ablation (`Recorded`), which
+is checked to be the same, bit for bit, as computing them, each time the reference runs.
 
 usage: reference.py JOB.json RESULT.json
 
@@ -55,6 +57,28 @@ modeling_llama.eager_attention_forward = eager
 modeling_bert.eager_attention_forward = eager
 
 
+GROUP = 16  # items that go through the model together, at most
+
+
+class Recorded:
+    """A layer that can return what it returned earlier instead of computing it."""
+
+    def __init__(self, layer):
+        self.compute = layer.forward
+        self.key = None
+        self.skip = False
+        self.outputs = {}
+        layer.forward = self
+
+    def __call__(self, *args, **kwargs):
+        if self.skip:
+            return self.outputs[self.key]
+        out = self.compute(*args, **kwargs)
+        if self.key is not None and self.key not in self.outputs:
+            self.outputs[self.key] = out
+        return out
+
+
 class Reference:
     def __init__(self, job):
         dtype = {"f64": torch.float64, "f32": torch.float32}[job["dtype"]]
@@ -78,9 +102,11 @@ class Reference:
         self.seen = None
         for layer, projection in enumerate(self.projections):
             projection.register_forward_pre_hook(lambda _, args, layer=layer: self.hook(layer, args))
+        self.recorded = [Recorded(layer) for layer in self.layers]
         self.means = None
-        if self.ablation == "mean":
-            self.means = self.measure_means()
+        with torch.no_grad():
+            self.measure_means()
+            self.check_shortcut()
 
     def hook(self, layer, args):
         (z,) = args
@@ -95,18 +121,45 @@ class Reference:
             z[..., part] = 0.0 if self.means is None else self.means[layer][part]
         return (z,)
 
-    def measure_means(self):
-        self.seen = [[] for _ in self.projections]
-        for item in range(len(self.prepared["items"])):
-            self.forward(item)
-        means = [torch.cat(zs).to(torch.float64).mean(0).to(zs[0].dtype) for zs in self.seen]
-        self.seen = None
-        return means
+    def groups(self, items):
+        """Items of equal length, in groups."""
+        by_length = {}
+        for item in items:
+            by_length.setdefault(len(self.prepared["items"][item]["tokens"]), []).append(item)
+        return [tuple(same[at : at + GROUP]) for same in by_length.values() for at in range(0, len(same), GROUP)]
 
-    def forward(self, item):
-        tokens = torch.tensor([self.prepared["items"][item]["tokens"]])
-        out = self.model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
-        return (out.logits if hasattr(out, "logits") else out.last_hidden_state)[0]
+    def measure_means(self):
+        """Records every layer without ablation; E[z] of every head over all tokens of all items."""
+        self.seen = [[] for _ in self.projections]
+        for group in self.groups(range(len(self.prepared["items"]))):
+            self.forward(group, shortcut=True)
+        if self.ablation == "mean":
+            self.means = [torch.cat(zs).to(torch.float64).mean(0).to(zs[0].dtype) for zs in self.seen]
+        self.seen = None
+
+    def check_shortcut(self):
+        group = self.groups(range(len(self.prepared["items"])))[0]
+        self.removed = {len(self.layers) // 2: [0]}
+        whole, short = self.forward(group, shortcut=False), self.forward(group, shortcut=True)
+        self.removed = {}
+        if not all(torch.equal(w, s) for w, s in zip(whole, short, strict=True)):
+            raise AssertionError("recorded layers change the result")
+
+    def forward(self, group, shortcut):
+        """Final states (embedding models) or logits at the items' scored positions, an item each."""
+        tokens = torch.tensor([self.prepared["items"][item]["tokens"] for item in group])
+        first = min(self.removed, default=0)
+        for at, layer in enumerate(self.recorded):
+            layer.key = group if shortcut and (at < first or not self.removed) else None
+            layer.skip = shortcut and at < first and group in layer.outputs
+        inputs = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens), "use_cache": False}
+        if not hasattr(self.model, "lm_head"):
+            del inputs["use_cache"]
+            return list(self.model(**inputs).last_hidden_state)
+        scored = [[s["position"] for s in self.prepared["items"][item]["scored"]] for item in group]
+        asked = sorted({position for positions in scored for position in positions})
+        logits = self.model(**inputs, logits_to_keep=torch.tensor(asked)).logits
+        return [row[[asked.index(p) for p in positions]] for row, positions in zip(logits, scored, strict=True)]
 
     @torch.no_grad()
     def scores(self, subset, items=None):
@@ -115,8 +168,9 @@ class Reference:
         for layer, head in subset:
             self.removed.setdefault(layer, []).append(head)
         kind = self.prepared["kind"]
-        items = range(len(self.prepared["items"])) if items is None else items
-        finals = {i: self.forward(i) for i in items}
+        finals = {}
+        for group in self.groups(range(len(self.prepared["items"])) if items is None else items):
+            finals.update(zip(group, self.forward(group, shortcut=True), strict=True))
         self.removed = {}
         examples = [e for e in self.prepared["examples"] if e["a"] in finals and e["b"] in finals]
         if kind == "similarity":
@@ -127,14 +181,13 @@ class Reference:
             diffs = []
             for e in examples:
                 (s,) = self.prepared["items"][e["a"]]["scored"]
-                row = finals[e["a"]][s["position"]]
+                row = finals[e["a"]][0]
                 diffs.append(float(row[s["target"]] - row[s["foil"]]))
             return {"logit_diff": diffs}
         nll, correct = [], []
         for e in examples:
-            scored = self.prepared["items"][e["a"]]["scored"]
-            logits = finals[e["a"]][[s["position"] for s in scored]]
-            target = torch.tensor([s["target"] for s in scored])
+            logits = finals[e["a"]]
+            target = torch.tensor([s["target"] for s in self.prepared["items"][e["a"]]["scored"]])
             picked = logits.gather(1, target[:, None])[:, 0]
             nll.append(float((torch.logsumexp(logits, 1) - picked).to(torch.float64).sum()))
             correct.append(float((logits.argmax(1) == target).sum()))

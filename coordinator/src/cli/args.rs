@@ -179,7 +179,7 @@ fn devices(text: &str) -> Result<String, String> {
     let parts: Vec<&str> = text.split(',').map(str::trim).collect();
     let number = |n: &str| !n.is_empty() && n.len() < 5 && n.bytes().all(|b| b.is_ascii_digit());
     let known = |p: &&str| matches!(*p, "cpu" | "cuda") || p.strip_prefix("cuda:").is_some_and(number);
-    if parts == [AUTO] || parts.iter().all(|p| known(&p)) {
+    if parts == [AUTO] || parts.iter().all(known) {
         Ok(parts.join(","))
     } else {
         Err("give cpu, cuda:N, several with commas, or auto".to_owned())

@@ -2,8 +2,8 @@
 
 use super::args::{ClientArgs, ExportArgs, MaybeOneArgs, OneArgs, ReportArgs, SubmitArgs, TableFormat};
 use super::fail::Fail;
-use super::say;
 use super::run::version;
+use super::say;
 use ablate_coordinator::store::{SqliteStore, Store};
 use ablate_output::results::Results;
 use ablate_proto::v1::{self, control_request::Action, experiments_client::ExperimentsClient};

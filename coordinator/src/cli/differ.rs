@@ -25,7 +25,11 @@ pub fn differences(old: &Plan, new: &Plan, most: usize) -> Vec<String> {
     for (x, y) in a.tasks.iter().zip(&b.tasks) {
         if x.prepared != y.prepared {
             let start = |hash: &str| hash.chars().take(16).collect::<String>();
-            out.push(differ(&format!("data of task {:?} (blake3)", x.name), start(&x.prepared), start(&y.prepared)));
+            out.push(differ(
+                &format!("data of task {:?} (blake3)", x.name),
+                start(&x.prepared),
+                start(&y.prepared),
+            ));
         }
     }
     if out.is_empty() {
@@ -127,7 +131,12 @@ mod tests {
         new.tasks[0].prepared = "bb".into();
         let named = differences(&old, &new, 9);
         assert_eq!(named.len(), 4, "{named:?}");
-        for (line, word) in named.iter().zip(["spec.seed: 0", "engine version", "model.weights_sha256", "data of task \"ioi\""]) {
+        for (line, word) in named.iter().zip([
+            "spec.seed: 0",
+            "engine version",
+            "model.weights_sha256",
+            "data of task \"ioi\"",
+        ]) {
             assert!(line.contains(word), "{line}");
         }
         assert_eq!(differences(&old, &new, 2).last().unwrap(), "and 2 more");

@@ -135,7 +135,11 @@ impl Steps {
             if s.step == START {
                 return Some(1);
             }
-            status.sweeps.iter().find(|w| w.name == s.step && w.chunks_done >= w.chunks_total).map(|w| w.subsets_done)
+            status
+                .sweeps
+                .iter()
+                .find(|w| w.name == s.step && w.chunks_done >= w.chunks_total)
+                .map(|w| w.subsets_done)
         };
         {
             let mut shown = self.shown();
@@ -182,7 +186,8 @@ pub struct SweepClock {
 impl SweepClock {
     /// Starts now; `status` is where the sweeps stand.
     pub fn start(status: Option<&Status>) -> Self {
-        let busy = status.into_iter().flat_map(|s| &s.sweeps).map(|s| (s.name.clone(), s.busy_seconds)).collect();
+        let busy =
+            status.into_iter().flat_map(|s| &s.sweeps).map(|s| (s.name.clone(), s.busy_seconds)).collect();
         Self { last: Instant::now(), busy, seconds: BTreeMap::new() }
     }
 

@@ -78,7 +78,10 @@ pub async fn serve(args: ServeArgs) -> Result<u8, Fail> {
         ..Options::default()
     };
     let service = Service::start(options, Arc::new(store.clone())).await?;
-    say::err(format_args!("serving on http://{}; workers: ablate-worker --coordinator http://{0}", service.local_addr()));
+    say::err(format_args!(
+        "serving on http://{}; workers: ablate-worker --coordinator http://{0}",
+        service.local_addr()
+    ));
     let mut fatal = service.fatal();
     let ended = tokio::select! {
         () = interrupted() => Ok(0),

@@ -61,23 +61,17 @@ fn spawn(setup: &Setup, slot: u32) -> Result<Child, Fail> {
     let path = log(&setup.folder, slot);
     let file = std::fs::OpenOptions::new().create(true).append(true).open(&path).map_err(on(&path))?;
     let mut command = Command::new(&setup.program);
-    command
-        .arg("--coordinator")
-        .arg(format!("http://{}", setup.coordinator))
-        .args(["--device", &setup.device, "--stdin-leash"]);
+    command.arg("--coordinator").arg(format!("http://{}", setup.coordinator)).args([
+        "--device",
+        &setup.device,
+        "--stdin-leash",
+    ]);
     if let Some(threads) = setup.threads {
         command.args(["--threads", &threads.to_string()]);
     }
-    command
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(file)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|e| {
-            Fail::failed(format!("{} can't be started: {e}", setup.program.display()))
-                .help("run `ablate doctor`")
-        })
+    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(file).kill_on_drop(true).spawn().map_err(|e| {
+        Fail::failed(format!("{} can't be started: {e}", setup.program.display())).help("run `ablate doctor`")
+    })
 }
 
 /// Bytes of a log's end that are looked at.

@@ -73,7 +73,7 @@ impl Scheduler {
             })
             .filter_map(|l| {
                 let theirs = self.workers.get(&l.worker).and_then(|o| o.expected(&l.experiment, l.sweep));
-                let each = w.expected(&l.experiment, l.sweep).or(theirs)?;
+                let each = w.expected(&l.experiment, l.sweep).or(theirs).unwrap_or(self.config.shard);
                 if now.saturating_sub(l.since) <= 2 * each * l.ahead {
                     return None;
                 }

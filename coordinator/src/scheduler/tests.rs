@@ -160,3 +160,110 @@ fn a_worker_with_the_wrong_model_is_left_out_of_that_experiment_only() {
     d.send(Event::Credit { worker: 2, shards: 1 });
     assert_eq!(d.shards[0].4, chunks);
 }
+
+fn join(d: &mut Driver, worker: WorkerId, credit: u32) {
+    d.send(Event::Joined { worker, lanes: 1 });
+    d.send(Event::Credit { worker, shards: credit });
+}
+
+fn fail(d: &mut Driver) -> ChunkAt {
+    let (worker, lease, sweep, round, chunks) = d.shards.remove(0);
+    let at = (sweep, round, chunks[0]);
+    d.send(Event::Failed { experiment: "e".into(), at, worker, lease, fault: Fault::Chunk("x".into()) });
+    at
+}
+
+#[test]
+fn a_chunk_that_fails_on_two_workers_is_set_aside() {
+    let mut d = Driver::new(1);
+    join(&mut d, 1, 1);
+    let at = fail(&mut d);
+    join(&mut d, 2, 1);
+    assert_eq!(fail(&mut d), at);
+    assert_eq!(d.aside, [at].into());
+}
+
+#[test]
+fn a_worker_that_fails_five_times_in_a_row_is_drained() {
+    let mut d = Driver::new(1);
+    join(&mut d, 1, 4);
+    for _ in 0..5 {
+        fail(&mut d);
+        d.send(Event::Credit { worker: 1, shards: 1 });
+    }
+    let shards = d.shards.len();
+    d.send(Event::Credit { worker: 1, shards: 1 });
+    assert!(d.shards.len() <= shards && d.scheduler.workers[&1].draining);
+}
+
+#[test]
+fn a_lease_is_given_up_a_quarter_later_than_the_worker_thinks_and_renewal_extends_it() {
+    let mut d = Driver::new(1);
+    join(&mut d, 1, 1);
+    let lease = d.shards[0].1;
+    d.now = 30_000;
+    assert!(d.scheduler.on(Event::Tick, 37_000).is_empty());
+    let renewed = d.scheduler.on(Event::Renew { worker: 1, leases: vec![lease, 99] }, 37_000);
+    assert_eq!(renewed, [Action::Renewed(1, vec![lease])]);
+    assert!(d.scheduler.on(Event::Tick, 74_000).is_empty());
+    assert_eq!(d.scheduler.on(Event::Tick, 74_500), [Action::Revoke(1, lease)]);
+    assert_eq!(
+        d.scheduler.on(Event::Renew { worker: 1, leases: vec![lease] }, 74_500),
+        [Action::Renewed(1, vec![])]
+    );
+}
+
+#[test]
+fn an_idle_worker_copies_what_another_has_had_for_too_long_once() {
+    let mut d = Driver::new(1);
+    join(&mut d, 1, 1);
+    // All but one chunk of everything that is open at the start.
+    join(&mut d, 2, 1);
+    let slow = d.shards.iter().position(|s| s.0 == 1).map(|k| d.shards.remove(k)).unwrap();
+    while !d.shards.is_empty() {
+        d.work(0, false);
+    }
+    d.now = 9_000;
+    d.send(Event::Tick);
+    assert!(d.shards.is_empty(), "too early");
+    // Nobody knows how long a chunk of that sweep takes: a shard's worth is assumed.
+    d.now = 11_000;
+    d.send(Event::Tick);
+    assert_eq!(d.shards.len(), 1, "one copy");
+    assert_eq!((d.shards[0].0, &d.shards[0].4), (2, &slow.4));
+    d.send(Event::Credit { worker: 2, shards: 1 });
+    assert_eq!(d.shards.len(), 1, "no second copy");
+}
+
+#[test]
+fn a_greedy_round_without_all_its_chunks_ends_its_sweep_only() {
+    let mut d = Driver::new(3);
+    join(&mut d, 1, 1);
+    join(&mut d, 2, 1);
+    for _ in 0..200 {
+        if d.finished {
+            break;
+        }
+        let bad = d.shards.iter().position(|s| s.2 == 2 && s.3 == 1);
+        match bad {
+            Some(k) => d.work(k, true),
+            None => d.work(0, false),
+        }
+        let worker = 3 + u64::from(d.now as u32);
+        d.now += 1;
+        join(&mut d, worker, 1);
+    }
+    assert!(d.finished);
+    assert!(d.aside.iter().all(|at| (at.0, at.1) == (2, 1)) && !d.aside.is_empty());
+    assert!(!d.accepted.iter().any(|at| (at.0, at.1) == (2, 2)));
+}
+
+#[test]
+fn a_cancelled_experiment_is_taken_back_from_its_workers() {
+    let mut d = Driver::new(1);
+    join(&mut d, 1, 1);
+    let lease = d.shards[0].1;
+    let out = d.scheduler.on(Event::Cancel("e".into()), 0);
+    assert_eq!(out, [Action::Revoke(1, lease), Action::Close(1, "e".into())]);
+    assert!(d.scheduler.on(Event::Credit { worker: 1, shards: 2 }, 0).is_empty());
+}

@@ -339,13 +339,7 @@ impl Actor {
             Verdict::Stored(Outcome::Duplicate { .. }) => true,
             other => {
                 // Acknowledged, so that the worker lets go of it: nothing wants it.
-                let id = v1::ChunkId {
-                    experiment: key.experiment.clone(),
-                    sweep: key.sweep,
-                    round: key.round,
-                    chunk: key.chunk,
-                };
-                self.tell(worker, Body::Ack(v1::Ack { id: Some(id), duplicate: true }));
+                self.tell(worker, ack(key.experiment.clone(), at, true));
                 if let Verdict::Malformed(e) = other {
                     self.failed(worker, lease, key.experiment, at, Fault::Chunk(e)).await;
                 }
@@ -398,8 +392,7 @@ impl Actor {
                 }),
             ),
             Action::Ack { worker, experiment, at, duplicate } => {
-                let id = v1::ChunkId { experiment, sweep: at.0, round: at.1, chunk: at.2 };
-                self.tell(worker, Body::Ack(v1::Ack { id: Some(id), duplicate }));
+                self.tell(worker, ack(experiment, at, duplicate));
             }
             Action::Renewed(worker, leases) => self.tell(worker, Body::Renewed(v1::Renewed { leases })),
             Action::Close(worker, experiment) => self.tell(worker, Body::Close(v1::Close { experiment })),
@@ -450,4 +443,9 @@ impl Actor {
             let _ = me.send(Command::Exported(id, written)).await;
         });
     }
+}
+
+fn ack(experiment: String, (sweep, round, chunk): ChunkAt, duplicate: bool) -> Body {
+    let id = Some(v1::ChunkId { experiment, sweep, round, chunk });
+    Body::Ack(v1::Ack { id, duplicate })
 }

@@ -1,1 +1,226 @@
+//! The service with played workers: scores are made from ranks.
 
+use super::*;
+use crate::store::conformance::{experiment, scores};
+use crate::store::{MemoryStore, SqliteStore};
+use ablate_common::head::HeadIx;
+use ablate_common::{ENGINE_VERSION, PROTOCOL_VERSION};
+use ablate_proto::v1::coordinator_message::Body as ToWorker;
+use ablate_proto::v1::{self, cluster_client::ClusterClient, worker_message::Body};
+use std::time::Duration;
+use tokio::sync::mpsc::Sender;
+use tokio_stream::wrappers::ReceiverStream;
+
+type Stream = (Sender<v1::WorkerMessage>, tonic::Streaming<v1::CoordinatorMessage>);
+
+async fn connect(address: SocketAddr, protocol: u32) -> Stream {
+    let mut client = ClusterClient::connect(format!("http://{address}")).await.unwrap();
+    let (to, out) = mpsc::channel(64);
+    let lanes = vec![v1::Lane { device: "cpu".into(), device_class: "played".into() }];
+    let hello = v1::Hello {
+        protocol,
+        engine: ENGINE_VERSION,
+        name: "w".into(),
+        version: "1".into(),
+        lanes,
+        session: "s".into(),
+    };
+    to.send(v1::WorkerMessage { body: Some(Body::Hello(hello)) }).await.unwrap();
+    (to, client.work(ReceiverStream::new(out)).await.unwrap().into_inner())
+}
+
+/// What a played worker does wrong.
+#[derive(Clone, Copy, PartialEq)]
+enum Habit {
+    Good,
+    /// Its first result is garbage.
+    Garbled,
+    /// Fails every chunk of the pairs.
+    FailsPairs,
+}
+
+/// Works until the stream ends.
+async fn work(address: SocketAddr, new: NewExperiment, habit: Habit, pace: Duration) {
+    let (to, mut from) = connect(address, PROTOCOL_VERSION).await;
+    let send = async |body| to.send(v1::WorkerMessage { body: Some(body) }).await.is_ok();
+    send(Body::Credit(v1::Credit { shards: 2 })).await;
+    let mut garbled = habit != Habit::Garbled;
+    while let Ok(Some(message)) = from.message().await {
+        let Some(ToWorker::Shard(s)) = message.body else { continue };
+        let list: Vec<HeadIx> = s.list.iter().copied().map(HeadIx).collect();
+        for chunk in s.first_chunk..s.first_chunk + s.chunks {
+            tokio::time::sleep(pace).await;
+            let id = v1::ChunkId { experiment: s.experiment.clone(), sweep: s.sweep, round: s.round, chunk };
+            let mut bytes = scores(&new, s.sweep, s.round, &list, chunk);
+            if !garbled {
+                garbled = true;
+                bytes.truncate(9);
+            }
+            let body = if habit == Habit::FailsPairs && s.sweep == 2 {
+                let failure = v1::Failure {
+                    detail: "no".into(),
+                    kind: Some(v1::failure::Kind::Execution(v1::Execution {})),
+                };
+                Body::Failed(v1::ChunkFailed { id: Some(id), lease: s.lease, failure: Some(failure) })
+            } else {
+                Body::Result(v1::ChunkResult {
+                    id: Some(id),
+                    lease: s.lease,
+                    lane: 0,
+                    busy_us: 1000,
+                    scores: bytes.into(),
+                    device_class: "played".into(),
+                })
+            };
+            if !send(body).await {
+                return;
+            }
+        }
+        send(Body::Credit(v1::Credit { shards: 1 })).await;
+    }
+}
+
+async fn until(service: &Handle, id: &str, want: impl Fn(&Status) -> bool) -> Status {
+    let mut statuses = service.subscribe();
+    let wait = async {
+        loop {
+            if let Some(s) = statuses.borrow_and_update().get(id).filter(|s| want(s)) {
+                return s.clone();
+            }
+            statuses.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), wait).await.expect("it didn't come to that in time")
+}
+
+/// All bytes that tables are made from.
+fn tables(r: &Results) -> String {
+    let rounds = r.rounds.iter().map(|(at, r)| {
+        let chunks: Vec<_> = r.chunks.iter().map(|(c, s)| (c, blake3::hash(&s.encode()))).collect();
+        format!("{at:?} {:?} {:?} {chunks:?}\n", r.list, r.decision)
+    });
+    rounds.collect()
+}
+
+async fn undisturbed(habits: &[Habit]) -> (Status, Results) {
+    let new = experiment(1);
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
+    let service = Service::start(Options::default(), Arc::clone(&store)).await.unwrap();
+    let (id, existed) = service.submit(new.clone()).await.unwrap();
+    assert!(!existed);
+    for &habit in habits {
+        tokio::spawn(work(service.local_addr(), new.clone(), habit, Duration::ZERO));
+    }
+    let status = until(&service, &id, Status::ended).await;
+    service.shutdown();
+    service.closed().await;
+    (status, store.results(&id).await.unwrap())
+}
+
+#[tokio::test]
+async fn a_restart_in_the_middle_changes_no_byte() {
+    let (status, whole) = undisturbed(&[Habit::Good, Habit::Good]).await;
+    assert_eq!((status.state.as_str(), status.accepted), ("done", status.planned));
+    assert_eq!(whole.run.accepted, whole.run.planned);
+    assert_eq!(whole.rounds.len(), 10, "4 rounds of the greedy sweep and 6 others");
+
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("state.db");
+    let new = experiment(1);
+    let id = new.plan.identity();
+    for stop_at in [5, 13, 20] {
+        let sqlite = SqliteStore::open(&path).await.unwrap();
+        let service = Service::start(Options::default(), Arc::new(sqlite.clone())).await.unwrap();
+        service.submit(new.clone()).await.unwrap();
+        for _ in 0..2 {
+            tokio::spawn(work(service.local_addr(), new.clone(), Habit::Good, Duration::from_millis(15)));
+        }
+        until(&service, &id, |s| s.accepted >= stop_at).await;
+        service.shutdown();
+        service.closed().await;
+        sqlite.close().await;
+    }
+    let sqlite = SqliteStore::open(&path).await.unwrap();
+    let service = Service::start(Options::default(), Arc::new(sqlite.clone())).await.unwrap();
+    let found = service.find(&id[..16]);
+    tokio::spawn(work(service.local_addr(), new.clone(), Habit::Good, Duration::ZERO));
+    let status = until(&service, &id, Status::ended).await;
+    assert!(found.is_err() || found.is_ok_and(|f| f == id));
+    assert_eq!(status.state, "done");
+    let again = sqlite.results(&id).await.unwrap();
+    assert_eq!(tables(&again), tables(&whole));
+    assert_eq!(again.run.accepted, again.run.planned);
+    assert_eq!(again.run.computed, again.run.accepted + again.run.duplicate);
+    assert_eq!(again.run.versions["ablate-worker"], "1");
+}
+
+#[tokio::test]
+async fn a_garbled_result_is_not_stored_and_stops_nothing() {
+    let (_, whole) = undisturbed(&[Habit::Good]).await;
+    let (status, results) = undisturbed(&[Habit::Garbled]).await;
+    assert_eq!((status.state.as_str(), status.quarantined), ("done", 0));
+    assert_eq!(tables(&results), tables(&whole));
+}
+
+#[tokio::test]
+async fn failing_chunks_are_set_aside_and_the_rest_is_done() {
+    let (status, results) = undisturbed(&[Habit::FailsPairs, Habit::FailsPairs, Habit::Good]).await;
+    assert_eq!(status.state, "done");
+    assert_eq!(status.accepted + status.quarantined, status.planned);
+    assert_eq!(results.run.quarantined.len() as u64, status.quarantined);
+}
+
+#[tokio::test]
+async fn users_pause_resume_cancel_and_retry() {
+    let new = experiment(1);
+    let service = Service::start(Options::default(), Arc::new(MemoryStore::default())).await.unwrap();
+    let (id, _) = service.submit(new.clone()).await.unwrap();
+    assert_eq!(service.submit(new.clone()).await.unwrap(), (id.clone(), true));
+    assert_eq!(service.control("test-1", Control::Pause).await.unwrap().state, "paused");
+    assert!(matches!(service.control(&id, Control::Pause).await, Err(Error::State(_))));
+    let worker = work(service.local_addr(), new.clone(), Habit::Good, Duration::ZERO);
+    tokio::spawn(worker);
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(service.statuses()[&id].accepted, 0, "it was paused");
+    assert_eq!(service.control(&id[..8], Control::Resume).await.unwrap().state, "running");
+    until(&service, &id, |s| s.state == "done").await;
+    // Nothing was set aside: it is done again at once.
+    service.control(&id, Control::Retry).await.unwrap();
+    until(&service, &id, |s| s.state == "done").await;
+    let (other, _) = service.submit(experiment(2)).await.unwrap();
+    assert_eq!(service.control(&other, Control::Cancel).await.unwrap().state, "cancelled");
+    assert!(matches!(service.control("nothing", Control::Cancel).await, Err(Error::NoExperiment(_))));
+    assert_eq!(service.workers().await.unwrap()[0].name, "w");
+}
+
+#[tokio::test]
+async fn another_protocol_and_a_taken_address_are_refused_by_type() {
+    let service = Service::start(Options::default(), Arc::new(MemoryStore::default())).await.unwrap();
+    let (_to, mut from) = connect(service.local_addr(), PROTOCOL_VERSION + 1).await;
+    let Some(ToWorker::Reject(r)) = from.message().await.unwrap().unwrap().body else {
+        panic!("not rejected")
+    };
+    assert!(matches!(r.kind, Some(v1::reject::Kind::VersionDiffers(_))));
+    let taken = Options { listen: service.local_addr(), ..Options::default() };
+    let second = Service::start(taken, Arc::new(MemoryStore::default())).await;
+    assert!(matches!(second, Err(Error::AddressInUse(a)) if a == service.local_addr()));
+}
+
+#[tokio::test]
+async fn tables_are_there_once_an_experiment_is_done_or_it_says_why_not() {
+    let fail = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let fails = Arc::clone(&fail);
+    let exporter: Exporter = Arc::new(move |_, _, _| {
+        if fails.load(std::sync::atomic::Ordering::Relaxed) { Err("no room".into()) } else { Ok(()) }
+    });
+    let options = Options { exporter: Some(exporter), ..Options::default() };
+    let new = experiment(1);
+    let service = Service::start(options, Arc::new(MemoryStore::default())).await.unwrap();
+    let (id, _) = service.submit(new.clone()).await.unwrap();
+    tokio::spawn(work(service.local_addr(), new, Habit::Good, Duration::ZERO));
+    let status = until(&service, &id, Status::ended).await;
+    assert!(status.state == "failed" && status.error.contains("no room"), "{status:?}");
+    fail.store(false, std::sync::atomic::Ordering::Relaxed);
+    service.control(&id, Control::Retry).await.unwrap();
+    until(&service, &id, |s| s.state == "done").await;
+}

@@ -1,5 +1,6 @@
-//! What the integration tests share: the Python reference, and where built files lie.
+//! What the integration tests share: the built programs, the Python reference, and where files lie.
 
+pub mod program;
 pub mod reference;
 
 use std::path::{Path, PathBuf};

@@ -11,6 +11,7 @@ use ablate_common::scores::TaskScores;
 use ablate_common::spec::{self, Dtype};
 use ablate_common::stats::point;
 use ablate_common::task::{Prepared, Scope};
+use ablate_tests::program::lee;
 use ablate_tests::reference::{Job, JobGreedy, JobModel, pairs_of, run};
 use ablate_tests::{minilm, root, smollm2};
 use ablate_worker::engine::{Engine, SharedModel, arch};
@@ -44,27 +45,6 @@ fn smollm2_case(task: &str) -> Case {
             smollm2()
         ),
     }
-}
-
-/// The first texts of Lee's news, as pairs.
-fn lee(folder: &Path, texts: usize) -> PathBuf {
-    let all = std::fs::read_to_string(root().join("models/data/lee-pairs.jsonl")).unwrap();
-    let rows: Vec<&str> = all.lines().collect();
-    // Pairs are in the order (0,1), (0,2), …, (0,49), (1,2), …
-    let mut at = 0;
-    let mut out = String::new();
-    for i in 0..50 {
-        for j in i + 1..50 {
-            if j < texts {
-                out += rows[at];
-                out.push('\n');
-            }
-            at += 1;
-        }
-    }
-    let path = folder.join("pairs.jsonl");
-    std::fs::write(&path, out).unwrap();
-    path
 }
 
 fn minilm_case(folder: &Path, ablation: &'static str) -> Case {

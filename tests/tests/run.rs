@@ -2,84 +2,25 @@
 //! Ctrl-C, wrong input.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use ablate_tests::{minilm, root};
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use ablate_tests::minilm;
+use ablate_tests::program::{
+    ablate, differing, json, refused, run, said as succeed, signal, small_spec, tables, wait_until,
+};
+use std::path::Path;
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-fn ablate() -> Command {
-    let program = root().join("target/release/ablate");
-    assert!(program.exists(), "{} is missing: run `make build`", program.display());
-    Command::new(program)
-}
-
-/// 12 texts of 8 tokens: all sweeps in seconds.
-fn spec(folder: &Path, extra: &str) -> PathBuf {
-    let all = std::fs::read_to_string(root().join("models/data/lee-pairs.jsonl")).unwrap();
-    let rows: Vec<&str> = all.lines().collect();
-    let mut at = 0;
-    let mut data = String::new();
-    for i in 0..50 {
-        for j in i + 1..50 {
-            if j < 12 {
-                data += rows[at];
-                data.push('\n');
-            }
-            at += 1;
-        }
-    }
-    std::fs::write(folder.join("pairs.jsonl"), data).unwrap();
-    let path = folder.join("spec.toml");
-    let text = format!(
-        "name = \"small\"\n{extra}\n[model]\nsource = {:?}\n[[task]]\nname = \"lee\"\nkind = \"similarity\"\ndata = \"pairs.jsonl\"\nmax_tokens = 8\n[ablation]\nmethod = \"mean\"\n[[sweep]]\nkind = \"single\"\n[[sweep]]\nkind = \"pairs\"\n[[sweep]]\nkind = \"greedy\"\nfraction = 0.2\n",
-        minilm()
-    );
-    std::fs::write(&path, text).unwrap();
-    path
-}
-
-fn run(spec: &Path, out: &Path, more: &[&str]) -> Command {
-    let mut command = ablate();
-    command.arg("run").arg(spec).arg("--out").arg(out).args(["--device", "cpu", "--threads", "1"]).args(more);
-    command.stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-fn succeed(mut command: Command) -> String {
-    let out = command.output().unwrap();
-    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
-    String::from_utf8_lossy(&out.stdout).into_owned()
-}
-
-/// Every Parquet table, by name.
-fn tables(out: &Path) -> BTreeMap<String, Vec<u8>> {
-    std::fs::read_dir(out)
-        .unwrap()
-        .map(|e| e.unwrap().path())
-        .filter(|p| p.extension().is_some_and(|e| e == "parquet"))
-        .map(|p| (p.file_name().unwrap().to_string_lossy().into_owned(), std::fs::read(&p).unwrap()))
-        .collect()
-}
-
 fn chunks(out: &Path) -> serde_json::Value {
-    let text = std::fs::read_to_string(out.join("run.json")).unwrap();
-    serde_json::from_str::<serde_json::Value>(&text).unwrap()["chunks"].clone()
+    json(&out.join("run.json"))["chunks"].clone()
 }
 
 /// Bytes of the write-ahead log grow with every accepted chunk: waits until enough were.
 fn wait_for_chunks(child: &mut Child, out: &Path, bytes: u64) {
-    let began = Instant::now();
     let size = |name: &str| std::fs::metadata(out.join(name)).map_or(0, |m| m.len());
-    while size("state.db") + size("state.db-wal") < bytes {
+    wait_until("a chunk is accepted", || {
         assert!(child.try_wait().unwrap().is_none(), "the run ended before it could be disturbed");
-        assert!(began.elapsed() < Duration::from_secs(240), "no chunk was accepted in time");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-fn signal(pid: u32, name: &str) {
-    assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
+        size("state.db") + size("state.db-wal") >= bytes
+    });
 }
 
 fn worker_of(run: u32) -> Option<u32> {
@@ -90,12 +31,12 @@ fn worker_of(run: u32) -> Option<u32> {
 #[test]
 fn kills_in_the_middle_change_no_byte_and_repeat_no_acknowledged_chunk() {
     let folder = tempfile::tempdir().unwrap();
-    let spec = spec(folder.path(), "");
+    let spec = small_spec(folder.path());
     let calm = folder.path().join("calm");
     let said = succeed(run(&spec, &calm, &[]));
     assert!(said.contains("report.html"), "{said}");
     let expected = tables(&calm);
-    for name in ["heads", "pairs", "curve", "examples", "scores"] {
+    for name in ["heads", "pairs", "curve", "agreement", "examples", "scores"] {
         assert!(expected.contains_key(&format!("{name}.parquet")), "{name} is missing");
     }
     assert!(std::fs::read_to_string(calm.join("report.html")).unwrap().contains("<html"));
@@ -133,7 +74,7 @@ fn kills_in_the_middle_change_no_byte_and_repeat_no_acknowledged_chunk() {
         }
     }
     succeed(run(&spec, &shaken, &["--resume"]));
-    assert!(expected == tables(&shaken), "a disturbed run's tables differ");
+    assert_eq!(differing(&expected, &tables(&shaken)), [""; 0]);
     let counted = chunks(&shaken);
     assert_eq!(counted["accepted"], planned["accepted"]);
     assert_eq!(counted["duplicate"], 0, "{counted}");
@@ -147,22 +88,14 @@ fn kills_in_the_middle_change_no_byte_and_repeat_no_acknowledged_chunk() {
             command.args(["--device", "cpu"]);
         }
         succeed(command);
-        assert!(expected == tables(&out), "{name}: tables differ");
-    }
-}
-
-fn refused(out: &Output, words: &[&str]) {
-    let text = String::from_utf8_lossy(&out.stderr);
-    assert_eq!(out.status.code(), Some(2), "{text}");
-    for word in words {
-        assert!(text.contains(word), "{word:?} isn't in: {text}");
+        assert_eq!(differing(&expected, &tables(&out)), [""; 0], "{name}");
     }
 }
 
 #[test]
 fn wrong_input_is_refused_with_what_where_and_what_to_do() {
     let folder = tempfile::tempdir().unwrap();
-    let good = std::fs::read_to_string(spec(folder.path(), "")).unwrap();
+    let good = std::fs::read_to_string(small_spec(folder.path())).unwrap();
     let out = folder.path().join("out");
     let attempt = |text: &str, words: &[&str]| {
         let path = folder.path().join("bad.toml");

@@ -14,6 +14,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tracing_subscriber::EnvFilter;
 
+/// How long a worker whose model differs waits to be given another experiment's work before it ends.
+const OTHER_WORK: Duration = Duration::from_secs(10);
+
 /// Runs chunks of experiments for an Ablate coordinator, on every device it is given.
 ///
 /// A worker keeps no state: start as many as there are machines, stop them whenever you like. It asks the
@@ -107,7 +110,7 @@ fn main() -> ExitCode {
         lanes,
         opener: Arc::new(TorchOpener::new()),
         model_root: args.model_root,
-        end_on_other_model: args.stdin_leash,
+        other_work_patience: if args.stdin_leash { Duration::ZERO } else { OTHER_WORK },
     };
     match work(config, args.stdin_leash) {
         Ok(Outcome::Drained(0)) => ExitCode::SUCCESS,
@@ -119,9 +122,12 @@ fn main() -> ExitCode {
             ExitCode::SUCCESS
         }
         Ok(Outcome::Refused(why)) => fail(2, &why),
-        Ok(Outcome::ModelDiffers(why)) => {
-            fail(2, &format!("{why}; the file has changed since the experiment was planned"))
-        }
+        Ok(Outcome::ModelDiffers(why)) => fail(
+            2,
+            &format!(
+                "{why}; give this machine the experiment's model (--model-root), or plan the experiment anew with this one"
+            ),
+        ),
         Err(e) => fail(1, &e.to_string()),
     }
 }

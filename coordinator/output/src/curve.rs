@@ -61,11 +61,17 @@ impl Curve {
         f64::from(removed) / f64::from(self.heads.max(1))
     }
 
+    /// The point at which ⌈`kappa` · N⌉ heads are gone.
+    #[must_use]
+    pub fn at(&self, kappa: f64) -> Option<&Point> {
+        let removed = (kappa * f64::from(self.heads) - 1e-9).ceil().max(0.0) as u32;
+        self.points.iter().find(|p| p.removed == removed)
+    }
+
     /// r once ⌈`kappa` · N⌉ heads are gone, and that number of heads.
     #[must_use]
     pub fn retained_at(&self, kappa: f64) -> Option<(u32, f64)> {
-        let removed = (kappa * f64::from(self.heads) - 1e-9).ceil().max(0.0) as u32;
-        self.points.iter().find(|p| p.removed == removed).and_then(|p| Some((removed, p.retained?)))
+        self.at(kappa).and_then(|p| Some((p.removed, p.retained?)))
     }
 
     /// Largest κ up to which every point has r ≥ `level`; points in between that are missing end it.

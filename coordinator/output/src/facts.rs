@@ -20,14 +20,23 @@ pub fn top_heads(g: &Group, k: usize) -> Vec<&HeadRow> {
     v
 }
 
-/// The pairs with the largest positive interaction among those that are resolved.
+/// The pairs with the largest positive interaction: redundant ones first, then those that aren't resolved.
 pub fn top_pairs(g: &Group, k: usize) -> Vec<&PairRow> {
-    let mut v: Vec<&PairRow> = g.pairs.iter().filter(|p| p.relation == Relation::Redundant).collect();
+    let mut v: Vec<&PairRow> = g.pairs.iter().filter(|p| p.interaction.value > 0.0).collect();
     v.sort_by(|a, b| {
-        b.interaction.value.total_cmp(&a.interaction.value).then((a.a.0, a.b.0).cmp(&(b.a.0, b.b.0)))
+        let resolved = |p: &PairRow| p.relation == Relation::Redundant;
+        resolved(b)
+            .cmp(&resolved(a))
+            .then(b.interaction.value.total_cmp(&a.interaction.value))
+            .then((a.a.0, a.b.0).cmp(&(b.a.0, b.b.0)))
     });
     v.truncate(k);
     v
+}
+
+/// [`top_pairs`] that are redundant at q ≤ 0.05.
+pub fn redundant_pairs(g: &Group, k: usize) -> Vec<&PairRow> {
+    top_pairs(g, k).into_iter().filter(|p| p.relation == Relation::Redundant).collect()
 }
 
 /// Number of pairs of a relation.
@@ -137,7 +146,7 @@ fn group(results: &Results, g: &Group) -> Value {
             "a_stream": p.a.1.stream.name(), "a_layer": p.a.1.layer, "a_head": p.a.1.head,
             "b_stream": p.b.1.stream.name(), "b_layer": p.b.1.layer, "b_head": p.b.1.head,
             "interaction": p.interaction.value, "se": p.interaction.se, "ci_low": p.interaction.low,
-            "ci_high": p.interaction.high, "q_value": p.q, "normalised": p.normalised(),
+            "ci_high": p.interaction.high, "q_value": p.q, "relation": p.relation.name(), "normalised": p.normalised(),
         })
     };
     let curves: Vec<Value> = families(g)
@@ -175,7 +184,8 @@ fn group(results: &Results, g: &Group) -> Value {
             "overlapping": count(g, Relation::Overlapping),
             "unresolved": count(g, Relation::Unresolved),
         },
-        "redundant_pairs": top_pairs(g, 10).into_iter().map(pair).collect::<Vec<_>>(),
+        "redundant_pairs": redundant_pairs(g, 10).into_iter().map(pair).collect::<Vec<_>>(),
+        "top_pairs": top_pairs(g, 10).into_iter().map(pair).collect::<Vec<_>>(),
         "curves": curves,
         "flags": warnings(results, g),
     })
@@ -191,7 +201,9 @@ fn curve(c: &Curve) -> Value {
         "floor": c.floor,
         "flagged": c.flagged,
         "fraction": c.fraction(c.last),
-        "removed_079": c.retained_at(0.79).map(|r| r.0),
+        "removed_079": c.at(0.79).map(|p| p.removed),
+        "value_079": c.at(0.79).map(|p| p.value),
+        "ratio_079": c.at(0.79).and_then(|p| p.ratio),
         "retained_079": c.retained_at(0.79).map(|r| r.1),
         "largest_kappa": {"0.99": c.largest(0.99), "0.95": c.largest(0.95), "0.90": c.largest(0.90)},
         "area": c.area(|r| r),

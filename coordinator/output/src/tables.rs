@@ -160,12 +160,9 @@ pub fn curve(analysis: &Analysis) -> anyhow::Result<Vec<RecordBatch>> {
     analysis.groups.iter().map(one).collect()
 }
 
-/// `agreement`: rank agreement of two deltas; `None` where there are no two.
-pub fn agreement(analysis: &Analysis) -> anyhow::Result<Option<RecordBatch>> {
+/// `agreement`: rank agreement of two deltas; no rows where there are no two.
+pub fn agreement(analysis: &Analysis) -> anyhow::Result<RecordBatch> {
     let rows = &analysis.agreement;
-    if rows.is_empty() {
-        return Ok(None);
-    }
     batch(vec![
         ("task", texts(rows.iter().map(|r| r.task.as_str())), false),
         ("method", texts(rows.iter().map(|r| r.method.as_str())), false),
@@ -178,7 +175,6 @@ pub fn agreement(analysis: &Analysis) -> anyhow::Result<Option<RecordBatch>> {
         ("ci_low", floats(rows.iter().map(|r| r.ci.0)), false),
         ("ci_high", floats(rows.iter().map(|r| r.ci.1)), false),
     ])
-    .map(Some)
 }
 
 /// `examples`: every example of every task, with the methods it is used under (comma-separated).

@@ -75,18 +75,27 @@ fn group(out: &mut String, results: &Results, g: &Group) -> std::fmt::Result {
             facts::count(g, Relation::Overlapping)
         )?;
         if !pairs.is_empty() {
-            writeln!(out, "  Most redundant pairs       interaction      95 % interval           q")?;
+            writeln!(
+                out,
+                "  Most redundant pairs       interaction      95 % interval           q         relation"
+            )?;
         }
         for (k, p) in pairs.iter().enumerate() {
             let ci = interval(p.interaction.low, p.interaction.high);
             let (name, q) = (format!("{} + {}", p.a.1, p.b.1), short(p.q));
-            writeln!(out, "  {:>3}. {name:<20} {:>10}   {ci:<24}  {q}", k + 1, signed(p.interaction.value))?;
+            writeln!(
+                out,
+                "  {:>3}. {name:<20} {:>10}   {ci:<24}  {q:<8}  {}",
+                k + 1,
+                signed(p.interaction.value),
+                p.relation.name()
+            )?;
         }
     }
     for (_, orders, random) in facts::families(g) {
         for c in orders {
-            match c.retained_at(0.79) {
-                Some((removed, r)) => {
+            match (c.at(0.79), c.retained_at(0.79)) {
+                (_, Some((removed, r))) => {
                     write!(
                         out,
                         "  Retained without {removed} of {} heads (79 %), {}: {:.1} %",
@@ -105,12 +114,20 @@ fn group(out: &mut String, results: &Results, g: &Group) -> std::fmt::Result {
                         None => writeln!(out)?,
                     }
                 }
-                None if c.flagged => writeln!(
-                    out,
-                    "  Retained at 79 %, {}: not given, removing every head isn't measurably worse",
-                    c.order
-                )?,
-                None => writeln!(out, "  Retained at 79 %, {}: the curve doesn't reach it", c.order)?,
+                (Some(p), None) => {
+                    let ratio = p.ratio.map_or_else(String::new, |r| format!(", {:.1} % of it", 100.0 * r));
+                    writeln!(
+                        out,
+                        "  Retained without {} of {} heads (79 %), {}: {metric} {} of {}{ratio}; no share above the floor, as removing every head ({}) isn't measurably worse",
+                        p.removed,
+                        c.heads,
+                        c.order,
+                        short(p.value),
+                        short(c.start),
+                        short(c.floor)
+                    )?;
+                }
+                (None, None) => writeln!(out, "  Retained at 79 %, {}: the curve doesn't reach it", c.order)?,
             }
         }
     }

@@ -90,7 +90,7 @@ pub fn export_analysed(
     put("heads", tables::heads(analysis)?)?;
     put("pairs", tables::pairs(analysis)?)?;
     put("curve", tables::curve(analysis)?)?;
-    put("agreement", tables::agreement(analysis)?.into_iter().collect())?;
+    put("agreement", vec![tables::agreement(analysis)?])?;
     put("examples", tables::examples(results)?)?;
     let path = dir.join(format!("scores.{}", format.extension()));
     let rows = table(&path, format, &scores::schema(results), &scores::score_columns(results), |write| {

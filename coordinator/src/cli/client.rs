@@ -102,7 +102,7 @@ pub async fn submit(args: SubmitArgs) -> Result<u8, Fail> {
     let base_dir = folder.canonicalize()?.to_string_lossy().into_owned();
     let reply = connect(&args.client)
         .await?
-        .submit(v1::SubmitRequest { spec_toml, base_dir })
+        .submit(v1::SubmitRequest { spec_toml, base_dir, origin: args.spec.display().to_string() })
         .await
         .map_err(refused)?
         .into_inner();

@@ -45,6 +45,12 @@ impl Fail {
         self
     }
 
+    /// With what to do after that.
+    pub fn then(mut self, help: impl std::fmt::Display) -> Self {
+        self.help = Some(self.help.map_or_else(|| help.to_string(), |first| format!("{first}: {help}")));
+        self
+    }
+
     /// With where it is.
     pub fn at(mut self, place: impl Into<String>) -> Self {
         self.place = Some(place.into());

@@ -91,7 +91,7 @@ impl Session {
         if fail.code == 2 {
             fail.code = 1;
         }
-        fail.or_help(self.resume())
+        fail.then(self.resume())
     }
 
     /// Reads the spec, looks at the folder, prepares: nothing is written yet.
@@ -138,7 +138,8 @@ impl Session {
                 Ok(()) = fatal.changed() => {
                     let why = fatal.borrow_and_update().clone();
                     if let Some(why) = why {
-                        return Err(Fail::with_advice(1, &why).or_help(self.resume()));
+                        let fail = Fail::with_advice(1, &why).at(out.display().to_string());
+                        return Err(fail.then(self.resume()));
                     }
                 }
                 changed = statuses.changed() => {
@@ -179,15 +180,17 @@ impl Session {
     /// Writes tables and report, prints what matters.
     async fn finish(&self, results: Results, status: &Status, out: &Path) -> Result<u8, Fail> {
         const STEP: &str = "write tables and report";
-        self.steps.at(STEP, 0, 2);
+        self.steps.at(STEP, 0, 3);
         let (folder, steps) = (out.to_path_buf(), Arc::clone(&self.steps));
         let report = out.join("report.html");
         let text = tokio::task::spawn_blocking(move || -> anyhow::Result<String> {
-            ablate_output::export(&results, &folder, ablate_output::Format::Parquet)?;
-            steps.at(STEP, 1, 2);
-            ablate_output::report(&results, &folder.join("report.html"))?;
-            steps.at(STEP, 2, 2);
-            Ok(ablate_output::headline(&results))
+            let analysis = ablate_output::analyse(&results);
+            steps.at(STEP, 1, 3);
+            ablate_output::export_analysed(&results, &analysis, &folder, ablate_output::Format::Parquet)?;
+            steps.at(STEP, 2, 3);
+            ablate_output::report_analysed(&results, &analysis, &folder.join("report.html"))?;
+            steps.at(STEP, 3, 3);
+            Ok(ablate_output::headline_analysed(&results, &analysis))
         })
         .await
         .map_err(|e| Fail::failed(format!("writing tables ended early: {e}")).help(self.resume()))?

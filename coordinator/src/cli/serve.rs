@@ -55,9 +55,9 @@ pub async fn serve(args: ServeArgs) -> Result<u8, Fail> {
     let store = SqliteStore::open(Path::new(path)).await.map_err(|e| Fail::failed(format!("{path}: {e}")))?;
     let options = Options {
         listen,
-        submitter: Some(Arc::new(move |text: &str, base: &Path| {
+        submitter: Some(Arc::new(move |text: &str, origin: &str, base: &Path| {
             let wrong = |e: Fail| SubmitError { wrong_input: e.code == 2, message: e.to_string() };
-            let made = experiment::parse(text.to_owned(), "spec", base)
+            let made = experiment::parse(text.to_owned(), origin, base)
                 .and_then(|spec| spec.prepare(&Steps::quiet()))
                 .map_err(wrong)?;
             let output = default_output(&root, &made.prepared.plan.spec.name, &made.prepared.plan.identity());
@@ -72,8 +72,12 @@ pub async fn serve(args: ServeArgs) -> Result<u8, Fail> {
                 _ => ablate_output::Format::Parquet,
             };
             std::fs::create_dir_all(folder).map_err(|e| e.to_string())?;
-            ablate_output::export(&results, folder, format).map_err(|e| format!("{e:#}"))?;
-            ablate_output::report(&results, &folder.join("report.html")).map_err(|e| format!("{e:#}"))
+            let analysis = ablate_output::analyse(&results);
+            ablate_output::export_analysed(&results, &analysis, folder, format)
+                .and_then(|_| {
+                    ablate_output::report_analysed(&results, &analysis, &folder.join("report.html"))
+                })
+                .map_err(|e| format!("{e:#}"))
         })),
         ..Options::default()
     };

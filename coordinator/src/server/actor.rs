@@ -26,6 +26,8 @@ const MAX_LANES: usize = 256;
 pub enum Command {
     /// An experiment from the store.
     Load(Box<Stored>),
+    /// All of the store's experiments were sent: answers once their status can be asked for.
+    Loaded(oneshot::Sender<()>),
     /// A new experiment.
     Submit(Box<NewExperiment>, oneshot::Sender<Result<(String, bool), Error>>),
     /// A user's wish.
@@ -147,6 +149,11 @@ impl Actor {
 
     async fn take(&mut self, command: Command) {
         match command {
+            Command::Loaded(reply) => {
+                self.publish();
+                // A start that was given up has nobody to tell.
+                let _ = reply.send(());
+            }
             Command::Load(stored) => {
                 if let Err(e) = self.load(*stored).await {
                     self.stop(&e);

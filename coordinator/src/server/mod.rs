@@ -24,8 +24,9 @@ use std::sync::Arc;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// Turns a submitted spec into an experiment; wrong input is told from failure.
-pub type Submitter = Arc<dyn Fn(&str, &Path) -> Result<NewExperiment, SubmitError> + Send + Sync>;
+/// Turns a submitted spec (its text, its name for complaints, the folder its paths lie in) into an experiment;
+/// wrong input is told from failure.
+pub type Submitter = Arc<dyn Fn(&str, &str, &Path) -> Result<NewExperiment, SubmitError> + Send + Sync>;
 /// Writes the tables of an experiment into a folder.
 pub type Exporter = Arc<dyn Fn(&Results, &str, &Path) -> Result<(), String> + Send + Sync>;
 
@@ -190,6 +191,10 @@ impl Service {
         for stored in store.experiments().await? {
             handle.send(Command::Load(Box::new(stored))).await?;
         }
+        // Whoever finds the service open finds its experiments too.
+        let (reply, loaded) = oneshot::channel();
+        handle.send(Command::Loaded(reply)).await?;
+        loaded.await.map_err(|_| Error::Closed)?;
         rpc::serve(handle.clone(), listener, stopped);
         Ok(handle)
     }

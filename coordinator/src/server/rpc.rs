@@ -198,10 +198,11 @@ impl experiments_server::Experiments for Rpc {
         let Some(submitter) = self.0.options.submitter.clone() else {
             return Err(Refusal::unimplemented("this coordinator takes no submissions"));
         };
-        let v1::SubmitRequest { spec_toml, base_dir } = request.into_inner();
-        let made = tokio::task::spawn_blocking(move || submitter(&spec_toml, &PathBuf::from(base_dir)))
-            .await
-            .map_err(|e| Refusal::internal(e.to_string()))?;
+        let v1::SubmitRequest { spec_toml, base_dir, origin } = request.into_inner();
+        let made =
+            tokio::task::spawn_blocking(move || submitter(&spec_toml, &origin, &PathBuf::from(base_dir)))
+                .await
+                .map_err(|e| Refusal::internal(e.to_string()))?;
         let new = made.map_err(|e| {
             if e.wrong_input { Refusal::invalid_argument(e.message) } else { Refusal::internal(e.message) }
         })?;

@@ -33,7 +33,7 @@ pub enum Error {
         newer: u64,
     },
     /// No room on the disk. What was acknowledged is safe.
-    #[error("the disk of the store is full; free some space and start again: nothing acknowledged is lost")]
+    #[error("the disk of the store is full; free some space, then start again")]
     DiskFull,
     /// Another process holds the store.
     #[error("another coordinator is using the store; stop it first")]

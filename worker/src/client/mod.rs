@@ -39,8 +39,9 @@ pub struct Config {
     pub opener: Arc<dyn OpenExperiment>,
     /// Where models are looked for by file name when the coordinator's path does not exist here.
     pub model_root: Option<PathBuf>,
-    /// End with [`Outcome::ModelDiffers`] where the only experiment's model differs.
-    pub end_on_other_model: bool,
+    /// How long a worker whose model differs waits for work on another experiment before it ends with
+    /// [`Outcome::ModelDiffers`].
+    pub other_work_patience: Duration,
 }
 
 /// How a worker ended.
@@ -50,7 +51,7 @@ pub enum Outcome {
     Drained(usize),
     /// The coordinator refused it for good.
     Refused(String),
-    /// The only experiment's model has other bytes here.
+    /// The experiment's model has other bytes here, and there is no other work.
     ModelDiffers(String),
 }
 
@@ -70,6 +71,8 @@ struct Client {
     /// Number of the link: what an earlier one's fetch brings is not for this one.
     links: u64,
     draining: bool,
+    /// What was said of a model with other bytes, and when, while there is no other work.
+    other_model: Option<(String, Instant)>,
 }
 
 /// Works until `drain` turns true, the coordinator drains or refuses this worker.
@@ -113,6 +116,7 @@ pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::R
         opened: opened_to,
         links: 0,
         draining: false,
+        other_model: None,
     };
     let mut connecting: Connecting =
         Box::pin(link::connect(me.config.endpoint.clone(), me.hello.clone(), Duration::ZERO));
@@ -276,11 +280,17 @@ impl Client {
     }
 
     fn other_model(&mut self) -> Option<Outcome> {
-        let said = self.desk.model_differs.take()?;
-        tracing::error!(
-            "{said}; give this worker the experiment's model (--model-root), or start a new experiment with this one"
-        );
-        (self.config.end_on_other_model && !self.desk.has_other_work()).then_some(Outcome::ModelDiffers(said))
+        if let Some(said) = self.desk.model_differs.take() {
+            tracing::error!(
+                "{said}; give this worker the experiment's model (--model-root), or start a new experiment with this one"
+            );
+            self.other_model = Some((said, Instant::now()));
+        }
+        if self.desk.has_other_work() {
+            self.other_model = None;
+        }
+        let (said, since) = self.other_model.as_ref()?;
+        (since.elapsed() >= self.config.other_work_patience).then(|| Outcome::ModelDiffers(said.clone()))
     }
 
     /// Says goodbye and gives the messages under way a moment to leave.

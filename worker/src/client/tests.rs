@@ -237,7 +237,7 @@ impl Stage {
             lanes: (0..lanes).map(lane).collect(),
             opener: Arc::new(FakeOpener(engine.clone())),
             model_root: None,
-            end_on_other_model: true,
+            other_work_patience: Duration::ZERO,
         };
         let (drain, drained) = watch::channel(false);
         Self { streams, engine, drain, worker: tokio::spawn(run(config, drained)) }

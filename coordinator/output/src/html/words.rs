@@ -42,7 +42,7 @@ pub fn findings(g: &Group) -> Vec<String> {
             "Of {} pairs, {redundant} are redundant (losing both costs more than the sum) and {overlapping} overlap (losing both costs less), at q ≤ 0.05.",
             g.pairs.len()
         );
-        if let Some(p) = facts::top_pairs(g, 1).first() {
+        if let Some(p) = facts::redundant_pairs(g, 1).first() {
             s.push_str(&format!(
                 " The most redundant is {} with {}: together {}, alone {} and {}.",
                 p.a.1,
@@ -56,7 +56,15 @@ pub fn findings(g: &Group) -> Vec<String> {
     }
     for (_, orders, random) in facts::families(g) {
         let Some(c) = orders.iter().find(|c| c.order == "greedy") else { continue };
-        let Some((removed, r)) = c.retained_at(0.79) else { continue };
+        let Some((removed, r)) = c.retained_at(0.79) else {
+            if let Some(p) = c.at(0.79) {
+                out.push(format!(
+                    "Greedy pruning for {} takes out {} of {} heads (79 %): {} goes from {} to {}. What is retained can't be told, as {} with no head at all isn't measurably worse.",
+                    c.objective, p.removed, c.heads, g.metric.name(), short(c.start), short(p.value), short(c.floor)
+                ));
+            }
+            continue;
+        };
         let on = if c.half.is_some() { ", on examples that it didn't select on" } else { "" };
         let mut s = format!(
             "Greedy pruning for {} takes out {removed} of {} heads (79 %) and retains {:.1} % of what the heads add{on}.",

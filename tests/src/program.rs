@@ -41,7 +41,6 @@ pub fn run(spec: &Path, out: &Path, more: &[&str]) -> Command {
 ///
 /// # Panics
 /// Where it fails, with what it said.
-#[must_use]
 pub fn said(mut command: Command) -> String {
     let out = finish(&mut command);
     assert!(out.status.success(), "{command:?}: {}", String::from_utf8_lossy(&out.stderr));

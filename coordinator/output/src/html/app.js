@@ -159,13 +159,16 @@ D.groups.forEach((g, gi) => {
     greedy && greedy[1] != null ? stat(pct(greedy[1]), 'retained with 79 % removed (greedy)') : null, stat('' + g.examples, `examples in ${g.clusters} clusters`)));
   const how = g.bootstrap ? 'Intervals: paired bootstrap over texts, 1,000 resamples.' : 'Intervals: paired by example, clustered by document.';
   if (g.heads.length) { const top = g.heads.filter(h => h[2] != null).sort((a, b) => b[2] - a[2]).slice(0, 10);
+    const map = live(() => headMap(g)), list = table([['head'], ['\u0394 [95 % interval]', 1], ['q', 1]], top.map(h => [name(h[0]), ci(h[2], h[3], h[4]), fmt(h[5])]));
+    const beside = D.streams.reduce((n, s) => n + s[1], 0) <= 16; // A narrow map leaves room for the list.
     sec.append(el('div', { class: 'card' }, el('h3', {}, 'Every head, removed alone'),
-      el('p', { class: 'note' }, `\u0394: how much worse ${g.metric} gets (${g.lower ? 'it rises' : 'it falls'} by this much). ${how}`), live(() => headMap(g))),
-      el('div', { class: 'card' }, el('h3', {}, 'Most important heads'), el('div', { class: 'wide' }, table([['head'], ['\u0394 [95 % interval]', 1], ['q', 1]], top.map(h => [name(h[0]), ci(h[2], h[3], h[4]), fmt(h[5])]))))); }
+      el('p', { class: 'note' }, `\u0394: how much worse ${g.metric} gets (${g.lower ? 'it rises' : 'it falls'} by this much). ${how}`),
+      beside ? el('div', { class: 'two map' }, map, el('div', { class: 'wide' }, el('h3', {}, 'Most important heads'), list)) : map));
+    if (!beside) sec.append(el('div', { class: 'card' }, el('h3', {}, 'Most important heads'), el('div', { class: 'wide' }, list))); }
   if (g.pair_counts[0]) sec.append(el('div', { class: 'card' }, el('h3', {}, 'Every pair, removed together'),
     el('p', { class: 'note' }, 'Interaction \u0394(ab) \u2212 \u0394(a) \u2212 \u0394(b). Above the diagonal every pair, below it only those resolved at q \u2264 0.05.' + (g.pairs_cut ? ' Too many pairs for one page: only the strongest resolved ones are shown.' : '')),
     el('div', { class: 'two' }, live(() => pairMatrix(g)), el('div', {}, el('h3', {}, 'Most redundant pairs'),
-      g.top_pairs.length ? table([['pair'], ['interaction [95 % interval]', 1]], g.top_pairs.map(p => [name(p[0]) + ' + ' + name(p[1]), ci(p[2], p[3], p[4])])) : el('p', { class: 'note' }, 'None at q \u2264 0.05.')))));
+      g.top_pairs.length ? table([['pair'], ['interaction [95 % interval]', 1], ['', 1]], g.top_pairs.map(p => [name(p[0]) + ' + ' + name(p[1]), ci(p[2], p[3], p[4]), p[6]])) : el('p', { class: 'note' }, 'No interaction above 0.')))));
   for (const f of g.families) sec.append(el('div', { class: 'card' }, el('h3', {}, 'Pruning curve' + (f.objective && f.objective !== g.task ? ', greedy for ' + f.objective : '')),
     el('p', { class: 'note' }, (f.flagged ? `${g.metric} itself, because removing every head isn't measurably worse than removing none. ` : `Retained = (${g.metric} \u2212 ${fmt(f.floor)}) / (${fmt(f.start)} \u2212 ${fmt(f.floor)}): 100 % is the whole model, 0 % is no head. `) +
       (f.half != null ? 'Measured on the half of the documents that greedy did not select on.' : 'Measured on all examples, the same that greedy selected on.')), live(() => curvePlot(g, f)),

@@ -192,9 +192,9 @@ fn group(results: &Results, g: &Group) -> Value {
         "pairs": pairs,
         "pairs_cut": cut,
         "pair_counts": [g.pairs.len(), facts::count(g, Relation::Redundant), facts::count(g, Relation::Overlapping)],
-        "top_pairs": facts::redundant_pairs(g, 10).into_iter().map(|p| json!([p.a.0.0, p.b.0.0,
+        "top_pairs": facts::top_pairs(g, 10).into_iter().map(|p| json!([p.a.0.0, p.b.0.0,
             number(p.interaction.value, 4), number(p.interaction.low, 3), number(p.interaction.high, 3), number(p.q, 2),
-            p.normalised().map(|n| number(n, 3))])).collect::<Vec<_>>(),
+            p.relation.name()])).collect::<Vec<_>>(),
         "families": curves,
     })
 }

@@ -14,6 +14,31 @@ struct Check {
     fix: &'static str,
 }
 
+/// The worker's findings in a few lines of plain text; as they are where they aren't JSON.
+fn in_words(found: &str) -> String {
+    let Ok(v) = serde_json::from_str::<serde_json::Value>(found) else { return found.to_owned() };
+    let text = |v: &serde_json::Value| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+    let mut lines = vec![format!(
+        "version {}, libtorch {} ({})",
+        text(&v["version"]),
+        text(&v["libtorch"]),
+        text(&v["libtorch_path"])
+    )];
+    let list = |key: &str| v[key].as_array().cloned().unwrap_or_default();
+    let gpus: Vec<String> = list("gpus").iter().map(text).collect();
+    let gpus = if gpus.is_empty() { "none".to_owned() } else { gpus.join(", ") };
+    lines.push(format!(
+        "CUDA: {}; GPUs: {gpus}; NCCL: {}",
+        text(&v["cuda"]),
+        if v["nccl"] == true { "yes" } else { "no" }
+    ));
+    for lane in list("lanes") {
+        lines.push(format!("lane {}: {}", text(&lane["device"]), text(&lane["class"])));
+    }
+    lines.extend(list("problems").iter().map(|p| format!("problem: {}", text(p))));
+    lines.join("\n     ")
+}
+
 /// `ablate doctor`.
 pub async fn doctor(args: &DoctorArgs) -> Result<u8, Fail> {
     let mut checks = Vec::new();
@@ -93,7 +118,12 @@ pub async fn doctor(args: &DoctorArgs) -> Result<u8, Fail> {
         say::out(format_args!("{}", serde_json::json!({"ok": well, "checks": all})));
     } else {
         for c in &checks {
-            say::out(format_args!("{}  {}: {}", if c.ok { "ok " } else { "BAD" }, c.name, c.found));
+            say::out(format_args!(
+                "{}  {}: {}",
+                if c.ok { "ok " } else { "BAD" },
+                c.name,
+                in_words(&c.found)
+            ));
             if !c.ok {
                 say::out(format_args!("     do: {}", c.fix));
             }

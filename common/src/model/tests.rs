@@ -28,6 +28,7 @@ fn bert(edit: impl Fn(&mut Vec<(String, Vec<usize>)>)) -> tempfile::TempDir {
         norm_eps: 1e-12,
         rope_theta: None,
         tied: true,
+        details: Details::default(),
     };
     let mut tensors: Vec<(String, Vec<usize>)> = need::bert(&info, 2, "")
         .into_iter()
@@ -84,7 +85,7 @@ fn wrong_files_are_refused_with_their_path() {
     says(dir.path(), "convert");
     std::fs::write(&weights, &bytes).unwrap();
     std::fs::write(dir.path().join("config.json"), r#"{"model_type":"mamba"}"#).unwrap();
-    says(dir.path(), "\"mamba\" isn't supported (supported: bert, llama)");
+    says(dir.path(), "\"mamba\" isn't supported (supported: albert, bert,");
     assert!(inspect(&dir.path().join("none")).is_err());
     assert!(inspect(&weights).unwrap_err().to_string().contains("neither"));
 }

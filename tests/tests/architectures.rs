@@ -5,7 +5,7 @@
 
 use ablate_common::head::HeadIx;
 use ablate_common::metric::Metric;
-use ablate_common::model::{ModelInfo, inspect};
+use ablate_common::model::{ModelInfo, inspect, inspect_headers};
 use ablate_common::plan::{Ablation, Batch, Plan, PlannedSweep, PlannedTask, Pool, SweepKind};
 use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Example, Item, Prepared, Scope, Scored, TaskKind};
@@ -261,12 +261,11 @@ impl Compared<'_> {
     }
 }
 
-fn load(path: &Path) -> (ModelInfo, Model) {
+fn load(path: &Path, kind: Kind) -> (ModelInfo, Model) {
     let inspected = inspect(path).unwrap();
-    let weights = Weights::open(&inspected.weights, Device::Cpu, Kind::Double).unwrap();
-    let model = tch::no_grad(|| {
-        arch::load(&inspected.info, &weights, Device::Cpu, Kind::Double, &|_, _, _| {}).unwrap()
-    });
+    let weights = Weights::open(&inspected.weights, Device::Cpu, kind).unwrap();
+    let model =
+        tch::no_grad(|| arch::load(&inspected.info, &weights, Device::Cpu, kind, &|_, _, _| {}).unwrap());
     (inspected.info, model)
 }
 
@@ -274,7 +273,7 @@ fn load(path: &Path) -> (ModelInfo, Model) {
 fn check(path: &Path, subsets: &[Vec<HeadIx>]) -> [f64; 3] {
     let answer: Answer =
         serde_json::from_slice(&std::fs::read(path.with_extension("json")).unwrap()).unwrap();
-    let (info, model) = load(path);
+    let (info, model) = load(path, Kind::Double);
     let kinds = if info.causal() {
         vec![TaskKind::LanguageModeling, TaskKind::LogitDifference]
     } else {
@@ -284,6 +283,11 @@ fn check(path: &Path, subsets: &[Vec<HeadIx>]) -> [f64; 3] {
     let tasks: Vec<Prepared> = kinds.into_iter().map(prepared).collect();
     let batches = [batch(&[0, 3]), batch(&[1, 2])];
     let last = tch::no_grad(|| final_states(&model, &tasks[0], &batches, &answer.last));
+    for (kind, limit) in [(Kind::Float, 1e-2), (Kind::BFloat16, f64::MAX)] {
+        let narrow = load(path, kind).1;
+        let off = tch::no_grad(|| final_states(&narrow, &tasks[0], &batches, &answer.last));
+        assert!(off <= limit, "{}: {off:e} in {kind:?}", path.display());
+    }
     let plan = Arc::new(plan(&info, &tasks, &batches));
     let engine = Engine::new(Arc::new(SharedModel::new(model)), Arc::clone(&plan), Arc::new(tasks));
     let mut compared = Compared { engine, plan, subsets, answer: &answer, columns };
@@ -295,6 +299,40 @@ fn check(path: &Path, subsets: &[Vec<HeadIx>]) -> [f64; 3] {
         }
     }
     [last, swept, on_base]
+}
+
+/// Tensors that a model's file may hold and its forward pass never reads.
+const UNUSED: &str = "pooler.";
+
+/// Renames each tensor of a model's file, and turns each oblong one, in place: every one must be missed.
+fn every_tensor_is_checked(path: &Path) {
+    let file = path.join("model.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    let size = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = String::from_utf8(bytes[8..8 + size].to_vec()).unwrap();
+    let refuses = |changed: &str, name: &str, why: &str| {
+        assert_eq!(changed.len(), header.len());
+        std::fs::write(&file, [&bytes[..8], changed.as_bytes(), &bytes[8 + size..]].concat()).unwrap();
+        let said = inspect_headers(path).map(|_| ()).unwrap_err().to_string();
+        // Without the tensor that tells them apart, names are taken for those without a prefix.
+        let tail = name.rsplit('.').take(2).collect::<Vec<_>>();
+        assert!(said.contains(&format!("{}.{} {why}", tail[1], tail[0])), "{name}: {said}");
+    };
+    let tensors: BTreeMap<String, serde_json::Value> = serde_json::from_str(&header).unwrap();
+    for (name, t) in tensors.iter().filter(|t| t.0 != "__metadata__" && !t.0.starts_with(UNUSED)) {
+        let quoted = format!("\"{name}\"");
+        let renamed = format!("\"{}~\"", &name[..name.len() - 1]);
+        refuses(&header.replace(&quoted, &renamed), name, "is missing");
+        let shape: Vec<u64> = t["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
+        if let [a, b] = shape[..]
+            && a != b
+        {
+            let (at, written) = (header.find(&quoted).unwrap(), format!("[{a},{b}]"));
+            let turned = header[at..].replacen(&written, &format!("[{b},{a}]"), 1);
+            refuses(&(header[..at].to_owned() + &turned), name, &format!("has shape [{b}, {a}]"));
+        }
+    }
+    std::fs::write(&file, &bytes).unwrap();
 }
 
 #[test]
@@ -324,6 +362,7 @@ fn every_architecture_equals_transformers() {
     names.sort();
     let (mut archs, mut failed) = (BTreeSet::new(), Vec::new());
     for path in &names {
+        every_tensor_is_checked(path);
         archs.insert(inspect(path).unwrap().info.arch);
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let [last, swept, on_base] = check(path, &subsets);

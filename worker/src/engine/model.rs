@@ -316,7 +316,6 @@ impl Model {
     }
 
     /// Soft-caps logits, where the model does.
-    #[must_use]
     pub fn cap_logits(&self, logits: Tensor) -> Tensor {
         match self.info.details.logit_softcap {
             Some(cap) => (logits / cap).tanh_().g_mul_scalar_(cap),

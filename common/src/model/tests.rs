@@ -121,6 +121,7 @@ fn settings_that_change_the_forward_pass_are_refused_by_name() {
     };
     for arch in DECODERS {
         says(arch, "", "is missing: the file is incomplete");
+        says(arch, r#","is_causal":false"#, "is_causal = false");
     }
     for arch in DECODERS.into_iter().chain(ENCODERS) {
         says(arch, r#","quantization_config":{"bits":4}"#, "quantization_config = ");

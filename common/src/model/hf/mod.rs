@@ -55,6 +55,9 @@ pub fn inspect(dir: &Path) -> Result<Inspected, Error> {
         }
     };
     config.refuse_common()?;
+    if super::DECODERS.contains(&model_type) {
+        config.only("is_causal", &[true.into()])?;
+    }
     let (info, needs) = read(&config, ModelInfo::blank(model_type, title), &weights)?;
     super::plausible(&info).map_err(|what| config.bad(what))?;
     need::check(needs, &weights, &skipped).map_err(|what| Error::Bad { path: dir.to_owned(), what })?;

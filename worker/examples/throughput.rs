@@ -6,7 +6,7 @@ use ablate_common::head::HeadMap;
 use ablate_common::model::ModelInfo;
 use ablate_common::plan::Batch;
 use ablate_common::task::{Example, Item, Prepared, Scored, TaskKind};
-use ablate_worker::engine::arch::{Arch, Mlp, NormKind, NormPlace, Positions};
+use ablate_worker::engine::arch::{Activation, Arch, Mlp, NormKind, NormPlace, Positions};
 use ablate_worker::engine::base::{BaseSet, DeviceBatch};
 use ablate_worker::engine::model::{Block, Model, Norm, rotary_tables};
 use ablate_worker::engine::pass::Pass;
@@ -32,6 +32,7 @@ fn model(kind: Kind) -> Model {
         norm_eps: 1e-5,
         rope_theta: Some(1e5),
         tied: true,
+        details: ablate_common::model::Details::default(),
     };
     let r = |shape: &[i64]| Tensor::randn(shape, (Kind::Float, Device::Cpu)).g_mul_scalar(0.02).to_kind(kind);
     let norm = || Norm { weight: r(&[576]) + 1.0, bias: None };
@@ -42,14 +43,17 @@ fn model(kind: Kind) -> Model {
                 attn_norm: norm(),
                 qkv: r(&[15 * 64, 576]),
                 qkv_bias: None,
+                qk_norm: None,
                 wo_heads: wo.view([576, 9, 64]).permute([1, 2, 0]).contiguous(),
                 wo,
                 wo_bias: None,
+                post_attn_norm: None,
                 mlp_norm: norm(),
                 up: r(&[3072, 576]),
                 up_bias: None,
                 down: r(&[576, 1536]),
                 down_bias: None,
+                post_mlp_norm: None,
             }
         })
         .collect();
@@ -60,16 +64,18 @@ fn model(kind: Kind) -> Model {
             norm: NormKind::Rms,
             place: NormPlace::Pre,
             positions,
-            mlp: Mlp::SiluGated,
+            mlp: Mlp { activation: Activation::Silu, gated: true },
             causal: true,
         },
         unembed: Some(embed.shallow_clone()),
         embed,
         position: None,
+        embed_scale: None,
         embed_norm: None,
+        embed_project: None,
         blocks,
         final_norm: Some(norm()),
-        rotary: rotary_tables(positions, 256, 64, kind, Device::Cpu),
+        rotary: rotary_tables(positions, None, 256, 64, kind, Device::Cpu),
         info,
         device: Device::Cpu,
         kind,

@@ -10,7 +10,7 @@ use ablate_common::plan::{Ablation, Batch, Order, Plan, PlannedSweep, PlannedTas
 use ablate_common::scores::TaskScores;
 use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Example, Item, Prepared, Scope, Scored, TaskKind};
-use ablate_worker::engine::arch::{Arch, Mlp, NormKind, NormPlace, Positions};
+use ablate_worker::engine::arch::{Activation, Arch, Mlp, NormKind, NormPlace, Positions};
 use ablate_worker::engine::model::{BaseCut, Block, Model, Norm, rotary_tables};
 use ablate_worker::engine::score::host;
 use ablate_worker::engine::trie::{Cut, Intervention};
@@ -40,6 +40,7 @@ fn info(arch: &str) -> ModelInfo {
         norm_eps: 1e-5,
         rope_theta: Some(1e4),
         tied: true,
+        details: ablate_common::model::Details::default(),
     }
 }
 
@@ -71,14 +72,17 @@ fn model(arch: &str, kind: Kind, seed: i64) -> Model {
                 attn_norm: norm(),
                 qkv: random(&[(h + 2 * kv) * dh, d], kind),
                 qkv_bias: bias((h + 2 * kv) * dh),
+                qk_norm: None,
                 wo_heads: wo.view([d, h, dh]).permute([1, 2, 0]).contiguous(),
                 wo,
                 wo_bias: bias(d),
+                post_attn_norm: None,
                 mlp_norm: norm(),
                 up: random(&[if llama { 2 * ff } else { ff }, d], kind),
                 up_bias: bias(ff),
                 down: random(&[d, ff], kind),
                 down_bias: bias(d),
+                post_mlp_norm: None,
             }
         })
         .collect();
@@ -86,15 +90,29 @@ fn model(arch: &str, kind: Kind, seed: i64) -> Model {
     let positions = if llama { Positions::Rotary { theta: 1e4 } } else { Positions::Learned };
     Model {
         arch: if llama {
-            Arch { norm: NormKind::Rms, place: NormPlace::Pre, positions, mlp: Mlp::SiluGated, causal: true }
+            Arch {
+                norm: NormKind::Rms,
+                place: NormPlace::Pre,
+                positions,
+                mlp: Mlp { activation: Activation::Silu, gated: true },
+                causal: true,
+            }
         } else {
-            Arch { norm: NormKind::Layer, place: NormPlace::Post, positions, mlp: Mlp::Gelu, causal: false }
+            Arch {
+                norm: NormKind::Layer,
+                place: NormPlace::Post,
+                positions,
+                mlp: Mlp { activation: Activation::Gelu, gated: false },
+                causal: false,
+            }
         },
         unembed: llama.then(|| embed.shallow_clone()),
         position: (!llama).then(|| random(&[16, d], kind)),
+        embed_scale: None,
         embed_norm: (!llama).then(norm),
+        embed_project: None,
         final_norm: llama.then(norm),
-        rotary: rotary_tables(positions, 16, dh, kind, Device::Cpu),
+        rotary: rotary_tables(positions, None, 16, dh, kind, Device::Cpu),
         embed,
         blocks,
         info,

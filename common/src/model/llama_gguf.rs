@@ -2,7 +2,8 @@
 
 use super::gguf::{self, Header, Value};
 use super::{
-    Error, GgufTokenizer, Inspected, ModelInfo, TensorEntry, TensorType, TokenizerSource, WeightIndex, need,
+    Details, Error, GgufTokenizer, Inspected, ModelInfo, TensorEntry, TensorType, TokenizerSource,
+    WeightIndex, need,
 };
 use crate::head::HeadMap;
 use std::collections::BTreeMap;
@@ -131,6 +132,7 @@ fn info(path: &Path, h: &Header, weights: &WeightIndex) -> Result<ModelInfo, Err
             .ok_or_else(|| bad("llama.attention.layer_norm_rms_epsilon is missing".into()))?,
         rope_theta: Some(float("rope.freq_base")?.unwrap_or(10_000.0)),
         tied: !weights.tensors.contains_key("output.weight"),
+        details: Details::default(),
     };
     super::plausible(&model).map_err(bad)?;
     Ok(model)

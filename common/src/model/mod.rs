@@ -1,5 +1,6 @@
 //! Model files: what a model is made of, read from its headers only. Nothing here loads a weight.
 
+mod details;
 pub mod gguf;
 mod hf;
 mod llama_gguf;
@@ -8,6 +9,7 @@ mod tensors;
 #[cfg(test)]
 mod tests;
 
+pub use details::{Activation, Details, RopeScaling};
 pub use tensors::{TensorEntry, TensorType, WeightIndex};
 
 use crate::head::HeadMap;
@@ -209,10 +211,11 @@ fn plausible(m: &ModelInfo) -> Result<(), String> {
         return Err(format!("{} query heads can't share {} key/value heads", m.n_heads, m.n_kv_heads));
     }
     if m.rope_theta.is_some_and(|t| !t.is_finite() || t <= 0.0)
-        || (m.rope_theta.is_some() && m.head_dim % 2 == 1)
+        || (m.rope_theta.is_some() && m.details.rotary_dim.unwrap_or(m.head_dim) % 2 == 1)
     {
         return Err("the rotary embedding's base or width can't be right".into());
     }
+    m.details.plausible(m.head_dim, m.layers)?;
     if !(m.norm_eps.is_finite() && m.norm_eps >= 0.0) {
         return Err(format!("a norm epsilon of {} can't be right", m.norm_eps));
     }
@@ -222,7 +225,7 @@ fn plausible(m: &ModelInfo) -> Result<(), String> {
 /// Shape of a model, as architecture-neutral data, and the identity of its bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelInfo {
-    /// Hugging Face `model_type` ("llama", "bert").
+    /// Hugging Face `model_type`, one of [`DECODERS`] or [`ENCODERS`].
     pub arch: String,
     /// For people: "SmolLM2 135M Instruct (Q4_1, dequantised)", or the folder's name.
     pub title: String,
@@ -252,12 +255,64 @@ pub struct ModelInfo {
     pub rope_theta: Option<f64>,
     /// Whether the unembedding is the embedding's transpose.
     pub tied: bool,
+    /// What else the configuration says about the forward pass.
+    #[serde(default, skip_serializing_if = "Details::is_plain")]
+    pub details: Details,
+}
+
+/// Architectures that predict the next token, by `model_type`.
+pub const DECODERS: [&str; 9] =
+    ["gemma2", "gpt2", "gpt_neox", "llama", "mistral", "opt", "phi3", "qwen2", "qwen3"];
+
+/// Architectures that look both ways, by `model_type`.
+pub const ENCODERS: [&str; 4] = ["albert", "bert", "distilbert", "roberta"];
+
+/// All architectures, for people.
+#[must_use]
+pub fn known() -> String {
+    let mut all = [&DECODERS[..], &ENCODERS].concat();
+    all.sort_unstable();
+    all.join(", ")
 }
 
 impl ModelInfo {
+    /// A model of an architecture of which nothing else is known yet.
+    fn blank(arch: &str, title: String) -> Self {
+        Self {
+            arch: arch.into(),
+            title,
+            weights_sha256: String::new(),
+            heads: HeadMap::single_stream(0, 0),
+            layers: 0,
+            d_model: 0,
+            n_heads: 0,
+            n_kv_heads: 0,
+            head_dim: 0,
+            d_ff: 0,
+            vocab: 0,
+            context: 0,
+            norm_eps: 0.0,
+            rope_theta: None,
+            tied: false,
+            details: Details::default(),
+        }
+    }
+
     /// Whether attention looks only backwards, so that the model has next-token logits.
     #[must_use]
     pub fn causal(&self) -> bool {
-        self.arch != "bert"
+        !ENCODERS.contains(&self.arch.as_str())
+    }
+
+    /// Matrices of the feed-forward part: three where it is gated.
+    #[must_use]
+    pub fn mlp_matrices(&self) -> u32 {
+        if self.rope_theta.is_some() && self.arch != "gpt_neox" { 3 } else { 2 }
+    }
+
+    /// Layers whose weights are their own.
+    #[must_use]
+    pub fn distinct_layers(&self) -> u32 {
+        self.details.groups.unwrap_or(self.layers)
     }
 }

@@ -4,7 +4,7 @@ use super::{ModelInfo, WeightIndex};
 use std::collections::BTreeMap;
 
 /// A list of (name, shape).
-type Needs = Vec<(String, Vec<u64>)>;
+pub type Needs = Vec<(String, Vec<u64>)>;
 
 /// Tensors of a Llama in GGUF naming.
 pub fn llama_gguf(m: &ModelInfo) -> Needs {
@@ -32,31 +32,23 @@ pub fn llama_gguf(m: &ModelInfo) -> Needs {
     out
 }
 
-/// Tensors of a Llama in Hugging Face naming.
-pub fn llama_hf(m: &ModelInfo) -> Needs {
-    let (d, ff, q, kv) = dims(m);
-    let vocab = u64::from(m.vocab);
-    let mut out =
-        vec![("model.embed_tokens.weight".into(), vec![vocab, d]), ("model.norm.weight".into(), vec![d])];
-    if !m.tied {
-        out.push(("lm_head.weight".into(), vec![vocab, d]));
+/// A gain without a shift.
+pub fn bare(out: &mut Needs, name: &str, n: u64) {
+    out.push((format!("{name}.weight"), vec![n]));
+}
+
+/// A matrix of `rows` outputs, with or without a bias.
+pub fn linear(out: &mut Needs, name: &str, rows: u64, cols: u64, bias: bool) {
+    out.push((format!("{name}.weight"), vec![rows, cols]));
+    if bias {
+        out.push((format!("{name}.bias"), vec![rows]));
     }
-    for n in 0..m.layers {
-        for (name, shape) in [
-            ("input_layernorm", vec![d]),
-            ("self_attn.q_proj", vec![q, d]),
-            ("self_attn.k_proj", vec![kv, d]),
-            ("self_attn.v_proj", vec![kv, d]),
-            ("self_attn.o_proj", vec![d, q]),
-            ("post_attention_layernorm", vec![d]),
-            ("mlp.gate_proj", vec![ff, d]),
-            ("mlp.up_proj", vec![ff, d]),
-            ("mlp.down_proj", vec![d, ff]),
-        ] {
-            out.push((format!("model.layers.{n}.{name}.weight"), shape));
-        }
-    }
-    out
+}
+
+/// A norm (no `cols`) or a matrix, with its bias.
+pub fn pair(out: &mut Needs, name: &str, rows: u64, cols: Option<u64>) {
+    out.push((format!("{name}.weight"), std::iter::once(rows).chain(cols).collect()));
+    out.push((format!("{name}.bias"), vec![rows]));
 }
 
 /// Tensors of a BERT, with `prefix` ("" or "bert.") before every name.
@@ -68,10 +60,7 @@ pub fn bert(m: &ModelInfo, types: u64, prefix: &str) -> Needs {
     {
         out.push((format!("{prefix}embeddings.{name}_embeddings.weight"), vec![rows, d]));
     }
-    let mut pair = |name: String, rows: u64, cols: Option<u64>| {
-        out.push((format!("{name}.weight"), std::iter::once(rows).chain(cols).collect()));
-        out.push((format!("{name}.bias"), vec![rows]));
-    };
+    let mut pair = |name: String, rows, cols| pair(&mut out, &name, rows, cols);
     pair(format!("{prefix}embeddings.LayerNorm"), d, None);
     for n in 0..m.layers {
         let layer = format!("{prefix}encoder.layer.{n}");
@@ -87,7 +76,8 @@ pub fn bert(m: &ModelInfo, types: u64, prefix: &str) -> Needs {
     out
 }
 
-fn dims(m: &ModelInfo) -> (u64, u64, u64, u64) {
+/// `d_model`, `d_ff`, and the widths of all queries and of all keys.
+pub fn dims(m: &ModelInfo) -> (u64, u64, u64, u64) {
     let head = u64::from(m.head_dim);
     (u64::from(m.d_model), u64::from(m.d_ff), u64::from(m.n_heads) * head, u64::from(m.n_kv_heads) * head)
 }

@@ -28,6 +28,7 @@ fn bert(edit: impl Fn(&mut Vec<(String, Vec<usize>)>)) -> tempfile::TempDir {
         norm_eps: 1e-12,
         rope_theta: None,
         tied: true,
+        details: Details::default(),
     };
     let mut tensors: Vec<(String, Vec<usize>)> = need::bert(&info, 2, "")
         .into_iter()
@@ -84,7 +85,7 @@ fn wrong_files_are_refused_with_their_path() {
     says(dir.path(), "convert");
     std::fs::write(&weights, &bytes).unwrap();
     std::fs::write(dir.path().join("config.json"), r#"{"model_type":"mamba"}"#).unwrap();
-    says(dir.path(), "\"mamba\" isn't supported (supported: bert, llama)");
+    says(dir.path(), "\"mamba\" isn't supported (supported: albert, bert,");
     assert!(inspect(&dir.path().join("none")).is_err());
     assert!(inspect(&weights).unwrap_err().to_string().contains("neither"));
 }
@@ -102,4 +103,76 @@ fn shards_are_found_through_their_index() {
     assert!(inspect(dir.path()).unwrap_err().to_string().contains("same folder"));
     std::fs::write(&index, r#"{"weight_map":{"x":"a.safetensors"}}"#).unwrap();
     assert!(inspect(dir.path()).unwrap_err().to_string().contains("tensor x isn't in it"));
+}
+
+#[test]
+fn settings_that_change_the_forward_pass_are_refused_by_name() {
+    let dir = bert(|_| ());
+    let heads = r#""hidden_size":4,"num_attention_heads":2,"num_hidden_layers":2,"intermediate_size":8,
+        "vocab_size":11,"max_position_embeddings":16,"rms_norm_eps":1e-6,"layer_norm_eps":1e-6"#;
+    let gpt2 =
+        r#""n_embd":4,"n_head":2,"n_layer":2,"n_positions":16,"vocab_size":11,"layer_norm_epsilon":1e-5"#;
+    let others = r#""ffn_dim":8,"rotary_pct":1.0"#;
+    let says = |arch: &str, more: &str, what: &str| {
+        let config = format!(r#"{{"model_type":"{arch}",{heads},{gpt2},{others}{more}}}"#);
+        std::fs::write(dir.path().join("config.json"), config).unwrap();
+        let e = inspect_headers(dir.path()).unwrap_err().to_string();
+        assert!(e.contains(what), "{arch} {more}: {e}");
+    };
+    for arch in DECODERS {
+        says(arch, "", "is missing: the file is incomplete");
+        says(arch, r#","is_causal":false"#, "is_causal = false");
+    }
+    for arch in DECODERS.into_iter().chain(ENCODERS) {
+        says(arch, r#","quantization_config":{"bits":4}"#, "quantization_config = ");
+        says(arch, r#","add_cross_attention":true"#, "add_cross_attention = true");
+    }
+    for arch in ["llama", "mistral", "qwen2", "qwen3", "gemma2", "gpt_neox", "phi3"] {
+        says(
+            arch,
+            r#","rope_scaling":{"rope_type":"yarn","factor":2.0}"#,
+            "rope_scaling of type Some(\"yarn\")",
+        );
+        says(arch, r#","rope_parameters":{"full_attention":{}}"#, "full_attention = {} in rope_parameters");
+        says(arch, r#","rope_scaling":{"type":"linear"}"#, "rope_scaling has no factor");
+    }
+    for (arch, more, what) in [
+        ("llama", r#","hidden_act":"quick_gelu""#, "hidden_act = \"quick_gelu\""),
+        ("llama", r#","partial_rotary_factor":0.5"#, "partial_rotary_factor = 0.5"),
+        ("llama", r#","layer_types":["full_attention"]"#, "layer_types = "),
+        ("phi3", r#","rope_scaling":{"type":"linear","factor":2}"#, "isn't supported in a phi3"),
+        (
+            "qwen2",
+            r#","layer_types":["chunked_attention","full_attention"]"#,
+            "\"chunked_attention\" in layer_types",
+        ),
+        ("qwen3", r#","layer_types":["sliding_attention","full_attention"]"#, "there is no sliding_window"),
+        ("gemma2", r#","use_bidirectional_attention":true"#, "use_bidirectional_attention = true"),
+        ("gpt_neox", r#","rotary_pct":0.5,"partial_rotary_factor":1.0"#, "partial_rotary_factor = 1"),
+        ("gpt_neox", r#","rotary_pct":0.25"#, "rotating Some(0)"),
+        ("gpt2", r#","scale_attn_by_inverse_layer_idx":true"#, "scale_attn_by_inverse_layer_idx = true"),
+        ("gpt2", r#","activation_function":"tanh""#, "activation_function = \"tanh\""),
+        ("opt", r#","layer_norm_elementwise_affine":false"#, "layer_norm_elementwise_affine = false"),
+        ("opt", r#","_remove_final_layer_norm":true"#, "_remove_final_layer_norm = true"),
+        ("bert", r#","is_decoder":true"#, "is_decoder = true"),
+        ("bert", r#","position_embedding_type":"relative_key""#, "position_embedding_type = "),
+        ("roberta", r#","pad_token_id":15"#, "leave none behind a pad_token_id of 15"),
+        ("albert", r#","inner_group_num":2"#, "inner_group_num = 2"),
+        ("albert", r#","num_hidden_groups":3"#, "num_hidden_groups = 3"),
+    ] {
+        says(arch, more, what);
+    }
+}
+
+#[test]
+fn a_plain_model_is_recorded_as_before_and_an_unknown_detail_is_refused() {
+    let plain = serde_json::to_value(inspect(bert(|_| ()).path()).unwrap().info).unwrap();
+    assert!(plain.get("details").is_none());
+    let mut later = plain.clone();
+    later["details"] = serde_json::json!({ "logit_softcap": 30.0, "windows": [null, 4] });
+    let info: ModelInfo = serde_json::from_value(later.clone()).unwrap();
+    assert_eq!((info.details.window(1), info.details.window(7)), (Some(4), None));
+    assert_eq!(serde_json::to_value(&info).unwrap(), later);
+    later["details"] = serde_json::json!({ "from_the_future": 1 });
+    assert!(serde_json::from_value::<ModelInfo>(later).is_err());
 }

@@ -146,6 +146,7 @@ fn experiment(layers: u32, heads: u32, texts: u32, floor: bool) -> Results {
             norm_eps: 1e-5,
             rope_theta: None,
             tied: true,
+            details: ablate_common::model::Details::default(),
         },
         tasks: vec![
             task("ioi", &prepared[0], Metric::LogitDiff),

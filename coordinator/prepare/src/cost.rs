@@ -88,7 +88,7 @@ impl<'a> Work<'a> {
     ) -> Self {
         let (d, q) = (f64::from(model.d_model), f64::from(model.n_heads * model.head_dim));
         let kv = f64::from(model.n_kv_heads * model.head_dim);
-        let matrices = if model.rope_theta.is_some() { 3.0 } else { 2.0 };
+        let matrices = f64::from(model.mlp_matrices());
         let (mut layer, mut rest, mut logits) = (0.0, 0.0, 0.0);
         let (mut tokens, mut widest, mut most_scored) = (0, 0, 0);
         for &t in which {
@@ -147,10 +147,10 @@ impl<'a> Work<'a> {
         let m = self.model;
         let (d, ff, q) = (u64::from(m.d_model), u64::from(m.d_ff), u64::from(m.n_heads * m.head_dim));
         let kv = u64::from(m.n_kv_heads * m.head_dim);
-        let matrices = if m.rope_theta.is_some() { 3 } else { 2 };
+        let matrices = u64::from(m.mlp_matrices());
         let per_layer = d * (2 * q + 2 * kv) + matrices * d * ff;
         let embedding = u64::from(m.vocab) * d * if m.tied { 1 } else { 2 };
-        let weights = u64::from(m.layers) * per_layer + embedding;
+        let weights = u64::from(m.distinct_layers()) * per_layer + embedding;
         let base = u64::from(m.layers) * self.tokens * (d + q);
         let rows = u64::from(chunk) * self.widest;
         // Residual, its norm, Q, K, V, z, and the two or three feed-forward activations.

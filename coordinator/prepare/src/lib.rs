@@ -140,15 +140,19 @@ fn fits(spec: &Spec, info: &ModelInfo, path: &Path) -> Result<(), Error> {
         if task.kind == TaskKind::Similarity {
             if info.causal() {
                 return Err(Error::input(format!(
-                    "task {name:?}: a {kind} task needs an encoder (bert), but {} is a {}",
-                    info.title, info.arch
+                    "task {name:?}: a {kind} task needs an encoder ({}), but {} is a {}",
+                    model::ENCODERS.join(", "),
+                    info.title,
+                    info.arch
                 )));
             }
             data::mean_pooled(path)?;
         } else if !info.causal() {
             return Err(Error::input(format!(
-                "task {name:?}: a {kind} task needs a model that predicts the next token (llama), but {} is a {}",
-                info.title, info.arch
+                "task {name:?}: a {kind} task needs a model that predicts the next token ({}), but {} is a {}",
+                model::DECODERS.join(", "),
+                info.title,
+                info.arch
             )));
         }
     }

@@ -62,6 +62,7 @@ pub(crate) fn experiment(seed: u64) -> NewExperiment {
         norm_eps: 1e-5,
         rope_theta: None,
         tied: true,
+        details: ablate_common::model::Details::default(),
     };
     let plan = Plan {
         engine: ablate_common::ENGINE_VERSION,

@@ -145,6 +145,7 @@ fn plan() -> Plan {
             norm_eps: 1e-5,
             rope_theta: None,
             tied: true,
+            details: ablate_common::model::Details::default(),
         },
         tasks: vec![task],
         ablations: vec![Ablation::Zero],

@@ -6,7 +6,9 @@
 //! engine's states are dropped then, so nothing half-computed is used again.
 
 pub mod arch;
+mod attend;
 pub mod base;
+mod block;
 pub mod model;
 mod opener;
 pub mod pass;

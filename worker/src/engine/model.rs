@@ -1,45 +1,12 @@
 //! The model: one configurable block, filled by an adapter per architecture. Rows of tokens are
 //! matrices `[rows · tokens, d_model]`; attention happens per row of `len` tokens.
 
-use super::arch::{Arch, Mlp, NormKind, NormPlace, Positions};
+use super::arch::{Activation, Arch, NormKind, NormPlace};
+pub use super::attend::rotary_tables;
+use super::attend::{attend, rotate};
+pub use super::block::{Block, Norm};
 use ablate_common::model::ModelInfo;
 use tch::{Device, Kind, Tensor};
-
-/// A learned normalisation.
-#[derive(Debug)]
-pub struct Norm {
-    /// Gain `[d_model]`.
-    pub weight: Tensor,
-    /// Shift `[d_model]` (LayerNorm only).
-    pub bias: Option<Tensor>,
-}
-
-/// One transformer layer's weights.
-#[derive(Debug)]
-pub struct Block {
-    /// Norm of the attention: before it (pre) or after its residual sum (post).
-    pub attn_norm: Norm,
-    /// Queries, keys, values stacked: `[(n_heads + 2 n_kv_heads) · head_dim, d_model]`.
-    pub qkv: Tensor,
-    /// Its bias.
-    pub qkv_bias: Option<Tensor>,
-    /// Output projection W_O: `[d_model, n_heads · head_dim]`.
-    pub wo: Tensor,
-    /// Bias of the output projection: stays when heads go.
-    pub wo_bias: Option<Tensor>,
-    /// W_O by head: `[n_heads, head_dim, d_model]`.
-    pub wo_heads: Tensor,
-    /// Norm of the feed-forward part.
-    pub mlp_norm: Norm,
-    /// First matrix; for gated kinds gate and up stacked: `[d_ff or 2 d_ff, d_model]`.
-    pub up: Tensor,
-    /// Its bias.
-    pub up_bias: Option<Tensor>,
-    /// Second matrix `[d_model, d_ff]`.
-    pub down: Tensor,
-    /// Its bias.
-    pub down_bias: Option<Tensor>,
-}
 
 /// A loaded model.
 #[derive(Debug)]
@@ -48,19 +15,23 @@ pub struct Model {
     pub arch: Arch,
     /// Shape.
     pub info: ModelInfo,
-    /// Token embedding `[vocab, d_model]`.
+    /// Token embedding `[vocab, d_model]`, or narrower where it is projected.
     pub embed: Tensor,
+    /// Factor of the token embedding, one number.
+    pub embed_scale: Option<Tensor>,
     /// Learned positions `[context, d_model]`, with what every token gets besides (token type 0).
     pub position: Option<Tensor>,
     /// Norm of the embeddings.
     pub embed_norm: Option<Norm>,
+    /// Projection of the normed embeddings `[d_model, width]`, and its bias.
+    pub embed_project: Option<(Tensor, Option<Tensor>)>,
     /// Layers.
     pub blocks: Vec<Block>,
     /// Norm before the unembedding.
     pub final_norm: Option<Norm>,
     /// Unembedding `[vocab, d_model]`; none for encoders.
     pub unembed: Option<Tensor>,
-    /// cos and sin of the rotary angles, each `[context, 1, head_dim]`.
+    /// cos and sin of the rotary angles, each `[context, 1, rotated width]`.
     pub rotary: Option<(Tensor, Tensor)>,
     /// Device of all weights.
     pub device: Device,
@@ -76,6 +47,8 @@ pub struct AttnView {
     pub kept: Vec<u32>,
     qkv: Tensor,
     qkv_bias: Option<Tensor>,
+    /// Gain of each kept query and key head's norm: `[kept + kept K/V, head_dim]`.
+    qk_gain: Option<Tensor>,
     wo: Tensor,
     n_kv: i64,
     /// For each kept query head its place among the kept K/V heads; none where that is the identity.
@@ -154,7 +127,12 @@ impl Model {
                 block.wo.index_select(1, &columns),
             )
         };
+        let qk_gain = block.qk_norm.as_ref().map(|(q, k)| {
+            let each = |gain: &Tensor, heads: usize| gain.unsqueeze(0).expand([heads as i64, dh], false);
+            Tensor::cat(&[each(q, kept.len()), each(k, kv_kept.len())], 0)
+        });
         AttnView {
+            qk_gain,
             n_kv: kv_kept.len() as i64,
             kv_index: (!identity).then(|| self.indices(&kv_of)),
             kept,
@@ -175,11 +153,24 @@ impl Model {
     pub fn embed(&self, tokens: &Tensor) -> Tensor {
         let (batch, len) = (tokens.size()[0], tokens.size()[1]);
         let mut x = self.embed.index_select(0, &tokens.reshape(-1));
-        if let Some(position) = &self.position {
-            x = (x.view([batch, len, -1]) + position.narrow(0, 0, len)).view([batch * len, -1]);
+        if let Some(scale) = &self.embed_scale {
+            x *= scale;
         }
-        match &self.embed_norm {
-            Some(norm) => self.norm(norm, &x),
+        if let Some(position) = &self.position {
+            x = match self.info.details.padding {
+                None => (x.view([batch, len, -1]) + position.narrow(0, 0, len)).view([batch * len, -1]),
+                Some(padding) => {
+                    let counted = tokens.ne(i64::from(padding)).to_kind(Kind::Int64);
+                    let at = counted.cumsum(1, Kind::Int64) * counted + i64::from(padding);
+                    x + position.index_select(0, &at.view(-1))
+                }
+            };
+        }
+        if let Some(norm) = &self.embed_norm {
+            x = self.norm(norm, &x);
+        }
+        match &self.embed_project {
+            Some((weight, bias)) => x.linear(weight, bias.as_ref()),
             None => x,
         }
     }
@@ -208,34 +199,26 @@ impl Model {
             return (z, self.add_constant(out, view, rows, len));
         }
         let h = match self.arch.place {
-            NormPlace::Pre => self.norm(&block.attn_norm, x),
+            NormPlace::Pre | NormPlace::Parallel => self.norm(&block.attn_norm, x),
             NormPlace::Post => x.shallow_clone(),
         };
         let qkv = h.linear(&view.qkv, view.qkv_bias.as_ref()).view([rows, len, nq + 2 * nkv, dh]);
         let v = qkv.narrow(2, nq + nkv, nkv);
-        let qk = match &self.rotary {
-            Some((cos, sin)) => {
-                rotate(&qkv.narrow(2, 0, nq + nkv), &cos.narrow(0, 0, len), &sin.narrow(0, 0, len))
-            }
-            None => qkv.narrow(2, 0, nq + nkv),
-        };
+        let mut qk = qkv.narrow(2, 0, nq + nkv);
+        if let Some(gain) = &view.qk_gain {
+            qk = self.rms(gain, &qk, NormKind::Rms);
+        }
+        if let Some((cos, sin)) = &self.rotary {
+            qk = rotate(&qk, &cos.narrow(0, 0, len), &sin.narrow(0, 0, len));
+        }
         let q = qk.narrow(2, 0, nq);
         let (mut k, mut v) = (qk.narrow(2, nq, nkv), v);
         if let Some(index) = &view.kv_index {
             k = k.index_select(2, index);
             v = v.index_select(2, index);
         }
-        let z = Tensor::scaled_dot_product_attention(
-            &q.transpose(1, 2),
-            &k.transpose(1, 2),
-            &v.transpose(1, 2),
-            mask,
-            0.0,
-            self.arch.causal,
-            None::<f64>,
-            false,
-        )
-        .transpose(1, 2);
+        let [q, k, v] = [q, k, v].map(|t| t.transpose(1, 2));
+        let z = attend(self, layer, &q, &k, &v, mask).transpose(1, 2);
         let z = match &view.factor {
             Some(f) => z * f,
             None => z,
@@ -279,12 +262,19 @@ impl Model {
 
     fn after_attention_slice(&self, layer: usize, x: &Tensor, out: &Tensor) -> Tensor {
         let block = &self.blocks[layer];
-        let sum = x + out;
+        let sum = match &block.post_attn_norm {
+            Some(norm) => x + self.norm(norm, out),
+            None => x + out,
+        };
         match self.arch.place {
             NormPlace::Pre => {
                 let mlp = self.mlp(block, &self.norm(&block.mlp_norm, &sum));
-                sum + mlp
+                match &block.post_mlp_norm {
+                    Some(norm) => sum + self.norm(norm, &mlp),
+                    None => sum + mlp,
+                }
             }
+            NormPlace::Parallel => sum + self.mlp(block, &self.norm(&block.mlp_norm, x)),
             NormPlace::Post => {
                 let mid = self.norm(&block.attn_norm, &sum);
                 let mlp = self.mlp(block, &mid);
@@ -295,12 +285,17 @@ impl Model {
 
     fn mlp(&self, block: &Block, h: &Tensor) -> Tensor {
         let up = h.linear(&block.up, block.up_bias.as_ref());
-        let act = match self.arch.mlp {
-            Mlp::SiluGated => {
-                let parts = up.chunk(2, -1);
-                parts[0].silu() * &parts[1]
-            }
-            Mlp::Gelu => up.gelu("none"),
+        let activate = |t: &Tensor| match self.arch.mlp.activation {
+            Activation::Gelu => t.gelu("none"),
+            Activation::GeluTanh => t.gelu("tanh"),
+            Activation::Relu => t.relu(),
+            Activation::Silu => t.silu(),
+        };
+        let act = if self.arch.mlp.gated {
+            let parts = up.chunk(2, -1);
+            activate(&parts[0]) * &parts[1]
+        } else {
+            activate(&up)
         };
         act.linear(&block.down, block.down_bias.as_ref())
     }
@@ -313,49 +308,46 @@ impl Model {
         }
     }
 
-    /// Normalises `x [n, d_model]`; in f32 at least.
+    /// Logits of final states `x [n, d_model]`: `[n, vocab]`; none for encoders.
+    #[must_use]
+    pub fn logits(&self, x: &Tensor) -> Option<Tensor> {
+        let logits = x.linear(self.unembed.as_ref()?, None::<&Tensor>);
+        Some(self.cap_logits(logits))
+    }
+
+    /// Soft-caps logits, where the model does.
+    pub fn cap_logits(&self, logits: Tensor) -> Tensor {
+        match self.info.details.logit_softcap {
+            Some(cap) => (logits / cap).tanh_().g_mul_scalar_(cap),
+            None => logits,
+        }
+    }
+
+    /// Normalises the last dimension of `x`; in f32 at least.
     fn norm(&self, norm: &Norm, x: &Tensor) -> Tensor {
-        let eps = self.info.norm_eps;
+        match self.arch.norm {
+            NormKind::Layer => {
+                let shape = norm.weight.size();
+                let (weight, bias) = (Some(&norm.weight), norm.bias.as_ref());
+                x.layer_norm(shape, weight, bias, self.info.norm_eps, false)
+            }
+            kind => self.rms(&norm.weight, x, kind),
+        }
+    }
+
+    fn rms(&self, gain: &Tensor, x: &Tensor, kind: NormKind) -> Tensor {
         let wide = if matches!(self.kind, Kind::Half | Kind::BFloat16) {
             x.to_kind(Kind::Float)
         } else {
             x.shallow_clone()
         };
-        match self.arch.norm {
-            NormKind::Layer => {
-                let shape = [self.d_model()];
-                wide.to_kind(self.kind).layer_norm(shape, Some(&norm.weight), norm.bias.as_ref(), eps, false)
-            }
-            NormKind::Rms => {
-                let mean = (&wide * &wide).mean_dim([-1i64].as_slice(), true, None::<Kind>);
-                let scaled = wide * (mean + eps).rsqrt();
-                scaled.to_kind(self.kind) * &norm.weight
-            }
+        let mean = (&wide * &wide).mean_dim([-1i64].as_slice(), true, None::<Kind>);
+        let scaled = wide * (mean + self.info.norm_eps).rsqrt();
+        if kind == NormKind::RmsPlusOne {
+            let gain = gain.to_kind(scaled.kind()) + 1.0;
+            (scaled * gain).to_kind(self.kind)
+        } else {
+            scaled.to_kind(self.kind) * gain
         }
     }
-}
-
-/// Rotary embedding of `x [rows, len, heads, head_dim]`, halves rotated together.
-fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
-    let half = x.size()[3] / 2;
-    let turned = Tensor::cat(&[-x.narrow(3, half, half), x.narrow(3, 0, half)], 3);
-    x * cos + turned * sin
-}
-
-/// cos and sin tables of the rotary embedding, computed in f64: `[context, 1, head_dim]`.
-#[must_use]
-pub fn rotary_tables(
-    positions: Positions,
-    context: i64,
-    head_dim: i64,
-    kind: Kind,
-    device: Device,
-) -> Option<(Tensor, Tensor)> {
-    let Positions::Rotary { theta } = positions else { return None };
-    let wide = (Kind::Double, Device::Cpu);
-    let exponent = Tensor::arange_start_step(0, head_dim, 2, wide) / head_dim as f64;
-    let frequency = (exponent * -theta.ln()).exp();
-    let angle = Tensor::arange(context, wide).unsqueeze(1) * frequency.unsqueeze(0);
-    let angle = Tensor::cat(&[&angle, &angle], 1).unsqueeze(1);
-    Some((angle.cos().to_kind(kind).to_device(device), angle.sin().to_kind(kind).to_device(device)))
 }

@@ -68,12 +68,14 @@ impl<'a> Collector<'a> {
                 let Some(unembed) = &model.unembed else { return };
                 // In f64 from the rows on: two rows of the unembedding are cheap.
                 let rows = |at: &Tensor| unembed.index_select(0, at).to_kind(Kind::Double);
-                let direction = rows(&batch.targets) - rows(&batch.foils);
-                let diff = (x.to_kind(Kind::Double) * direction).sum_dim_intlist(
-                    [-1i64].as_slice(),
-                    false,
-                    None::<Kind>,
-                );
+                let x = x.to_kind(Kind::Double);
+                let dot = |w: Tensor| (&x * w).sum_dim_intlist([-1i64].as_slice(), false, None::<Kind>);
+                let (targets, foils) = (rows(&batch.targets), rows(&batch.foils));
+                let diff = if model.info.details.logit_softcap.is_some() {
+                    model.cap_logits(dot(targets)) - model.cap_logits(dot(foils))
+                } else {
+                    dot(targets - foils)
+                };
                 self.add(batch, done, 0, &host(&diff));
             }
         }
@@ -158,6 +160,7 @@ fn cross_entropy(model: &Model, batch: &DeviceBatch, x: &Tensor) -> (Vec<f64>, V
     while at < n {
         let m = step.min(n - at);
         let logits = flat.narrow(0, at, m).linear(unembed, None::<&Tensor>).to_kind(wide);
+        let logits = model.cap_logits(logits);
         let target = logits.gather(1, &targets.narrow(0, at, m).unsqueeze(1), false).squeeze_dim(1);
         let max = logits.amax([1i64].as_slice(), false);
         let total =

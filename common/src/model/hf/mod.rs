@@ -1,7 +1,13 @@
-//! Hugging Face directories: config.json and one or several safetensors files.
+//! Hugging Face directories: config.json and one or several safetensors files. A family of architectures
+//! has a file of its own, which reads the configuration and lists the tensors that it needs.
+
+mod bert;
+mod config;
+mod gpt;
+mod llama;
 
 use super::{Error, Inspected, ModelInfo, TensorEntry, TensorType, TokenizerSource, WeightIndex, need};
-use crate::head::HeadMap;
+use config::Config;
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
 use serde::Deserialize;
@@ -16,9 +22,6 @@ const MAX_HEADER: u64 = 100_000_000;
 /// Longest JSON file that is read.
 const MAX_JSON: u64 = 64 << 20;
 
-/// Architectures that can be read.
-const KNOWN: &str = "bert, llama";
-
 /// Reads config.json and the headers of the weights; the hash is left empty.
 pub fn inspect(dir: &Path) -> Result<Inspected, Error> {
     let config_path = dir.join("config.json");
@@ -28,29 +31,34 @@ pub fn inspect(dir: &Path) -> Result<Inspected, Error> {
         .ok()
         .and_then(|p| p.file_name().map(|n| n.to_string_lossy().into_owned()))
         .unwrap_or_else(|| "model".into());
-    let (info, needs) = match config.text("model_type")? {
-        Some("llama") => {
-            let info = llama(&config, title)?;
-            let needs = need::llama_hf(&info);
-            (info, needs)
+    let model_type = config
+        .text("model_type")?
+        .ok_or_else(|| config.bad(format!("model_type is missing (supported: {})", super::known())))?;
+    let read = match model_type {
+        "bert" | "roberta" => bert::bert,
+        "distilbert" => bert::distilbert,
+        "albert" => bert::albert,
+        "gpt2" => gpt::gpt2,
+        "gpt_neox" => gpt::gpt_neox,
+        "opt" => gpt::opt,
+        "llama" => llama::llama,
+        "mistral" => llama::mistral,
+        "qwen2" => llama::qwen2,
+        "qwen3" => llama::qwen3,
+        "phi3" => llama::phi3,
+        "gemma2" => llama::gemma2,
+        other => {
+            return Err(config.unsupported(format!(
+                "model_type {other:?} isn't supported (supported: {})",
+                super::known()
+            )));
         }
-        Some("bert") => {
-            let info = bert(&config, title)?;
-            let prefix = if weights.tensors.contains_key("bert.embeddings.word_embeddings.weight") {
-                "bert."
-            } else {
-                ""
-            };
-            let needs = need::bert(&info, config.uint("type_vocab_size")?.unwrap_or(2).into(), prefix);
-            (info, needs)
-        }
-        Some(other) => {
-            return Err(
-                config.unsupported(format!("model_type {other:?} isn't supported (supported: {KNOWN})"))
-            );
-        }
-        None => return Err(config.bad(format!("model_type is missing (supported: {KNOWN})"))),
     };
+    config.refuse_common()?;
+    if super::DECODERS.contains(&model_type) {
+        config.only("is_causal", &[true.into()])?;
+    }
+    let (info, needs) = read(&config, ModelInfo::blank(model_type, title), &weights)?;
     super::plausible(&info).map_err(|what| config.bad(what))?;
     need::check(needs, &weights, &skipped).map_err(|what| Error::Bad { path: dir.to_owned(), what })?;
     Ok(Inspected { info, weights, tokenizer: TokenizerSource::Json(dir.join("tokenizer.json")) })
@@ -188,128 +196,4 @@ fn json(path: &Path) -> Result<Value, Error> {
     file.take(MAX_JSON).read_to_end(&mut text).map_err(|e| Error::io(path, e))?;
     serde_json::from_slice(&text)
         .map_err(|e| Error::Bad { path: path.to_owned(), what: format!("it isn't JSON: {e}") })
-}
-
-/// config.json.
-struct Config<'a> {
-    path: &'a Path,
-    value: Value,
-}
-
-impl Config<'_> {
-    fn bad(&self, what: String) -> Error {
-        Error::Bad { path: self.path.to_owned(), what }
-    }
-
-    fn unsupported(&self, what: String) -> Error {
-        Error::Unsupported { path: self.path.to_owned(), what }
-    }
-
-    fn get(&self, key: &str) -> Option<&Value> {
-        self.value.get(key).filter(|v| !v.is_null())
-    }
-
-    fn text(&self, key: &str) -> Result<Option<&str>, Error> {
-        self.get(key)
-            .map(|v| v.as_str().ok_or_else(|| self.bad(format!("{key} should be a string, but is {v}"))))
-            .transpose()
-    }
-
-    fn uint(&self, key: &str) -> Result<Option<u32>, Error> {
-        let read = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());
-        self.get(key)
-            .map(|v| read(v).ok_or_else(|| self.bad(format!("{key} should be a whole number, but is {v}"))))
-            .transpose()
-    }
-
-    fn need(&self, key: &str) -> Result<u32, Error> {
-        self.uint(key)?.filter(|&n| n > 0).ok_or_else(|| self.bad(format!("{key} is missing or 0")))
-    }
-
-    fn float(&self, key: &str) -> Result<f64, Error> {
-        let v = self.get(key).ok_or_else(|| self.bad(format!("{key} is missing")))?;
-        v.as_f64().ok_or_else(|| self.bad(format!("{key} should be a number, but is {v}")))
-    }
-
-    /// Refuses a key whose value is none of `fine` (where it is given at all).
-    fn only(&self, key: &str, fine: &[Value]) -> Result<(), Error> {
-        match self.get(key) {
-            Some(v) if !fine.contains(v) => Err(self.unsupported(format!("{key} = {v} isn't supported"))),
-            _ => Ok(()),
-        }
-    }
-}
-
-fn llama(c: &Config<'_>, title: String) -> Result<ModelInfo, Error> {
-    c.only("hidden_act", &["silu".into()])?;
-    c.only("attention_bias", &[false.into()])?;
-    c.only("mlp_bias", &[false.into()])?;
-    c.only("rope_scaling", &[])?;
-    let rope = c.get("rope_parameters");
-    if let Some(kind) = rope.and_then(|r| r.get("rope_type"))
-        && kind != "default"
-    {
-        return Err(c.unsupported(format!("rope_type {kind} isn't supported yet")));
-    }
-    let theta = rope.and_then(|r| r.get("rope_theta")).or_else(|| c.get("rope_theta"));
-    let theta = theta
-        .map_or(Some(10_000.0), Value::as_f64)
-        .ok_or_else(|| c.bad("rope_theta should be a number".into()))?;
-    let (d_model, n_heads, layers) =
-        (c.need("hidden_size")?, c.need("num_attention_heads")?, c.need("num_hidden_layers")?);
-    let head_dim = match c.uint("head_dim")? {
-        Some(n) => n,
-        None => divided(c, d_model, n_heads)?,
-    };
-    Ok(ModelInfo {
-        arch: "llama".into(),
-        title,
-        weights_sha256: String::new(),
-        heads: HeadMap::single_stream(layers, n_heads),
-        layers,
-        d_model,
-        n_heads,
-        n_kv_heads: c.uint("num_key_value_heads")?.unwrap_or(n_heads),
-        head_dim,
-        d_ff: c.need("intermediate_size")?,
-        vocab: c.need("vocab_size")?,
-        context: c.need("max_position_embeddings")?,
-        norm_eps: c.float("rms_norm_eps")?,
-        rope_theta: Some(theta),
-        tied: c.get("tie_word_embeddings").and_then(Value::as_bool).unwrap_or(false),
-    })
-}
-
-fn bert(c: &Config<'_>, title: String) -> Result<ModelInfo, Error> {
-    c.only("hidden_act", &["gelu".into()])?;
-    c.only("position_embedding_type", &["absolute".into()])?;
-    c.only("is_decoder", &[false.into()])?;
-    c.only("add_cross_attention", &[false.into()])?;
-    let (d_model, n_heads, layers) =
-        (c.need("hidden_size")?, c.need("num_attention_heads")?, c.need("num_hidden_layers")?);
-    Ok(ModelInfo {
-        arch: "bert".into(),
-        title,
-        weights_sha256: String::new(),
-        heads: HeadMap::single_stream(layers, n_heads),
-        layers,
-        d_model,
-        n_heads,
-        n_kv_heads: n_heads,
-        head_dim: divided(c, d_model, n_heads)?,
-        d_ff: c.need("intermediate_size")?,
-        vocab: c.need("vocab_size")?,
-        context: c.need("max_position_embeddings")?,
-        norm_eps: c.float("layer_norm_eps")?,
-        rope_theta: None,
-        tied: true,
-    })
-}
-
-fn divided(c: &Config<'_>, d_model: u32, n_heads: u32) -> Result<u32, Error> {
-    if d_model.is_multiple_of(n_heads) {
-        Ok(d_model / n_heads)
-    } else {
-        Err(c.bad(format!("{n_heads} heads don't divide a hidden_size of {d_model}")))
-    }
 }

@@ -1,0 +1,377 @@
+//! Every architecture against Hugging Face transformers in f64: tiny random models of odd sizes, made and
+//! run by tests/reference/tiny.py, loaded from their directories; the final states at every position, each
+//! head alone, pairs, and sets on top of a base set, by zero and by mean, on items of mixed lengths.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use ablate_common::head::HeadIx;
+use ablate_common::metric::Metric;
+use ablate_common::model::{ModelInfo, inspect, inspect_headers};
+use ablate_common::plan::{Ablation, Batch, Plan, PlannedSweep, PlannedTask, Pool, SweepKind};
+use ablate_common::spec::{Dtype, ModelSpec, Spec};
+use ablate_common::task::{Example, Item, Prepared, Scope, Scored, TaskKind};
+use ablate_tests::root;
+use ablate_worker::engine::base::{BaseSet, DeviceBatch};
+use ablate_worker::engine::model::Model;
+use ablate_worker::engine::score::host;
+use ablate_worker::engine::trie::{Cut, Intervention};
+use ablate_worker::engine::{Engine, SharedModel, arch};
+use ablate_worker::load::Weights;
+use serde::Deserialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use tch::{Device, Kind};
+
+const ITEMS: [&[u32]; 4] = [&[7], &[3, 60], &[5, 9, 22, 5, 41, 13, 2], &[1, 0, 33, 17, 4, 52, 8, 29, 11]];
+const FOILS: [u32; 4] = [1, 3, 5, 7];
+const LAYERS: u32 = 3;
+const HEADS: u32 = 6;
+const LIMIT: f64 = 1e-9;
+
+/// Column → subset → example.
+type Columns = BTreeMap<String, Vec<Vec<f64>>>;
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(rename = "final")]
+    last: Vec<Vec<Vec<f64>>>,
+    zero: Columns,
+    mean: Columns,
+}
+
+fn target(item: usize, position: usize) -> u32 {
+    (item as u32 * 17 + position as u32 * 5 + 2) % 61
+}
+
+fn prepared(kind: TaskKind) -> Prepared {
+    let items: Vec<Item> = ITEMS
+        .iter()
+        .enumerate()
+        .map(|(i, tokens)| {
+            let last = tokens.len() - 1;
+            let at = |p: usize| Scored { position: p as u32, target: target(i, p), foil: FOILS[i] };
+            let scored = match kind {
+                TaskKind::Similarity => Vec::new(),
+                TaskKind::LanguageModeling => (0..=last).map(at).collect(),
+                _ => vec![at(last)],
+            };
+            Item { tokens: tokens.to_vec(), scored }
+        })
+        .collect();
+    let n = items.len() as u32;
+    let example = |a, b| Example { a, b, gold: 0.0, cluster: a, half: None };
+    let examples = if kind == TaskKind::Similarity {
+        (0..n).flat_map(|a| (a + 1..n).map(move |b| example(a, b))).collect()
+    } else {
+        (0..n).map(|a| example(a, a)).collect()
+    };
+    Prepared { kind, item_half: vec![0; items.len()], items, examples }
+}
+
+fn plan(info: &ModelInfo, prepared: &[Prepared], all: &[Batch]) -> Plan {
+    let ablations = vec![Ablation::Zero, Ablation::Mean { pool: Pool::Tokens }];
+    let tasks: Vec<PlannedTask> = prepared
+        .iter()
+        .map(|p| PlannedTask {
+            name: p.kind.name().into(),
+            kind: p.kind,
+            metric: Metric::of(p.kind)[0],
+            prepared: String::new(),
+            items: p.items.len() as u32,
+            examples: p.examples.len() as u32,
+            all: all.to_vec(),
+            select: Vec::new(),
+        })
+        .collect();
+    let sweep = |kind, ablation, chunk| PlannedSweep {
+        kind,
+        ablation,
+        tasks: (0..tasks.len() as u32).collect(),
+        scope: Scope::All,
+        chunk,
+    };
+    Plan {
+        engine: ablate_common::ENGINE_VERSION,
+        spec: Spec {
+            name: "tiny".into(),
+            seed: 0,
+            model: ModelSpec { source: String::new(), dtype: Dtype::F64, sha256: None },
+            tasks: Vec::new(),
+            ablations: ablations.clone(),
+            sweeps: Vec::new(),
+        },
+        model: info.clone(),
+        sweeps: (0..2)
+            .flat_map(|a| [sweep(SweepKind::Single, a, 7), sweep(SweepKind::Pairs, a, 40)])
+            .collect(),
+        tasks,
+        ablations,
+    }
+}
+
+fn head(layer: u32, head: u32) -> HeadIx {
+    HeadIx(layer * HEADS + head)
+}
+
+/// What the reference is asked: nothing removed, each head, some pairs, and larger sets.
+fn subsets() -> Vec<Vec<HeadIx>> {
+    let n = LAYERS * HEADS;
+    let mut all = vec![Vec::new()];
+    all.extend((0..n).map(|h| vec![HeadIx(h)]));
+    // Within a layer and across, from the first to the last.
+    all.extend(
+        (0..n)
+            .flat_map(|i| (i + 1..n).map(move |j| (i, j)))
+            .step_by(7)
+            .map(|(i, j)| vec![HeadIx(i), HeadIx(j)]),
+    );
+    all.extend(based().iter().map(|(base, more)| [base.as_slice(), more].concat()));
+    all
+}
+
+/// Base sets with what is removed besides: views with fewer heads, one with a whole layer gone.
+fn based() -> [(Vec<HeadIx>, Vec<HeadIx>); 3] {
+    [
+        (vec![head(0, 1), head(1, 4)], vec![head(1, 0)]),
+        (vec![head(0, 0), head(0, 2), head(0, 5)], vec![head(0, 3), head(2, 2)]),
+        ((0..HEADS).map(|h| head(1, h)).collect(), vec![head(2, 5)]),
+    ]
+}
+
+fn batch(items: &[u32]) -> Batch {
+    let len = items.iter().map(|&i| ITEMS[i as usize].len() as u32).max().unwrap();
+    Batch { items: items.to_vec(), len }
+}
+
+/// Largest deviation of the final states or logits at any position, relative to max(1, |expected|).
+fn final_states(model: &Model, prepared: &Prepared, batches: &[Batch], expected: &[Vec<Vec<f64>>]) -> f64 {
+    let mut worst: f64 = 0.0;
+    for b in batches {
+        let mut unscored = prepared.clone();
+        unscored.items.iter_mut().for_each(|i| i.scored.clear());
+        let device = DeviceBatch::new(model, &unscored, b);
+        let mut base = BaseSet::empty(model, 1);
+        let x = model.finish(&base.state(model, 0, &device).0.x[LAYERS as usize]);
+        let last = model.logits(&x).unwrap_or(x);
+        for (row, &item) in b.items.iter().enumerate() {
+            for (t, want) in expected[item as usize].iter().enumerate() {
+                let got = host(&last.get((row * b.len as usize + t) as i64));
+                assert_eq!(got.len(), want.len());
+                let off = got.iter().zip(want).map(|(g, w)| (g - w).abs() / w.abs().max(1.0));
+                worst = off.fold(worst, nan_max);
+            }
+        }
+    }
+    worst
+}
+
+/// The larger one; not a number, where either isn't.
+fn nan_max(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+}
+
+struct Compared<'a> {
+    engine: Engine,
+    plan: Arc<Plan>,
+    subsets: &'a [Vec<HeadIx>],
+    answer: &'a Answer,
+    /// Reference columns by task.
+    columns: Vec<Vec<&'static str>>,
+}
+
+impl Compared<'_> {
+    /// Largest |Δ − Δref| / max(1, |ℓ(∅)|) of any example in `task` for the subset at `asked`, whose scores
+    /// are given column by column beside those of the empty subset.
+    fn deviation(&self, ablation: u32, task: usize, asked: usize, got: &[&[f64]], none: &[&[f64]]) -> f64 {
+        let reference = if ablation == 0 { &self.answer.zero } else { &self.answer.mean };
+        let mut worst = 0.0;
+        for (c, name) in self.columns[task].iter().enumerate() {
+            let want = &reference[*name];
+            for e in 0..want[asked].len() {
+                let delta = (got[c][e] - none[c][e]) - (want[asked][e] - want[0][e]);
+                let level = none[c][e] - want[0][e];
+                let scale = want[0][e].abs().max(1.0);
+                worst = nan_max(worst, delta.abs().max(level.abs()) / scale);
+            }
+        }
+        worst
+    }
+
+    /// Runs `more` on top of `base` and compares it with the union.
+    fn interventions(&mut self, ablation: u32, base: &[HeadIx], more: &[Vec<HeadIx>]) -> f64 {
+        let stop = AtomicBool::new(false);
+        let cuts = |set: &[HeadIx]| {
+            let mut layers: BTreeMap<usize, Vec<Cut>> = BTreeMap::new();
+            for h in set {
+                layers.entry((h.0 / HEADS) as usize).or_default().push(Cut { head: h.0 % HEADS, keep: 0.0 });
+            }
+            Intervention { layers: layers.into_iter().collect() }
+        };
+        let tasks: Vec<u32> = (0..self.columns.len() as u32).collect();
+        let mut run = |base: &[HeadIx], sets: &[Intervention]| {
+            self.engine.run_interventions(ablation, base, sets, &tasks, Scope::All, &stop).unwrap()
+        };
+        let none = run(&[], &[Intervention::default()]);
+        let got = run(base, &more.iter().map(|m| cuts(m)).collect::<Vec<_>>());
+        let mut worst = 0.0;
+        for (i, m) in more.iter().enumerate() {
+            let union = [base, m].concat();
+            let asked = self.subsets.iter().position(|s| *s == union).unwrap();
+            for (t, (got, none)) in got.tasks.iter().zip(&none.tasks).enumerate() {
+                let got: Vec<&[f64]> = (0..got.columns as usize).map(|c| got.column(i, c)).collect();
+                let none: Vec<&[f64]> = (0..none.columns as usize).map(|c| none.column(0, c)).collect();
+                worst = nan_max(worst, self.deviation(ablation, t, asked, &got, &none));
+            }
+        }
+        worst
+    }
+
+    /// All subsets that were asked, through the sweeps, chunk by chunk.
+    fn sweeps(&mut self) -> f64 {
+        let stop = AtomicBool::new(false);
+        let plan = Arc::clone(&self.plan);
+        let (mut worst, mut seen) = (0.0, BTreeSet::new());
+        for sweep in 0..plan.sweeps.len() as u32 {
+            let ablation = plan.sweeps[sweep as usize].ablation;
+            let tasks: Vec<u32> = (0..self.columns.len() as u32).collect();
+            let nothing = [Intervention::default()];
+            let none =
+                self.engine.run_interventions(ablation, &[], &nothing, &tasks, Scope::All, &stop).unwrap();
+            let space = plan.space(sweep, &[]);
+            for chunk in 0..plan.round_chunks(sweep, 0) {
+                let scores = self.engine.run(sweep, 0, &[], chunk, &stop).unwrap();
+                for (i, rank) in plan.chunk_ranks(sweep, 0, chunk).enumerate() {
+                    let subset = space.subset(rank).unwrap();
+                    let Some(asked) = self.subsets.iter().position(|s| *s == subset) else { continue };
+                    seen.insert((ablation, asked));
+                    for (t, (got, none)) in scores.tasks.iter().zip(&none.tasks).enumerate() {
+                        let got: Vec<&[f64]> = (0..got.columns as usize).map(|c| got.column(i, c)).collect();
+                        let none: Vec<&[f64]> =
+                            (0..none.columns as usize).map(|c| none.column(0, c)).collect();
+                        worst = nan_max(worst, self.deviation(ablation, t, asked, &got, &none));
+                    }
+                }
+            }
+        }
+        let small = self.subsets.iter().filter(|s| matches!(s.len(), 1 | 2)).count();
+        assert_eq!(seen.len(), 2 * small, "every single head and asked pair was compared");
+        worst
+    }
+}
+
+fn load(path: &Path, kind: Kind) -> (ModelInfo, Model) {
+    let inspected = inspect(path).unwrap();
+    let weights = Weights::open(&inspected.weights, Device::Cpu, kind).unwrap();
+    let model =
+        tch::no_grad(|| arch::load(&inspected.info, &weights, Device::Cpu, kind, &|_, _, _| {}).unwrap());
+    (inspected.info, model)
+}
+
+/// (final states, sweeps, sets on base sets): largest deviations.
+fn check(path: &Path, subsets: &[Vec<HeadIx>]) -> [f64; 3] {
+    let answer: Answer =
+        serde_json::from_slice(&std::fs::read(path.with_extension("json")).unwrap()).unwrap();
+    let (info, model) = load(path, Kind::Double);
+    let kinds = if info.causal() {
+        vec![TaskKind::LanguageModeling, TaskKind::LogitDifference]
+    } else {
+        vec![TaskKind::Similarity]
+    };
+    let columns = if info.causal() { vec![vec!["nll"], vec!["logit_diff"]] } else { vec![vec!["cosine"]] };
+    let tasks: Vec<Prepared> = kinds.into_iter().map(prepared).collect();
+    let batches = [batch(&[0, 3]), batch(&[1, 2])];
+    let last = tch::no_grad(|| final_states(&model, &tasks[0], &batches, &answer.last));
+    for (kind, limit) in [(Kind::Float, 1e-2), (Kind::BFloat16, f64::MAX)] {
+        let narrow = load(path, kind).1;
+        let off = tch::no_grad(|| final_states(&narrow, &tasks[0], &batches, &answer.last));
+        assert!(off <= limit, "{}: {off:e} in {kind:?}", path.display());
+    }
+    let plan = Arc::new(plan(&info, &tasks, &batches));
+    let engine = Engine::new(Arc::new(SharedModel::new(model)), Arc::clone(&plan), Arc::new(tasks));
+    let mut compared = Compared { engine, plan, subsets, answer: &answer, columns };
+    let swept = compared.sweeps();
+    let mut on_base = 0.0;
+    for ablation in 0..2 {
+        for (base, more) in based() {
+            on_base = nan_max(on_base, compared.interventions(ablation, &base, &[more]));
+        }
+    }
+    [last, swept, on_base]
+}
+
+/// Tensors that a model's file may hold and its forward pass never reads.
+const UNUSED: &str = "pooler.";
+
+/// Renames each tensor of a model's file, and turns each oblong one, in place: every one must be missed.
+fn every_tensor_is_checked(path: &Path) {
+    let file = path.join("model.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    let size = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header = String::from_utf8(bytes[8..8 + size].to_vec()).unwrap();
+    let refuses = |changed: &str, name: &str, why: &str| {
+        assert_eq!(changed.len(), header.len());
+        std::fs::write(&file, [&bytes[..8], changed.as_bytes(), &bytes[8 + size..]].concat()).unwrap();
+        let said = inspect_headers(path).map(|_| ()).unwrap_err().to_string();
+        // Without the tensor that tells them apart, names are taken for those without a prefix.
+        let tail = name.rsplit('.').take(2).collect::<Vec<_>>();
+        assert!(said.contains(&format!("{}.{} {why}", tail[1], tail[0])), "{name}: {said}");
+    };
+    let tensors: BTreeMap<String, serde_json::Value> = serde_json::from_str(&header).unwrap();
+    for (name, t) in tensors.iter().filter(|t| t.0 != "__metadata__" && !t.0.starts_with(UNUSED)) {
+        let quoted = format!("\"{name}\"");
+        let renamed = format!("\"{}~\"", &name[..name.len() - 1]);
+        refuses(&header.replace(&quoted, &renamed), name, "is missing");
+        let shape: Vec<u64> = t["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
+        if let [a, b] = shape[..]
+            && a != b
+        {
+            let (at, written) = (header.find(&quoted).unwrap(), format!("[{a},{b}]"));
+            let turned = header[at..].replacen(&written, &format!("[{b},{a}]"), 1);
+            refuses(&(header[..at].to_owned() + &turned), name, &format!("has shape [{b}, {a}]"));
+        }
+    }
+    std::fs::write(&file, &bytes).unwrap();
+}
+
+#[test]
+fn every_architecture_equals_transformers() {
+    let python = root().join(".deps/ref/bin/python");
+    assert!(python.exists(), "{} is missing: run deploy/setup/reference.sh", python.display());
+    let folder = tempfile::tempdir().unwrap();
+    let subsets = subsets();
+    let targets: Vec<Vec<u32>> =
+        ITEMS.iter().enumerate().map(|(i, t)| (0..t.len()).map(|p| target(i, p)).collect()).collect();
+    let asked: Vec<Vec<(u32, u32)>> =
+        subsets.iter().map(|s| s.iter().map(|h| (h.0 / HEADS, h.0 % HEADS)).collect()).collect();
+    let job = serde_json::json!({"items": ITEMS, "targets": targets, "foils": FOILS, "subsets": asked});
+    let question = folder.path().join("job.json");
+    std::fs::write(&question, job.to_string()).unwrap();
+    let made = folder.path().join("made");
+    let script = root().join("tests/reference/tiny.py");
+    let out = Command::new(python)
+        .arg(script)
+        .args([&question, &made])
+        .env("OMP_NUM_THREADS", "1")
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "the reference failed:\n{}", String::from_utf8_lossy(&out.stderr));
+    let mut names: Vec<_> =
+        std::fs::read_dir(&made).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect();
+    names.sort();
+    let (mut archs, mut failed) = (BTreeSet::new(), Vec::new());
+    for path in &names {
+        every_tensor_is_checked(path);
+        archs.insert(inspect(path).unwrap().info.arch);
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        let [last, swept, on_base] = check(path, &subsets);
+        println!("{name:16} final states {last:.1e}, sweeps {swept:.1e}, on base sets {on_base:.1e}");
+        if ![last, swept, on_base].iter().all(|d| *d <= LIMIT) {
+            failed.push(name);
+        }
+    }
+    let known: BTreeSet<String> = ablate_common::model::known().split(", ").map(str::to_owned).collect();
+    assert_eq!(archs, known, "a model of every architecture was made");
+    assert!(failed.is_empty(), "above {LIMIT:e}: {failed:?}");
+}

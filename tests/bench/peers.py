@@ -3,43 +3,60 @@
 usage: peers.py JOB.json RESULT.json
        peers.py --check
 
-The job is the reference's (tests/reference/reference.py) with "peer", "threads" and "dtype" besides:
-- "hooks": transformers with its fastest attention (sdpa), forward pre-hooks on the attention output
-  projections, and logits only at the scored positions (`logits_to_keep`), as a careful user writes it;
-- "transformer_lens": TransformerBridge.run_with_hooks on each layer's hook_z. It forces eager attention;
-- "nnsight": an edit of the projection's input inside a trace.
-Every peer gets all items as one batch, padded on the right: causal models never look there, encoders get a
-mask. None records gradients. Means of z (mean ablation) are measured before the clock starts.
-The answer has the same columns as the reference's, the seconds that all subsets took after one that warms up,
-and the process's peak memory.
+The job is the reference's (tests/reference/reference.py), for causal models and BERT, and besides:
+  "peer":    "hooks", "transformer_lens" or "nnsight"
+  "dtype":   "f32" or "bf16"; "threads"; "heads" (of a layer)
+  "means":   optional, b of every head, [layer][heads · width]; otherwise mean ablation takes E[z] over
+             the job's own items, measured before the clock starts
+Greedy is a list of growing subsets.
+The result: "columns" as the reference's, "seconds" of each subset, "peak_mb" of the process (loading
+included), "batching", and "versions".
+
+How each peer is used. The aim is the fastest way that its users would ordinarily write:
+- hooks: plain transformers, forward pre-hooks on the attention output projections.
+- transformer_lens: TransformerBridge.run_with_hooks on `blocks.{l}.attn.hook_z`. The bridge forces eager
+  attention. Its `start_at_layer` saves nothing: the blocks before it are computed and thrown away.
+  It has no adapter for a BERT without a head, so an encoder gets a masked-LM head of one word (1 % of
+  the work), and its last block's `hook_out` is read.
+- nnsight: edits the projection's input inside a trace.
+All of them: torch.inference_mode, no key-value cache, logits only at the scored positions
+(`logits_to_keep`, which all three pass on), sdpa attention where the peer allows it, all items in one
+batch. Items of unequal length are either padded on the right (causal models never look there, encoders get
+a mask) or run in batches of equal length; each is tried once before the clock starts, the faster one counts.
+The clock covers what gives a subset's scores, from the forward pass to numbers in Python. One pass warms up.
 """
 
 import json
 import os
-import resource
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-os.environ.setdefault("TQDM_DISABLE", "1")
+os.environ["TQDM_DISABLE"] = os.environ["HF_HUB_OFFLINE"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "reference"))
 import lean_torch  # noqa: E402, F401
 import torch  # noqa: E402
 import transformers  # noqa: E402
+from torch.nn.functional import cross_entropy, normalize  # noqa: E402
+from torch.nn.utils.rnn import pad_sequence  # noqa: E402
 
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
+DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+
 
 def load(job, attention):
-    path, dtype = Path(job["model"]["path"]), getattr(torch, {"f32": "float32", "bf16": "bfloat16"}[job["dtype"]])
+    path = Path(job["model"]["path"])
     how = {"attn_implementation": attention, "dtype": torch.float32}
     if job["model"]["kind"] == "gguf":
         model = transformers.AutoModelForCausalLM.from_pretrained(str(path.parent), gguf_file=path.name, **how)
-    else:
+    elif job["prepared"]["kind"] == "similarity":
         model = transformers.AutoModel.from_pretrained(str(path), **how)
-    return model.to(dtype).eval()
+    else:
+        model = transformers.AutoModelForCausalLM.from_pretrained(str(path), **how)
+    return model.to(DTYPES[job["dtype"]]).eval()
 
 
 def projections(model):
@@ -49,154 +66,231 @@ def projections(model):
 
 
 def edit(z, heads, mean, width):
-    """z [..., heads · width] or [..., heads, width] with these heads replaced."""
+    """z [items, positions, heads · width] or [items, positions, heads, width] with these heads replaced."""
     z = z.clone()
     for head in heads:
+        part = slice(head * width, (head + 1) * width)
+        b = 0.0 if mean is None else mean[part]
         if z.dim() == 4:
-            z[:, :, head] = 0.0 if mean is None else mean[head * width : (head + 1) * width]
+            z[:, :, head] = b
         else:
-            part = slice(head * width, (head + 1) * width)
-            z[..., part] = 0.0 if mean is None else mean[part]
+            z[..., part] = b
     return z
 
 
+class Batch:
+    """Items that go through the model together, padded on the right where their lengths differ."""
+
+    def __init__(self, prepared, items):
+        self.items = items
+        rows = [torch.tensor(prepared["items"][item]["tokens"]) for item in items]
+        self.tokens = pad_sequence(rows, batch_first=True)
+        self.mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+        self.scored = [prepared["items"][item]["scored"] for item in items]
+        self.encoder = prepared["kind"] == "similarity"
+        asked = sorted({s["position"] for scored in self.scored for s in scored})
+        self.options = {} if self.encoder else {"use_cache": False, "logits_to_keep": torch.tensor(asked)}
+        if self.encoder and len({len(row) for row in rows}) > 1:
+            self.options["attention_mask"] = self.mask
+        # Rows and columns of the logits of every scored position, and which item it is of.
+        self.row = torch.tensor([i for i, scored in enumerate(self.scored) for _ in scored])
+        self.column = torch.tensor([asked.index(s["position"]) for scored in self.scored for s in scored])
+        self.every = all([s["position"] for s in scored] == asked for scored in self.scored)
+        self.target, self.foil = (
+            torch.tensor([s[name] for scored in self.scored for s in scored]) for name in ("target", "foil"))
+
+    def numbers(self, kind, out):
+        """Of every item: its summed loss, its logit difference or its embedding."""
+        if kind == "similarity":
+            weights = self.mask[..., None]
+            return normalize(((out * weights).sum(1) / weights.sum(1)).float(), dim=1).unbind()
+        if kind in ("ioi", "logit_difference"):
+            return (out[self.row, self.column, self.target] - out[self.row, self.column, self.foil]).tolist()
+        logits = out.flatten(0, 1) if self.every else out[self.row, self.column]
+        losses = cross_entropy(logits.float(), self.target, reduction="none")
+        return torch.zeros(len(self.items)).index_add_(0, self.row, losses).tolist()
+
+
+def batchings(prepared):
+    every = range(len(prepared["items"]))
+    by_length = {}
+    for item in every:
+        by_length.setdefault(len(prepared["items"][item]["tokens"]), []).append(item)
+    found = {"padded" if len(by_length) > 1 else "equal": [Batch(prepared, list(every))]}
+    if len(by_length) > 1:
+        found["by length"] = [Batch(prepared, items) for items in by_length.values()]
+    return found
+
+
 class Hooks:
-    def __init__(self, job, inputs):
-        self.model, self.inputs = load(job, "sdpa"), inputs
-        self.removed, self.means, self.seen = {}, None, None
+    def __init__(self, job):
+        self.model = load(job, "sdpa")
+        self.removed, self.seen = {}, None
         for layer, projection in enumerate(projections(self.model)):
             projection.register_forward_pre_hook(lambda _, args, layer=layer: self.hook(layer, args))
 
     def hook(self, layer, args):
         if self.seen is not None:
-            self.seen[layer] = args[0]
+            self.seen.append(args[0])
         heads = self.removed.get(layer)
-        return (edit(args[0], heads, self.means and self.means[layer], self.width),) if heads else None
+        return (edit(args[0], heads, self.means[layer], self.width),) if heads else None
 
-    def zs(self):
-        self.seen = {}
-        self.model(**self.inputs)
-        zs, self.seen = [self.seen[layer] for layer in sorted(self.seen)], None
+    def zs(self, batch):
+        self.removed, self.seen = {}, []
+        self.model(batch.tokens, **batch.options)
+        zs, self.seen = self.seen, None
         return zs
 
-    def run(self, removed, keep):
+    def run(self, removed, batch):
         self.removed = removed
-        if keep is None:
-            return self.model(**self.inputs).last_hidden_state
-        return self.model(**self.inputs, use_cache=False, logits_to_keep=keep).logits
+        out = self.model(batch.tokens, **batch.options)
+        return out.last_hidden_state if batch.encoder else out.logits
 
 
 class Lens:
-    def __init__(self, job, inputs):
+    def __init__(self, job):
         from transformer_lens.model_bridge import TransformerBridge
 
-        model, path = load(job, "eager"), Path(job["model"]["path"])
+        model, path, how = load(job, "eager"), Path(job["model"]["path"]), {}
+        self.layers = len(projections(model))
+        if job["model"]["kind"] == "gguf":
+            path, how = path.parent, {"gguf_file": path.name}
+        tokenizer = transformers.AutoTokenizer.from_pretrained(str(path), **how)
         if not hasattr(model, "lm_head"):
-            raise SystemExit("TransformerBridge has no adapter for a BertModel without a head")
-        tokenizer = transformers.AutoTokenizer.from_pretrained(str(path.parent), gguf_file=path.name)
+            encoder, model = model, transformers.BertForMaskedLM(model.config).to(model.dtype).eval()
+            model.bert = encoder
+            model.cls.predictions.decoder = torch.nn.Linear(model.config.hidden_size, 1, dtype=encoder.dtype)
         with tempfile.TemporaryDirectory() as folder:
             model.config.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             self.model = TransformerBridge.boot_transformers(
-                folder, hf_model=model, tokenizer=tokenizer, device="cpu", dtype=next(model.parameters()).dtype)
-        self.tokens, self.layers = inputs["input_ids"], len(model.model.layers)
+                folder, hf_model=model, tokenizer=tokenizer, device="cpu", dtype=DTYPES[job["dtype"]])
 
-    def zs(self):
+    def hooked(self, batch, hooks, **options):
+        return self.model.run_with_hooks(batch.tokens, fwd_hooks=hooks, **batch.options, **options)
+
+    def zs(self, batch):
         zs = {}
-        hooks = [(f"blocks.{layer}.attn.hook_z", lambda z, hook, layer=layer: zs.__setitem__(layer, z)) for layer in range(self.layers)]
-        self.model.run_with_hooks(self.tokens, fwd_hooks=hooks, return_type=None)
-        return [zs[layer].flatten(2) for layer in range(self.layers)]
 
-    def run(self, removed, keep):
-        def change(z, hook, layer):
-            return edit(z, removed[layer], self.means and self.means[layer], self.width)
+        def keep(z, hook):
+            zs[hook.layer()] = z
 
-        hooks = [(f"blocks.{layer}.attn.hook_z", lambda z, hook, layer=layer: change(z, hook, layer)) for layer in removed]
-        return self.model.run_with_hooks(self.tokens, fwd_hooks=hooks, return_type="logits")[:, keep]
+        self.hooked(batch, [(f"blocks.{layer}.attn.hook_z", keep) for layer in range(self.layers)], return_type=None)
+        return [zs[layer].reshape(*batch.tokens.shape, -1) for layer in range(self.layers)]
+
+    def run(self, removed, batch):
+        def change(z, hook):
+            layer = hook.layer()
+            return edit(z, removed[layer], self.means[layer], self.width)
+
+        hooks = [(f"blocks.{layer}.attn.hook_z", change) for layer in removed]
+        if not batch.encoder:
+            return self.hooked(batch, hooks, return_type="logits")
+        last = []
+        hooks.append((f"blocks.{self.layers - 1}.hook_out", lambda x, hook: last.append(x)))
+        self.hooked(batch, hooks, return_type=None)
+        return last[0]
 
 
 class Nnsight:
-    def __init__(self, job, inputs):
+    def __init__(self, job):
         from nnsight import NNsight
 
-        self.plain, self.inputs = load(job, "sdpa"), inputs
-        self.model = NNsight(self.plain)
+        self.model = NNsight(load(job, "sdpa"))
 
-    def zs(self):
-        with self.model.trace(**self.inputs):
+    def zs(self, batch):
+        with self.model.trace(batch.tokens, **batch.options):
             zs = list().save()
             for projection in projections(self.model):
                 zs.append(projection.input)
         return zs
 
-    def run(self, removed, keep):
+    def run(self, removed, batch):
         edits = sorted(removed.items())
-        with self.model.trace(**self.inputs):
+        with self.model.trace(batch.tokens, **batch.options):
             for layer, heads in edits:
                 projection = projections(self.model)[layer]
-                projection.input = edit(projection.input, heads, self.means and self.means[layer], self.width)
+                projection.input = edit(projection.input, heads, self.means[layer], self.width)
             out = self.model.output.save()
-        return out.last_hidden_state if keep is None else out.logits[:, keep]
+        return out.last_hidden_state if batch.encoder else out.logits
 
 
-def columns(prepared, out, at, mask):
-    """The reference's columns; `out` [items, positions or places in `at`, …]."""
-    examples, kind = prepared["examples"], prepared["kind"]
+PEERS = {"hooks": Hooks, "transformer_lens": Lens, "nnsight": Nnsight}
+COLUMNS = {"language_modeling": "nll", "induction": "nll", "ioi": "logit_diff", "logit_difference": "logit_diff",
+           "similarity": "cosine"}
+
+
+def scores(prepared, peer, removed, batches):
+    """Of every example, in the reference's order."""
+    kind, of = prepared["kind"], {}
+    for batch in batches:
+        of.update(zip(batch.items, batch.numbers(kind, peer.run(removed, batch)), strict=True))
     if kind == "similarity":
-        pooled = (out * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        pooled = torch.nn.functional.normalize(pooled.float(), dim=1)
-        return {"cosine": [float(pooled[e["a"]] @ pooled[e["b"]]) for e in examples]}
-    scored = [prepared["items"][e["a"]]["scored"] for e in examples]
-    if kind in ("ioi", "logit_difference"):
-        pick = lambda e, s: out[e["a"], at[s["position"]]]  # noqa: E731
-        rows = [(pick(e, s[0]), s[0]) for e, s in zip(examples, scored, strict=True)]
-        return {"logit_diff": [float(row[s["target"]] - row[s["foil"]]) for row, s in rows]}
-    nll = []
-    for e, positions in zip(examples, scored, strict=True):
-        logits = out[e["a"], [at[s["position"]] for s in positions]].float()
-        nll.append(float(torch.nn.functional.cross_entropy(logits, torch.tensor([s["target"] for s in positions]), reduction="sum")))
-    return {"nll": nll}
+        a, b = (torch.stack([of[e[side]] for e in prepared["examples"]]) for side in "ab")
+        return (a * b).sum(1).tolist()
+    return [of[e["a"]] for e in prepared["examples"]]
 
 
+def prepare(peer, job, batches):
+    """b of every head, and the width of one."""
+    seen = [[z[batch.mask.bool()] for z in peer.zs(batch)] for batch in batches]
+    layers = [torch.cat(zs) for zs in zip(*seen, strict=True)]
+    peer.width = layers[0].shape[-1] // job["heads"]
+    if job["ablation"] == "zero":
+        peer.means = [None] * len(layers)
+    elif job["ablation"] == "mean":
+        given = job.get("means") or [z.double().mean(0).tolist() for z in layers]
+        peer.means = [torch.tensor(b, dtype=z.dtype) for b, z in zip(given, layers, strict=True)]
+    else:
+        raise SystemExit(f"peers.py doesn't know the ablation {job['ablation']!r}")
+
+
+def peak_mb():
+    """This process's peak. getrusage would give that of the process that started it, where that is larger."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+
+def versions():
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "transformers", "transformer-lens", "nnsight")}
+
+
+@torch.inference_mode()
 def main(question, answer):
     job = json.loads(Path(question).read_text())
     torch.set_num_threads(job["threads"])
-    prepared = job["prepared"]
-    rows = [torch.tensor(item["tokens"]) for item in prepared["items"]]
-    tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    mask = torch.nn.utils.rnn.pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
-    encoder = prepared["kind"] == "similarity"
-    inputs = {"input_ids": tokens, "attention_mask": mask} if encoder else {"input_ids": tokens}
-    asked = sorted({s["position"] for item in prepared["items"] for s in item["scored"]})
-    keep, at = None if encoder else torch.tensor(asked), {p: i for i, p in enumerate(asked)}
-    with torch.no_grad():
-        peer = {"hooks": Hooks, "transformer_lens": Lens, "nnsight": Nnsight}[job["peer"]](job, inputs)
-        peer.means = None
-        zs = peer.zs()
-        peer.width = zs[0].shape[-1] // job["heads"]
-        if job["ablation"] == "mean":
-            peer.means = [z[mask.bool()].double().mean(0).to(z.dtype) for z in zs]
-        del zs
-        result = {}
-        subsets = [{} for _ in job["subsets"]]
-        for removed, subset in zip(subsets, job["subsets"], strict=True):
-            for layer, head in subset:
-                removed.setdefault(layer, []).append(head)
-        peer.run(subsets[-1], keep)
+    prepared, name = job["prepared"], COLUMNS.get(job["prepared"]["kind"])
+    if name is None:
+        raise SystemExit(f"peers.py doesn't know the task {prepared['kind']!r}")
+    peer = PEERS[job["peer"]](job)
+    subsets = [{} for _ in job["subsets"]]
+    for removed, subset in zip(subsets, job["subsets"], strict=True):
+        for layer, head in subset:
+            removed.setdefault(layer, []).append(head)
+
+    def timed(removed, batches):
         began = time.perf_counter()
-        for removed in subsets:
-            for name, values in columns(prepared, peer.run(removed, keep), at, mask).items():
-                result.setdefault(name, []).append(values)
-        seconds = time.perf_counter() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    Path(answer).write_text(json.dumps({"columns": result, "seconds": seconds, "peak_mb": peak}))
+        column = scores(prepared, peer, removed, batches)
+        return column, time.perf_counter() - began
+
+    choices = batchings(prepared)
+    prepare(peer, job, next(iter(choices.values())))
+    for batches in choices.values():
+        timed(subsets[-1], batches)
+    batching = min(choices, key=lambda c: timed(subsets[-1], choices[c])[1]) if len(choices) > 1 else next(iter(choices))
+    ran = [timed(removed, choices[batching]) for removed in subsets]
+    Path(answer).write_text(json.dumps({
+        "columns": {name: [column for column, _ in ran]}, "seconds": [seconds for _, seconds in ran],
+        "peak_mb": peak_mb(), "batching": batching, "versions": versions()}))
 
 
 if __name__ == "__main__":
     if sys.argv[1:] == ["--check"]:
-        import nnsight
+        import nnsight  # noqa: F401
         import transformer_lens.model_bridge  # noqa: F401
 
-        print("peers: torch", torch.__version__, "transformers", transformers.__version__, "nnsight", nnsight.__version__)
+        print("peers:", *(f"{name} {number}" for name, number in versions().items()))
     else:
         main(*sys.argv[1:])

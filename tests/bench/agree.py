@@ -1,9 +1,11 @@
 """Do the peers of the benchmark agree with each other? Builds small jobs, runs every peer, prints a table.
 
-usage: .deps/peers/bin/python tests/bench/agree.py [--threads N] [--dtype f32|bf16] [CASE …]
+usage: .deps/peers/bin/python tests/bench/agree.py [--threads N] [--dtype f64|f32|bf16] [--ablation mean|zero …] [CASE …]
 
-Largest differences are from the plain hooks: of a token's loss, a logit difference, a cosine. In f32, one
-above 1e-4 ends it with 1.
+Largest differences are from the plain hooks: of a token's loss, a logit difference, a cosine. One above LIMIT
+ends it with 1. In f32 that is no finer because of SmolLM2's head (0, 0): without it a logit difference rounds
+by up to 2.4e-4 (plain hooks in f32 against f64), and eager and sdpa attention round differently. Nor is f64
+exact, since transformers' norms stay in f32. A head ablated wrongly moves these numbers by 1e-2 and more.
 """
 
 import argparse
@@ -20,7 +22,8 @@ import transformers  # noqa: E402
 
 LLAMA = {"kind": "gguf", "path": str(root / "models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf")}
 BERT = {"kind": "hf", "path": str(root / "models/minilm")}
-NAMES = [("Mary", "John"), ("Anna", "Peter"), ("Elizabeth", "Bob"), ("Sarah", "Christopher")]
+LIMIT = {"f64": 1e-4, "f32": 1e-3, "bf16": float("inf")}
+NAMES = [("Mary", "John"), ("Anna", "Peter"), ("Anastasia", "Bob"), ("Sarah", "Christopher")]
 
 
 def lines(name):
@@ -76,14 +79,15 @@ CASES = {
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--dtype", default="f32")
+    parser.add_argument("--dtype", default="f32", choices=LIMIT)
+    parser.add_argument("--ablation", nargs="+", default=["mean", "zero"], choices=["mean", "zero"])
     parser.add_argument("cases", nargs="*")
     asked = parser.parse_args()
     wrong = False
     for name in asked.cases or CASES:
         model, make, heads, subsets = CASES[name]
         prepared = make()
-        for ablation in ("mean", "zero"):
+        for ablation in asked.ablation:
             first = None
             for peer in ("hooks", "transformer_lens", "nnsight"):
                 job = {"model": model, "dtype": asked.dtype, "threads": asked.threads, "heads": heads, "peer": peer,
@@ -99,7 +103,7 @@ def main():
                 apart = max(abs(x - y) / n for mine, theirs in zip(columns, first, strict=True)
                             for x, y, n in zip(mine, theirs, per, strict=True))
                 moved = max(abs(x - y) / n for x, y, n in zip(columns[-1], columns[0], per, strict=True))
-                wrong |= asked.dtype == "f32" and apart > 1e-4
+                wrong |= not apart <= LIMIT[asked.dtype]
                 print(f"{name:<14} {asked.dtype:<4} {ablation:<4} {peer:<16} {len(subsets) / sum(result['seconds']):8.2f} subsets/s, best {1 / min(result['seconds']):.2f}"
                       f"  apart {apart:.1e} (ablation moves {moved:.1e})  {result['peak_mb']:6.0f} MB  {result['batching']}", flush=True)
     sys.exit(wrong)

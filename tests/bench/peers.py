@@ -5,7 +5,7 @@ usage: peers.py JOB.json RESULT.json
 
 The job is the reference's (tests/reference/reference.py), for causal models and BERT, and besides:
   "peer":    "hooks", "transformer_lens" or "nnsight"
-  "dtype":   "f32" or "bf16"; "threads"; "heads" (of a layer)
+  "dtype":   "f32" or "bf16" ("f64" for checks); "threads"; "heads" (of a layer)
   "means":   optional, b of every head, [layer][heads · width]; otherwise mean ablation takes E[z] over
              the job's own items, measured before the clock starts
 Greedy is a list of growing subsets.
@@ -31,6 +31,7 @@ import os
 import sys
 import tempfile
 import time
+import warnings
 from pathlib import Path
 
 os.environ["TQDM_DISABLE"] = os.environ["HF_HUB_OFFLINE"] = "1"
@@ -44,7 +45,7 @@ from torch.nn.utils.rnn import pad_sequence  # noqa: E402
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
-DTYPES = {"f32": torch.float32, "bf16": torch.bfloat16}
+DTYPES = {"f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16}
 
 
 def load(job, attention):
@@ -59,10 +60,14 @@ def load(job, attention):
     return model.to(DTYPES[job["dtype"]]).eval()
 
 
-def projections(model):
+def projections(model, output="output"):
     if hasattr(model, "lm_head"):
         return [layer.self_attn.o_proj for layer in model.model.layers]
-    return [layer.attention.output.dense for layer in model.encoder.layer]
+    return [getattr(layer.attention, output).dense for layer in model.encoder.layer]
+
+
+def wide(x):
+    return x.float() if x.dtype == torch.bfloat16 else x
 
 
 def edit(z, heads, mean, width):
@@ -103,12 +108,12 @@ class Batch:
         """Of every item: its summed loss, its logit difference or its embedding."""
         if kind == "similarity":
             weights = self.mask[..., None]
-            return normalize(((out * weights).sum(1) / weights.sum(1)).float(), dim=1).unbind()
+            return normalize(wide((out * weights).sum(1) / weights.sum(1)), dim=1).unbind()
         if kind in ("ioi", "logit_difference"):
             return (out[self.row, self.column, self.target] - out[self.row, self.column, self.foil]).tolist()
         logits = out.flatten(0, 1) if self.every else out[self.row, self.column]
-        losses = cross_entropy(logits.float(), self.target, reduction="none")
-        return torch.zeros(len(self.items)).index_add_(0, self.row, losses).tolist()
+        losses = cross_entropy(wide(logits), self.target, reduction="none")
+        return torch.zeros(len(self.items), dtype=losses.dtype).index_add_(0, self.row, losses).tolist()
 
 
 def batchings(prepared):
@@ -196,12 +201,18 @@ class Nnsight:
     def __init__(self, job):
         from nnsight import NNsight
 
-        self.model = NNsight(load(job, "sdpa"))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about the name `output`, below
+            self.model = NNsight(load(job, "sdpa"))
+
+    def projections(self):
+        """nnsight keeps `output` for itself and calls a submodule of that name `E_output`."""
+        return projections(self.model, "E_output")
 
     def zs(self, batch):
         with self.model.trace(batch.tokens, **batch.options):
             zs = list().save()
-            for projection in projections(self.model):
+            for projection in self.projections():
                 zs.append(projection.input)
         return zs
 
@@ -209,7 +220,7 @@ class Nnsight:
         edits = sorted(removed.items())
         with self.model.trace(batch.tokens, **batch.options):
             for layer, heads in edits:
-                projection = projections(self.model)[layer]
+                projection = self.projections()[layer]
                 projection.input = edit(projection.input, heads, self.means[layer], self.width)
             out = self.model.output.save()
         return out.last_hidden_state if batch.encoder else out.logits

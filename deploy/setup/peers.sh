@@ -7,17 +7,18 @@ out=.deps/peers
 die() { echo "error: peers: $*" >&2; exit 1; }
 [ -e "$out/ready-1" ] && { echo "peers: ready in $out"; exit 0; }
 deploy/setup/reference.sh
-"$out/bin/python" -m pip --version >/dev/null 2>&1 || python3 -m venv "$out" ||
+# Of the reference's own Python: its torch is built for that version only.
+"$out/bin/python" -m pip --version >/dev/null 2>&1 || .deps/ref/bin/python -m venv "$out" ||
   die "python3 -m venv failed; install the venv module (Debian and Ubuntu: apt-get install python3-venv) and try again"
 echo "peers: fetching TransformerLens and nnsight by package name"
 pip() { "$out/bin/python" -m pip install --quiet --disable-pip-version-check "$@"; }
 site_of() { "$1" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])'; }
 pip 'transformers==5.17.0' 'gguf==0.19.0' safetensors filelock typing-extensions sympy networkx jinja2 fsspec numpy psutil pyyaml \
-  beartype datasets einops fancy-einsum 'jaxtyping>=0.3' huggingface-hub packaging pandas protobuf rich sentencepiece tqdm \
-  'typeguard>=4.2,<5' wandb greenlet pydantic cloudpickle websocket-client zstandard httpx ||
+  'beartype>=0.14.1' datasets einops fancy-einsum 'jaxtyping>=0.3' huggingface-hub packaging pandas rich tqdm 'typeguard>=4.2,<5' \
+  greenlet pydantic cloudpickle websocket-client zstandard httpx ||
   die "pip could not fetch what the peers need; see its message above"
-# Without their dependencies: they are above, or torch.
-pip --no-deps --no-warn-conflicts 'accelerate>=1.1' 'transformers-stream-generator>=0.0.5,<0.1' 'transformer-lens==4.3.0' 'nnsight==0.8.1' ||
+# Without their dependencies: they are above, torch, or never imported here (wandb, sentencepiece and the like).
+pip --no-deps --no-warn-conflicts 'accelerate==1.15.0' 'transformer-lens==4.3.0' 'nnsight==0.8.1' ||
   die "pip could not fetch the peers; see its message above"
 # Torch is the reference's, and the empty libraries too.
 site=$(site_of "$out/bin/python")

@@ -10,8 +10,8 @@ The job is the reference's (tests/reference/reference.py) with "peer", "threads"
 - "nnsight": an edit of the projection's input inside a trace.
 Every peer gets all items as one batch, padded on the right: causal models never look there, encoders get a
 mask. None records gradients. Means of z (mean ablation) are measured before the clock starts.
-The answer has the same columns as the reference's, the seconds that all subsets took after one that warms up,
-and the process's peak memory.
+The answer has the same columns as the reference's, the seconds of each subset after one run that warms up, and
+the process's peak memory.
 """
 
 import json
@@ -45,7 +45,10 @@ def load(job, attention):
 def projections(model):
     if hasattr(model, "lm_head"):
         return [layer.self_attn.o_proj for layer in model.model.layers]
-    return [layer.attention.output.dense for layer in model.encoder.layer]
+    if isinstance(model, torch.nn.Module):
+        return [layer.attention.output.dense for layer in model.encoder.layer]
+    # BERT calls a module as nnsight calls a module's result: it is reached by its place.
+    return [list(layer.attention)[1].dense for layer in model.encoder.layer]
 
 
 def edit(z, heads, mean, width):
@@ -183,11 +186,12 @@ def main(question, answer):
             for layer, head in subset:
                 removed.setdefault(layer, []).append(head)
         peer.run(subsets[-1], keep)
-        began = time.perf_counter()
+        seconds = []
         for removed in subsets:
+            began = time.perf_counter()
             for name, values in columns(prepared, peer.run(removed, keep), at, mask).items():
                 result.setdefault(name, []).append(values)
-        seconds = time.perf_counter() - began
+            seconds.append(time.perf_counter() - began)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     Path(answer).write_text(json.dumps({"columns": result, "seconds": seconds, "peak_mb": peak}))
 

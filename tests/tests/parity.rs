@@ -35,7 +35,7 @@ fn long() -> bool {
 }
 
 fn smollm2_case(task: &'static str) -> Case {
-    let examples = if long() { 8 } else { 2 };
+    let examples = if long() { 4 } else { 2 };
     Case {
         name: "SmolLM2",
         kind: "gguf",

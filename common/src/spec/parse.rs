@@ -176,7 +176,7 @@ fn metric(t: &Table<'_>, kind: TaskKind) -> Result<Metric, Error> {
     if !of.contains(&metric) {
         let names: Vec<&str> = of.iter().map(|m| m.name()).collect();
         return Err(v.error(format!(
-            "metric \"{}\" doesn't fit a {} task (it has: {})",
+            "metric \"{}\" doesn't fit a task of kind {} (that has: {})",
             metric.name(),
             kind.name(),
             names.join(", ")

@@ -140,7 +140,7 @@ fn safetensors_index(
     let len = file.metadata().map_err(|e| Error::io(path, e))?.len();
     let mut size = [0; 8];
     if len < 8 {
-        return Err(bad(format!("it is truncated: it has {len} bytes")));
+        return Err(bad(format!("it is truncated: it has {len} bytes; fetch it again")));
     }
     file.read_exact(&mut size).map_err(|e| Error::io(path, e))?;
     let header = u64::from_le_bytes(size);

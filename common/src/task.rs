@@ -32,7 +32,8 @@ impl TaskKind {
         }
     }
 
-    /// The scores kept per example, in the order in which a chunk stores them.
+    /// The scores kept per example whatever the metric, in the order in which a chunk stores them; see
+    /// [`crate::metric::Metric::columns`] for those that a metric adds behind them.
     #[must_use]
     pub fn columns(self) -> &'static [&'static str] {
         match self {

@@ -18,15 +18,16 @@ const KINDS: [(&str, TaskKind); 5] = [
 ];
 const KINDS_LATER: [&str; 6] =
     ["masked_lm", "next_token_choice", "classification", "seq2seq", "greater_than", "generation"];
-const METRICS: [Metric; 6] = [
+const METRICS: [Metric; 7] = [
     Metric::Loss,
     Metric::Perplexity,
     Metric::Accuracy,
     Metric::LogitDiff,
+    Metric::Kl,
     Metric::Pearson,
     Metric::Spearman,
 ];
-const METRICS_LATER: [&str; 4] = ["f1", "matthews", "kl", "bleu"];
+const METRICS_LATER: [&str; 3] = ["f1", "matthews", "bleu"];
 
 /// Parses the text of a spec; `origin` is its name in messages.
 ///

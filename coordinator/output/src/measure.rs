@@ -6,7 +6,7 @@ use ablate_common::stats::Estimate;
 use ablate_common::stats::bootstrap::{Bootstrap, Correlation};
 use ablate_common::stats::paired::{Link, Weighted};
 use ablate_common::stats::point;
-use ablate_common::task::{Prepared, Scope, TaskKind};
+use ablate_common::task::{Prepared, Scope};
 
 /// Resamples of every bootstrap.
 pub const RESAMPLES: usize = 1000;
@@ -21,7 +21,7 @@ pub struct Sample {
 }
 
 enum How {
-    Mean { weighted: Weighted, column: usize, sign_of: bool, link: Link },
+    Mean { weighted: Weighted, link: Link },
     Correlation(Box<Bootstrap>),
 }
 
@@ -47,14 +47,11 @@ impl<'a> Measure<'a> {
                 let gold = of(&|e| examples[e].gold);
                 How::Correlation(Box::new(Bootstrap::new(kind, &gold, &pairs, RESAMPLES, seed)))
             }
-            Metric::Loss | Metric::Perplexity | Metric::Accuracy | Metric::LogitDiff => {
+            _ => {
                 let weights = of(&|e| f64::from(prepared.scored_tokens(&examples[e])));
                 let clusters: Vec<u32> = keep.iter().map(|&e| examples[e as usize].cluster).collect();
-                let tokens = matches!(prepared.kind, TaskKind::LanguageModeling | TaskKind::Induction);
                 How::Mean {
                     weighted: Weighted::new(weights, &clusters),
-                    column: usize::from(metric == Metric::Accuracy && tokens),
-                    sign_of: metric == Metric::Accuracy && !tokens,
                     link: if metric == Metric::Perplexity { Link::Exp } else { Link::Identity },
                 }
             }
@@ -112,8 +109,7 @@ impl<'a> Measure<'a> {
             return Some(Sample { value, data: Vec::new() });
         }
         let data = match &self.how {
-            How::Mean { column, sign_of: false, .. } => columns.get(*column)?.to_vec(),
-            How::Mean { column, .. } => columns.get(*column)?.iter().map(|&d| point::above_zero(d)).collect(),
+            How::Mean { .. } => point::terms(self.metric, self.prepared.kind, &columns)?.into_owned(),
             How::Correlation(b) => b.vector(columns.first()?),
         };
         Some(Sample { value, data })

@@ -83,6 +83,15 @@ impl DeviceBatch {
         self.items.len() as i64 * self.len
     }
 
+    /// The scored positions of `x [rows, batch · len, width]`; all of them where none are scored.
+    #[must_use]
+    pub fn at_scored(&self, x: Tensor) -> Tensor {
+        match &self.scored {
+            Some(rows) => x.index_select(1, rows),
+            None => x,
+        }
+    }
+
     /// The mask for `copies` copies of the batch stacked.
     #[must_use]
     pub fn mask_for(&self, copies: i64) -> Option<Tensor> {

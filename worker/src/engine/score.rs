@@ -1,16 +1,15 @@
-//! From final rows to per-example scores, in f64 on the host. Logits only where they are scored,
-//! cross-entropy in slices.
+//! From final rows to per-example scores, in f64 on the host.
 
 use super::base::DeviceBatch;
 use super::model::Model;
 use super::pass::Finished;
+pub use super::readout::host;
+use super::readout::{Tokens, cross_entropy, divergence};
+use ablate_common::metric::Metric;
 use ablate_common::scores::TaskScores;
 use ablate_common::task::{Prepared, Scope, TaskKind};
 use std::collections::HashMap;
-use tch::{Device, Kind, Tensor};
-
-/// Logits held at once, in bytes.
-const LOGIT_BYTES: i64 = 96 << 20;
+use tch::{Kind, Tensor};
 
 /// Collects one task's scores over the batches of a chunk.
 #[derive(Debug)]
@@ -25,11 +24,18 @@ pub struct Collector<'a> {
 }
 
 impl<'a> Collector<'a> {
-    /// For `subsets` subsets of task `task` on the examples of `scope`.
+    /// For `subsets` subsets of task `task`, which reports `metric`, on the examples of `scope`.
     #[must_use]
-    pub fn new(model: &Model, task: u32, prepared: &'a Prepared, scope: Scope, subsets: usize) -> Self {
+    pub fn new(
+        model: &Model,
+        task: u32,
+        prepared: &'a Prepared,
+        metric: Metric,
+        scope: Scope,
+        subsets: usize,
+    ) -> Self {
         let examples = prepared.examples_in(scope);
-        let columns = prepared.kind.columns().len();
+        let columns = metric.columns(prepared.kind).len();
         let embeddings = (prepared.kind == TaskKind::Similarity).then(|| {
             Tensor::zeros(
                 [subsets as i64, prepared.items.len() as i64, model.d_model()],
@@ -54,18 +60,24 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Takes the final rows of one batch.
-    pub fn take(&mut self, model: &Model, batch: &DeviceBatch, done: &Finished) {
+    /// Takes the final rows of one batch. `unablated` are its unablated final states `[scored, d_model]`, where
+    /// the metric compares with them.
+    pub fn take(&mut self, model: &Model, batch: &DeviceBatch, done: &Finished, unablated: Option<&Tensor>) {
         let x = model.finish(&done.x);
         match self.prepared.kind {
             TaskKind::Similarity => self.take_embeddings(model, batch, done, &x),
             TaskKind::LanguageModeling | TaskKind::Induction => {
-                let (nll, correct) = cross_entropy(model, batch, &x);
-                self.add(batch, done, 0, &nll);
-                self.add(batch, done, 1, &correct);
+                let tokens = match unablated {
+                    Some(unablated) => divergence(model, batch, &x, unablated),
+                    None => cross_entropy(model, batch, &x),
+                };
+                self.add_tokens(batch, done, &tokens);
             }
             TaskKind::Ioi | TaskKind::LogitDifference => {
                 let Some(unembed) = &model.unembed else { return };
+                if let Some(unablated) = unablated {
+                    self.add(batch, done, 1, &divergence(model, batch, &x, unablated).kl);
+                }
                 // In f64 from the rows on: two rows of the unembedding are cheap.
                 let rows = |at: &Tensor| unembed.index_select(0, at).to_kind(Kind::Double);
                 let x = x.to_kind(Kind::Double);
@@ -77,6 +89,14 @@ impl<'a> Collector<'a> {
                     dot(targets - foils)
                 };
                 self.add(batch, done, 0, &host(&diff));
+            }
+        }
+    }
+
+    fn add_tokens(&mut self, batch: &DeviceBatch, done: &Finished, tokens: &Tokens) {
+        for (column, values) in [&tokens.nll, &tokens.correct, &tokens.kl].into_iter().enumerate() {
+            if !values.is_empty() {
+                self.add(batch, done, column, values);
             }
         }
     }
@@ -143,41 +163,4 @@ impl<'a> Collector<'a> {
         }
         self.scores
     }
-}
-
-/// Negative log-likelihood of the targets, and whether they have the highest logit, for
-/// `x [rows, scored, d_model]`: two lists of `rows · scored`.
-fn cross_entropy(model: &Model, batch: &DeviceBatch, x: &Tensor) -> (Vec<f64>, Vec<f64>) {
-    let Some(unembed) = &model.unembed else { return (Vec::new(), Vec::new()) };
-    let (rows, scored, d) = (x.size()[0], x.size()[1], model.d_model());
-    let flat = x.reshape([-1, d]);
-    let targets = batch.targets.unsqueeze(0).expand([rows, scored], false).reshape([-1]);
-    let (n, vocab) = (flat.size()[0], unembed.size()[0]);
-    let wide = if model.kind == Kind::Double { Kind::Double } else { Kind::Float };
-    let step = (LOGIT_BYTES / (vocab * 4)).max(1);
-    let (mut nll, mut correct) = (Vec::with_capacity(n as usize), Vec::with_capacity(n as usize));
-    let mut at = 0;
-    while at < n {
-        let m = step.min(n - at);
-        let logits = flat.narrow(0, at, m).linear(unembed, None::<&Tensor>).to_kind(wide);
-        let logits = model.cap_logits(logits);
-        let target = logits.gather(1, &targets.narrow(0, at, m).unsqueeze(1), false).squeeze_dim(1);
-        let max = logits.amax([1i64].as_slice(), false);
-        let total =
-            (logits - max.unsqueeze(1)).exp_().sum_dim_intlist([1i64].as_slice(), false, None::<Kind>);
-        nll.extend(host(&(total.log() + &max - &target)));
-        correct.extend(host(&target.ge_tensor(&max).to_kind(wide)));
-        at += m;
-    }
-    (nll, correct)
-}
-
-/// Values on the host, in f64, row-major.
-#[must_use]
-pub fn host(t: &Tensor) -> Vec<f64> {
-    let t = t.to_kind(Kind::Double).to_device(Device::Cpu).contiguous().view(-1);
-    let mut values = vec![0.0; t.numel()];
-    let n = values.len();
-    t.copy_data(&mut values, n);
-    values
 }

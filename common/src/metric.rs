@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// Token-weighted mean negative log-likelihood, in nats.
+    /// Token-weighted mean negative log-likelihood, in nats; for choices, of the right one among them.
     Loss,
     /// exp of [`Metric::Loss`].
     Perplexity,
-    /// Share of scored tokens predicted (or of examples whose logit difference is above 0).
+    /// Share of scored tokens predicted (or of examples whose logit difference is above 0, or whose
+    /// right choice is chosen).
     Accuracy,
     /// Mean logit difference.
     LogitDiff,
@@ -76,6 +77,7 @@ impl Metric {
                 &[Self::Loss, Self::Perplexity, Self::Accuracy, Self::Kl]
             }
             TaskKind::Ioi | TaskKind::LogitDifference => &[Self::LogitDiff, Self::Accuracy, Self::Kl],
+            TaskKind::NextTokenChoice => &[Self::Accuracy, Self::Loss],
             TaskKind::Similarity => &[Self::Pearson, Self::Spearman],
         }
     }

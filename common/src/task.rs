@@ -15,6 +15,8 @@ pub enum TaskKind {
     Ioi,
     /// Logit of a target token minus that of a foil, at the end of a prompt.
     LogitDifference,
+    /// Which of several continuations of a prompt has the highest log-probability.
+    NextTokenChoice,
     /// Cosine of two texts' embeddings against a human score.
     Similarity,
 }
@@ -28,6 +30,7 @@ impl TaskKind {
             Self::Induction => "induction",
             Self::Ioi => "ioi",
             Self::LogitDifference => "logit_difference",
+            Self::NextTokenChoice => "next_token_choice",
             Self::Similarity => "similarity",
         }
     }
@@ -39,6 +42,8 @@ impl TaskKind {
         match self {
             Self::LanguageModeling | Self::Induction => &["nll", "correct"],
             Self::Ioi | Self::LogitDifference => &["logit_diff"],
+            // The negative log of the right choice's share, and the numbers of the chosen and the right one.
+            Self::NextTokenChoice => &["nll", "prediction", "label"],
             Self::Similarity => &["cosine"],
         }
     }
@@ -64,14 +69,15 @@ pub struct Item {
     pub scored: Vec<Scored>,
 }
 
-/// One scored example. For every kind but similarity example `k` is item `k`.
+/// One scored example. For most kinds example `k` is item `k`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Example {
-    /// The item (for similarity: the first text).
+    /// The item (for similarity: the first text; for a choice: the first continuation's).
     pub a: u32,
-    /// The second text (similarity); otherwise equal to `a`.
+    /// The second text (similarity), or the last continuation's item (choices, which are all from `a` to `b`);
+    /// otherwise equal to `a`.
     pub b: u32,
-    /// Human score (similarity); otherwise 0.
+    /// Human score (similarity), or number of the right choice; otherwise 0.
     pub gold: f64,
     /// Document that the example is a part of: errors are clustered by it.
     pub cluster: u32,
@@ -117,6 +123,16 @@ impl Prepared {
         (0..self.items.len() as u32)
             .filter(|&i| scope == Scope::All || self.item_half[i as usize] == 0)
             .collect()
+    }
+
+    /// The items that an example is made of.
+    #[must_use]
+    pub fn items_of(&self, example: &Example) -> Vec<u32> {
+        match self.kind {
+            TaskKind::NextTokenChoice => (example.a..=example.b).collect(),
+            _ if example.a == example.b => vec![example.a],
+            _ => vec![example.a, example.b],
+        }
     }
 
     /// Scored tokens of an example: the weight of its summed loss (1 where no tokens are scored).

@@ -42,7 +42,16 @@ class Asked(tiny.Tiny):
         finals = [self.log_probabilities(item, subset) for item in range(len(self.items))]
         scored = [[(s["position"], s["target"], s["foil"]) for s in item["scored"]] for item in self.items]
         each = list(zip(finals, scored, strict=True))
-        if kind in ("logit_difference", "ioi"):
+        if kind == "next_token_choice":
+            logs = [sum(x[p, t] for p, t, _ in at) for x, at in each]
+            out = {"nll": [], "prediction": [], "label": []}
+            for e in self.task["examples"]:
+                among = torch.stack(logs[e["a"] : e["b"] + 1])
+                right = int(e["gold"])
+                out["nll"].append(-float(torch.log_softmax(among, 0)[right]))
+                out["prediction"].append(float(among.argmax()))
+                out["label"].append(float(right))
+        elif kind in ("logit_difference", "ioi"):
             out = {"logit_diff": [float(sum(x[p, t] - x[p, f] for p, t, f in at)) for x, at in each]}
         else:
             out = {"nll": [-float(sum(x[p, t] for p, t, _ in at)) for x, at in each],

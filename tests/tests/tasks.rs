@@ -60,21 +60,45 @@ fn items(scored: impl Fn(u32, u32) -> Vec<Scored>) -> Vec<Item> {
         .collect()
 }
 
+/// Two to four continuations of one to three tokens; the last two examples are of one document.
+fn choices() -> Task {
+    let (mut items, mut examples, mut item_half) = (Vec::new(), Vec::new(), Vec::new());
+    for (k, (prompt, lengths)) in
+        (0u32..).zip([(1, &[1, 1][..]), (5, &[2, 1, 3]), (3, &[3, 3]), (2, &[1, 2, 1, 2])])
+    {
+        let (a, half) = (items.len() as u32, (k.min(2) % 2) as u8);
+        for (c, &n) in (0u32..).zip(lengths) {
+            let all = [tokens(k, prompt), tokens(100 + 10 * k + c, n)].concat();
+            let scored = (prompt - 1..prompt + n - 1)
+                .map(|p| Scored { position: p, target: all[p as usize + 1], foil: 0 })
+                .collect();
+            items.push(Item { tokens: all, scored });
+            item_half.push(half);
+        }
+        let b = items.len() as u32 - 1;
+        let gold = f64::from(k * 2 % (b - a + 1));
+        examples.push(Example { a, b, gold, cluster: k.min(2), half: Some(half) });
+    }
+    let prepared = Prepared { kind: TaskKind::NextTokenChoice, items, item_half, examples };
+    Task { name: "choice", metric: Metric::Accuracy, prepared }
+}
+
 fn tasks() -> Vec<Task> {
     let at = |position, target, foil| Scored { position, target: target % VOCAB, foil: foil % VOCAB };
     let every = |i: u32, n: u32| (0..n).map(|p| at(p, i * 17 + p * 5 + 2, 0)).collect::<Vec<_>>();
     let last = |i: u32, n: u32| vec![at(n - 1, i * 13 + 4, i * 11 + 9)];
     vec![
         plain("kl", TaskKind::LanguageModeling, Metric::Kl, items(every)),
+        choices(),
         plain("kl-end", TaskKind::LogitDifference, Metric::Kl, items(last)),
     ]
 }
 
 /// Models, and the tasks that each is asked.
 const CASES: [(&str, &[&str]); 4] = [
-    ("llama", &["kl", "kl-end"]),
-    ("gpt2-relu", &["kl", "kl-end"]),
-    ("gemma2", &["kl", "kl-end"]),
+    ("llama", &["kl", "kl-end", "choice"]),
+    ("gpt2-relu", &["kl", "kl-end", "choice"]),
+    ("gemma2", &["kl", "kl-end", "choice"]),
     ("opt-post", &["kl"]),
 ];
 

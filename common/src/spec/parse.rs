@@ -9,15 +9,15 @@ use crate::task::TaskKind;
 use toml::de::DeTable;
 
 /// Kinds of task that are built.
-const KINDS: [(&str, TaskKind); 5] = [
+const KINDS: [(&str, TaskKind); 6] = [
     ("language_modeling", TaskKind::LanguageModeling),
     ("induction", TaskKind::Induction),
     ("ioi", TaskKind::Ioi),
     ("logit_difference", TaskKind::LogitDifference),
+    ("next_token_choice", TaskKind::NextTokenChoice),
     ("similarity", TaskKind::Similarity),
 ];
-const KINDS_LATER: [&str; 6] =
-    ["masked_lm", "next_token_choice", "classification", "seq2seq", "greater_than", "generation"];
+const KINDS_LATER: [&str; 5] = ["masked_lm", "classification", "seq2seq", "greater_than", "generation"];
 const METRICS: [Metric; 7] = [
     Metric::Loss,
     Metric::Perplexity,

@@ -13,6 +13,10 @@ pub fn terms<'c>(metric: Metric, kind: TaskKind, columns: &[&'c [f64]]) -> Optio
     let at = match metric {
         Metric::Loss | Metric::Perplexity | Metric::LogitDiff => 0,
         Metric::Accuracy if tokens => 1,
+        Metric::Accuracy if kind == TaskKind::NextTokenChoice => {
+            let (prediction, label) = (columns.get(1)?, columns.get(2)?);
+            return Some(prediction.iter().zip(*label).map(|(&p, &l)| same(p, l)).collect());
+        }
         Metric::Accuracy => return Some(columns.first()?.iter().map(|&d| above_zero(d)).collect()),
         Metric::Kl => metric.columns(kind).len() - 1,
         Metric::Pearson | Metric::Spearman => return None,
@@ -48,6 +52,12 @@ pub fn value(metric: Metric, prepared: &Prepared, keep: &[u32], columns: &[&[f64
 #[must_use]
 pub fn above_zero(d: f64) -> f64 {
     if d.is_nan() { d } else { f64::from(u8::from(d > 0.0)) }
+}
+
+/// 1 where the predicted label is the right one, else 0; NaN stays NaN.
+#[must_use]
+pub fn same(prediction: f64, label: f64) -> f64 {
+    if prediction.is_nan() { prediction } else { f64::from(u8::from(prediction == label)) }
 }
 
 /// Pearson's correlation of two equally long samples; NaN where one has no variance.
@@ -109,6 +119,9 @@ mod tests {
         assert_eq!(of(Metric::LogitDiff, TaskKind::Ioi, &columns), 1.0);
         assert_eq!(of(Metric::Accuracy, TaskKind::Ioi, &columns), 0.5);
         assert_eq!(of(Metric::Kl, TaskKind::Ioi, &columns), 0.6);
+        let columns: [&[f64]; 3] = [&[0.5, 2.5], &[1.0, 0.0], &[1.0, 2.0]];
+        assert_eq!(of(Metric::Accuracy, TaskKind::NextTokenChoice, &columns), 0.5);
+        assert_eq!(of(Metric::Loss, TaskKind::NextTokenChoice, &columns), 1.5);
         assert!(of(Metric::Kl, TaskKind::Ioi, &columns[..1]).is_nan(), "a column that isn't there");
     }
 }

@@ -156,6 +156,23 @@ fn records_that_do_not_fit_are_refused_with_file_and_line() {
         "{\"prompt\": \"one\", \"target\": \" one two\", \"foil\": \" two\"}",
         "isn't a single token",
     );
+    let choice = |rest: &str, what: &str| {
+        let good = "{\"prompt\": \"one\", \"choices\": [\" two\", \" one\"], \"answer\": 1}";
+        refused("next_token_choice", &format!("{good}\n{{\"prompt\": {rest}}}"), what);
+    };
+    choice("\"one\", \"choices\": [\" two\"], \"answer\": 0", "d.jsonl:2: there must be two choices or more");
+    choice("\"one\", \"choices\": [\" two\", \" one\"], \"answer\": 2", "d.jsonl:2: answer = 2 is no choice");
+    choice("\"one\", \"choices\": [\" two\", \" one\"]", "d.jsonl:2: missing field `answer`");
+    choice(
+        "\"one\", \"choices\": [\" two\", \" two\"], \"answer\": 1",
+        "d.jsonl:2: choice \" two\" is there twice",
+    );
+    choice("\"one\", \"choices\": [\" two\", \"\"], \"answer\": 1", "d.jsonl:2: choice \"\" doesn't begin");
+    choice("\"\", \"choices\": [\" two\", \" one\"], \"answer\": 1", "d.jsonl:2: prompt has no token");
+    choice(
+        "\"one\", \"choices\": [\" two\", \" one one one one one one one one\"], \"answer\": 1",
+        "d.jsonl:2: max_tokens = 8 leaves no room",
+    );
     fs::write(&data, "{\"prompt\": \"one and two\", \"target\": \" one\", \"foil\": \" two\"}").unwrap();
     let p =
         run(dir.path(), "kind = \"logit_difference\"\ndata = \"d.jsonl\"\nmax_tokens = 2", SINGLE).unwrap();
@@ -173,6 +190,37 @@ fn records_that_do_not_fit_are_refused_with_file_and_line() {
     )
     .unwrap_err();
     assert!(e.to_string().contains("the spec says 00000000"), "{e}");
+}
+
+#[test]
+fn every_continuation_of_a_choice_is_an_item_after_the_same_prompt() {
+    let dir = folder("llama");
+    let records = [
+        json!({"prompt": "Mary and John went", "choices": [" to", " to the store", " and"], "answer": 1}),
+        json!({"prompt": "a", "choices": [" ring", " letter"], "answer": 0, "document": "d"}),
+        json!({"prompt": "the", "choices": [" ring", " letter"], "answer": 1, "document": "d"}),
+    ];
+    fs::write(dir.path().join("c.jsonl"), records.map(|r| r.to_string()).join("\n")).unwrap();
+    let task = "kind = \"next_token_choice\"\ndata = \"c.jsonl\"\nmax_tokens = 5";
+    let p = run(dir.path(), task, &format!("{SINGLE}\n{GREEDY}")).unwrap();
+    let t = &p.prepared[0];
+    assert_eq!((t.items.len(), t.examples.len()), (7, 3));
+    let spans: Vec<_> = t.examples.iter().map(|e| (e.a, e.b, e.gold, e.cluster)).collect();
+    assert_eq!(spans, [(0, 2, 1.0, 0), (3, 4, 0.0, 1), (5, 6, 1.0, 1)]);
+    // The longest continuation has three tokens: every prompt keeps its last two.
+    let lens: Vec<usize> = t.items.iter().map(|i| i.tokens.len()).collect();
+    assert_eq!(lens, [3, 5, 3, 2, 2, 2, 2]);
+    for item in &t.items {
+        assert!(item.scored.iter().all(|s| s.target == item.tokens[s.position as usize + 1]));
+        assert_eq!(item.scored.last().unwrap().position as usize, item.tokens.len() - 2);
+    }
+    assert_eq!(t.items[1].scored.iter().map(|s| s.position).collect::<Vec<_>>(), [1, 2, 3]);
+    for e in &t.examples {
+        assert!(t.items_of(e).iter().all(|&i| Some(t.item_half[i as usize]) == e.half));
+    }
+    let shown = preview(&p, 1).unwrap();
+    assert!(shown[0].contains("John|[went]|to  /  John|[went]|[to]|[the]|store (right)"), "{shown:?}");
+    assert_eq!(p.plan.tasks[0].metric.name(), "accuracy");
 }
 
 #[test]

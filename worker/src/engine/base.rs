@@ -84,7 +84,6 @@ impl DeviceBatch {
     }
 
     /// The scored positions of `x [rows, batch · len, width]`; all of them where none are scored.
-    #[must_use]
     pub fn at_scored(&self, x: Tensor) -> Tensor {
         match &self.scored {
             Some(rows) => x.index_select(1, rows),

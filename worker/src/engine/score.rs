@@ -19,6 +19,8 @@ pub struct Collector<'a> {
     /// Item → place of its example in the scope (kinds with one example per item).
     place: HashMap<u32, usize>,
     scores: TaskScores,
+    /// Choices: log-probability of each continuation, `[subsets, items]`.
+    continuations: Vec<f64>,
     /// Similarity: embeddings `[subsets, items, d_model]`, f64.
     embeddings: Option<Tensor>,
 }
@@ -54,6 +56,11 @@ impl<'a> Collector<'a> {
                 columns: columns as u32,
                 values: vec![0.0; subsets * columns * examples.len()],
             },
+            continuations: if prepared.kind == TaskKind::NextTokenChoice {
+                vec![f64::NAN; subsets * prepared.items.len()]
+            } else {
+                Vec::new()
+            },
             prepared,
             examples,
             embeddings,
@@ -72,6 +79,17 @@ impl<'a> Collector<'a> {
                     None => cross_entropy(model, batch, &x),
                 };
                 self.add_tokens(batch, done, &tokens);
+            }
+            TaskKind::NextTokenChoice => {
+                let nll = cross_entropy(model, batch, &x).nll;
+                for (row, subsets) in done.subsets.iter().enumerate() {
+                    let sums = by_item(batch, row, &nll);
+                    for (&item, sum) in batch.items.iter().zip(sums) {
+                        for s in subsets {
+                            self.continuations[s * self.prepared.items.len() + item as usize] = -sum;
+                        }
+                    }
+                }
             }
             TaskKind::Ioi | TaskKind::LogitDifference => {
                 let Some(unembed) = &model.unembed else { return };
@@ -103,12 +121,9 @@ impl<'a> Collector<'a> {
 
     /// Adds `values [rows, scored]` to the examples that own the scored positions.
     fn add(&mut self, batch: &DeviceBatch, done: &Finished, column: usize, values: &[f64]) {
-        let (scored, n, columns) = (batch.owner.len(), self.examples.len(), self.scores.columns as usize);
+        let (n, columns) = (self.examples.len(), self.scores.columns as usize);
         for (row, subsets) in done.subsets.iter().enumerate() {
-            let mut sums = vec![0.0; batch.items.len()];
-            for (k, &owner) in batch.owner.iter().enumerate() {
-                sums[owner] += values[row * scored + k];
-            }
+            let sums = by_item(batch, row, values);
             for (slot, item) in batch.items.iter().enumerate() {
                 let Some(&at) = self.place.get(item) else { continue };
                 for &s in subsets {
@@ -161,6 +176,59 @@ impl<'a> Collector<'a> {
                 self.scores.values[at..at + n].copy_from_slice(&host(&cosine));
             }
         }
+        self.choose();
         self.scores
+    }
+
+    /// What the continuations' log-probabilities say of each choice.
+    fn choose(&mut self) {
+        let (items, n, columns) =
+            (self.prepared.items.len(), self.examples.len(), self.scores.columns as usize);
+        if self.continuations.is_empty() {
+            return;
+        }
+        for (s, all) in self.continuations.chunks(items).enumerate() {
+            for (k, &e) in self.examples.iter().enumerate() {
+                let e = &self.prepared.examples[e as usize];
+                let (nll, prediction) = chosen(&all[e.a as usize..=e.b as usize], e.gold as usize);
+                for (column, value) in [nll, prediction, e.gold].into_iter().enumerate() {
+                    self.scores.values[(s * columns + column) * n + k] = value;
+                }
+            }
+        }
+    }
+}
+
+/// −log of the right one's share among log-probabilities, and the number of the largest, the first of equals;
+/// NaN where one is.
+fn chosen(logs: &[f64], right: usize) -> (f64, f64) {
+    let max = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = logs.iter().map(|l| (l - max).exp()).sum();
+    let first = logs.iter().position(|&l| l == max).filter(|_| !total.is_nan());
+    (total.ln() + max - logs[right], first.map_or(f64::NAN, |i| i as f64))
+}
+
+/// Sums of row `row` of `values [rows, scored]` over the scored positions of each item of the batch.
+fn by_item(batch: &DeviceBatch, row: usize, values: &[f64]) -> Vec<f64> {
+    let mut sums = vec![0.0; batch.items.len()];
+    for (owner, value) in batch.owner.iter().zip(&values[row * batch.owner.len()..]) {
+        sums[*owner] += value;
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_is_a_softmax_over_log_probabilities() {
+        // scipy.special.log_softmax([-3, -1, -2]) = -2.40760596, -0.40760596, -1.40760596.
+        let (nll, prediction) = chosen(&[-3.0, -1.0, -2.0], 0);
+        assert!((nll - 2.407_605_964_444_38).abs() < 1e-12 && prediction == 1.0);
+        assert_eq!(chosen(&[-2.0, -2.0], 1), (2f64.ln(), 0.0), "the first of equals");
+        assert_eq!(chosen(&[-2000.0, -1000.0], 1), (0.0, 1.0), "no underflow");
+        let (nll, prediction) = chosen(&[-1.0, f64::NAN], 0);
+        assert!(nll.is_nan() && prediction.is_nan());
     }
 }

@@ -1,5 +1,6 @@
 //! Tasks, kind by kind.
 
+mod choices;
 mod ioi;
 mod pairs;
 mod prompts;
@@ -25,6 +26,7 @@ pub fn prepare(
     let data = || data.ok_or_else(|| format!("a {} task needs data", task.kind.name()));
     let (items, clusters) = match task.kind {
         TaskKind::Similarity => return pairs::similarity(task, data()?, text, split_seed),
+        TaskKind::NextTokenChoice => return choices::next_token_choice(task, data()?, text, split_seed),
         TaskKind::LanguageModeling => text::language_modeling(task, data()?, text)?,
         TaskKind::LogitDifference => prompts::logit_difference(task, data()?, text)?,
         TaskKind::Induction => prompts::induction(task, text, seed)?,

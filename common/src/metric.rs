@@ -11,11 +11,13 @@ pub enum Metric {
     Loss,
     /// exp of [`Metric::Loss`].
     Perplexity,
-    /// Share of scored tokens predicted (or of examples whose logit difference is above 0, or whose
+    /// Share of scored tokens predicted (or of examples whose difference is above 0, or whose
     /// right choice is chosen).
     Accuracy,
     /// Mean logit difference.
     LogitDiff,
+    /// Mean difference of two sets of tokens' probabilities.
+    ProbDiff,
     /// Mean over the scored tokens of KL(p₀ ‖ p), in nats: p₀ is the unablated model's distribution of the
     /// next token, p the ablated one's.
     Kl,
@@ -34,6 +36,7 @@ impl Metric {
             Self::Perplexity => "perplexity",
             Self::Accuracy => "accuracy",
             Self::LogitDiff => "logit_diff",
+            Self::ProbDiff => "prob_diff",
             Self::Kl => "kl",
             Self::Pearson => "pearson",
             Self::Spearman => "spearman",
@@ -49,7 +52,7 @@ impl Metric {
     /// Whether the metric is a (weighted) mean over examples, so that its error is a standard error.
     #[must_use]
     pub fn is_mean(self) -> bool {
-        matches!(self, Self::Loss | Self::Accuracy | Self::LogitDiff | Self::Kl)
+        matches!(self, Self::Loss | Self::Accuracy | Self::LogitDiff | Self::ProbDiff | Self::Kl)
     }
 
     /// ℓ: the value oriented so that more is worse.
@@ -77,6 +80,7 @@ impl Metric {
                 &[Self::Loss, Self::Perplexity, Self::Accuracy, Self::Kl]
             }
             TaskKind::Ioi | TaskKind::LogitDifference => &[Self::LogitDiff, Self::Accuracy, Self::Kl],
+            TaskKind::GreaterThan => &[Self::ProbDiff, Self::Accuracy],
             TaskKind::NextTokenChoice => &[Self::Accuracy, Self::Loss],
             TaskKind::Similarity => &[Self::Pearson, Self::Spearman],
         }

@@ -13,6 +13,8 @@ pub enum TaskKind {
     Induction,
     /// Indirect-object identification: logit of the indirect object minus the subject's.
     Ioi,
+    /// Probability of the digits that make a year greater than another, minus that of those that don't.
+    GreaterThan,
     /// Logit of a target token minus that of a foil, at the end of a prompt.
     LogitDifference,
     /// Which of several continuations of a prompt has the highest log-probability.
@@ -29,6 +31,7 @@ impl TaskKind {
             Self::LanguageModeling => "language_modeling",
             Self::Induction => "induction",
             Self::Ioi => "ioi",
+            Self::GreaterThan => "greater_than",
             Self::LogitDifference => "logit_difference",
             Self::NextTokenChoice => "next_token_choice",
             Self::Similarity => "similarity",
@@ -42,6 +45,7 @@ impl TaskKind {
         match self {
             Self::LanguageModeling | Self::Induction => &["nll", "correct"],
             Self::Ioi | Self::LogitDifference => &["logit_diff"],
+            Self::GreaterThan => &["prob_diff"],
             // The negative log of the right choice's share, and the numbers of the chosen and the right one.
             Self::NextTokenChoice => &["nll", "prediction", "label"],
             Self::Similarity => &["cosine"],
@@ -56,7 +60,8 @@ pub struct Scored {
     pub position: u32,
     /// Token whose log-probability (or logit) counts.
     pub target: u32,
-    /// Token whose logit is subtracted (logit-difference kinds only; 0 otherwise).
+    /// Token whose logit is subtracted (logit-difference kinds), or 1 where the target's probability is added
+    /// and 0 where it is subtracted (greater-than); otherwise 0.
     pub foil: u32,
 }
 
@@ -65,8 +70,17 @@ pub struct Scored {
 pub struct Item {
     /// Token ids, special tokens included; never empty.
     pub tokens: Vec<u32>,
-    /// Scored positions, ascending; empty for embedding kinds.
+    /// Scored positions, ascending; empty for embedding kinds. A greater-than item has an entry for each token
+    /// that it weighs, all of the same position.
     pub scored: Vec<Scored>,
+}
+
+impl Item {
+    /// Positions whose logits are needed.
+    #[must_use]
+    pub fn positions(&self) -> usize {
+        self.scored.chunk_by(|a, b| a.position == b.position).count()
+    }
 }
 
 /// One scored example. For most kinds example `k` is item `k`.

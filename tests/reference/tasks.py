@@ -51,6 +51,8 @@ class Asked(tiny.Tiny):
                 out["nll"].append(-float(torch.log_softmax(among, 0)[right]))
                 out["prediction"].append(float(among.argmax()))
                 out["label"].append(float(right))
+        elif kind == "greater_than":
+            out = {"prob_diff": [float(sum(x[p, t].exp() * (2 * up - 1) for p, t, up in at)) for x, at in each]}
         elif kind in ("logit_difference", "ioi"):
             out = {"logit_diff": [float(sum(x[p, t] - x[p, f] for p, t, f in at)) for x, at in each]}
         else:

@@ -87,7 +87,10 @@ fn tasks() -> Vec<Task> {
     let at = |position, target, foil| Scored { position, target: target % VOCAB, foil: foil % VOCAB };
     let every = |i: u32, n: u32| (0..n).map(|p| at(p, i * 17 + p * 5 + 2, 0)).collect::<Vec<_>>();
     let last = |i: u32, n: u32| vec![at(n - 1, i * 13 + 4, i * 11 + 9)];
+    // As many tokens as the item's number, and three more.
+    let weighed = |i: u32, n: u32| (0..i + 3).map(|k| at(n - 1, i * 5 + k * 2, (k + i) % 2)).collect();
     vec![
+        plain("greater", TaskKind::GreaterThan, Metric::ProbDiff, items(weighed)),
         plain("kl", TaskKind::LanguageModeling, Metric::Kl, items(every)),
         choices(),
         plain("kl-end", TaskKind::LogitDifference, Metric::Kl, items(last)),
@@ -96,9 +99,9 @@ fn tasks() -> Vec<Task> {
 
 /// Models, and the tasks that each is asked.
 const CASES: [(&str, &[&str]); 4] = [
-    ("llama", &["kl", "kl-end", "choice"]),
-    ("gpt2-relu", &["kl", "kl-end", "choice"]),
-    ("gemma2", &["kl", "kl-end", "choice"]),
+    ("llama", &["kl", "kl-end", "choice", "greater"]),
+    ("gpt2-relu", &["kl", "kl-end", "choice", "greater"]),
+    ("gemma2", &["kl", "kl-end", "choice", "greater"]),
     ("opt-post", &["kl"]),
 ];
 

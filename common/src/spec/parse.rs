@@ -9,20 +9,22 @@ use crate::task::TaskKind;
 use toml::de::DeTable;
 
 /// Kinds of task that are built.
-const KINDS: [(&str, TaskKind); 6] = [
+const KINDS: [(&str, TaskKind); 7] = [
     ("language_modeling", TaskKind::LanguageModeling),
     ("induction", TaskKind::Induction),
     ("ioi", TaskKind::Ioi),
+    ("greater_than", TaskKind::GreaterThan),
     ("logit_difference", TaskKind::LogitDifference),
     ("next_token_choice", TaskKind::NextTokenChoice),
     ("similarity", TaskKind::Similarity),
 ];
-const KINDS_LATER: [&str; 5] = ["masked_lm", "classification", "seq2seq", "greater_than", "generation"];
-const METRICS: [Metric; 7] = [
+const KINDS_LATER: [&str; 4] = ["masked_lm", "classification", "seq2seq", "generation"];
+const METRICS: [Metric; 8] = [
     Metric::Loss,
     Metric::Perplexity,
     Metric::Accuracy,
     Metric::LogitDiff,
+    Metric::ProbDiff,
     Metric::Kl,
     Metric::Pearson,
     Metric::Spearman,
@@ -120,7 +122,7 @@ fn task(t: &Table<'_>) -> Result<TaskSpec, Error> {
         return Err(v.error("the name of a task should have 1 to 100 printable characters"));
     }
     let kind = t.need("kind", "\"ioi\"")?.choice(&KINDS, &KINDS_LATER)?;
-    let generated = matches!(kind, TaskKind::Induction | TaskKind::Ioi);
+    let generated = matches!(kind, TaskKind::Induction | TaskKind::Ioi | TaskKind::GreaterThan);
     let data = match t.get("data") {
         None if generated => None,
         None => {

@@ -11,7 +11,7 @@ use std::borrow::Cow;
 pub fn terms<'c>(metric: Metric, kind: TaskKind, columns: &[&'c [f64]]) -> Option<Cow<'c, [f64]>> {
     let tokens = matches!(kind, TaskKind::LanguageModeling | TaskKind::Induction);
     let at = match metric {
-        Metric::Loss | Metric::Perplexity | Metric::LogitDiff => 0,
+        Metric::Loss | Metric::Perplexity | Metric::LogitDiff | Metric::ProbDiff => 0,
         Metric::Accuracy if tokens => 1,
         Metric::Accuracy if kind == TaskKind::NextTokenChoice => {
             let (prediction, label) = (columns.get(1)?, columns.get(2)?);
@@ -48,7 +48,7 @@ pub fn value(metric: Metric, prepared: &Prepared, keep: &[u32], columns: &[&[f64
     }
 }
 
-/// 1 where a logit difference is above 0 (the target wins), else 0; NaN stays NaN.
+/// 1 where a difference is above 0 (the target wins), else 0; NaN stays NaN.
 #[must_use]
 pub fn above_zero(d: f64) -> f64 {
     if d.is_nan() { d } else { f64::from(u8::from(d > 0.0)) }

@@ -36,6 +36,13 @@ fn example(p: &Prepared, e: &Example, text: &Text) -> String {
                 .collect();
             format!("{}  {}", tokens(a, text), ends.join(", "))
         }
+        TaskKind::GreaterThan => {
+            let of = |sign| {
+                let tokens = a.scored.iter().filter(|s| s.foil == sign).map(|s| text.show(s.target));
+                tokens.collect::<Vec<_>>().join(" ")
+            };
+            format!("{}  greater: {}; not greater: {}", tokens(a, text), of(1), of(0))
+        }
         TaskKind::NextTokenChoice => {
             let choices: Vec<String> = (0usize..)
                 .zip(p.items_of(e))

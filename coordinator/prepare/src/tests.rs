@@ -128,6 +128,8 @@ fn generated_tasks_are_seeded_and_scored_where_they_should_be() {
     assert_eq!(p.prepared[0].item_half.iter().filter(|&&h| h == 0).count(), 3);
     let e = run(dir.path(), "kind = \"induction\"\nmax_tokens = 33", SINGLE).unwrap_err();
     assert!(e.to_string().contains("above the model's context of 32"), "{e}");
+    let e = run(dir.path(), "kind = \"greater_than\"\nmax_tokens = 32", SINGLE).unwrap_err();
+    assert!(e.exit_code() == 2 && e.to_string().contains("splits years neither"), "{e}");
     // A word-level tokenizer sees " Mary" as "Mary": enough for prompts.
     let e = run(dir.path(), "kind = \"ioi\"\nexamples = 4\nmax_tokens = 5", SINGLE).unwrap_err();
     assert!(e.to_string().contains("too short for the prompt"), "{e}");

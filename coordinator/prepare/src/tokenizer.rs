@@ -67,6 +67,11 @@ impl Text {
         }
     }
 
+    /// The token that is spelled `text`, where it goes on a word.
+    pub fn spelled(&self, text: &str) -> Option<u32> {
+        self.inner.token_to_id(text).filter(|id| !self.special.contains(id))
+    }
+
     /// `bare` with the special tokens around it.
     pub fn wrap(&self, bare: &[u32]) -> Vec<u32> {
         [&self.prefix, bare, &self.suffix].concat()

@@ -50,6 +50,31 @@ pub fn cross_entropy(model: &Model, batch: &DeviceBatch, x: &Tensor) -> Tokens {
     out
 }
 
+/// Weighted sum of the probabilities of [`DeviceBatch::weighed`], per row and scored position.
+pub fn probabilities(model: &Model, batch: &DeviceBatch, x: &Tensor) -> Vec<f64> {
+    let (Some(unembed), Some((tokens, weights))) = (&model.unembed, &batch.weighed) else {
+        return Vec::new();
+    };
+    let (rows, d, most) = (x.size()[0], model.d_model(), tokens.size()[1]);
+    let flat = x.reshape([-1, d]);
+    let each = |t: &Tensor| t.unsqueeze(0).expand([rows, -1, -1], false).reshape([-1, most]);
+    let (tokens, weights) = (each(tokens), each(weights));
+    let n = flat.size()[0];
+    let step = (LOGIT_BYTES / (unembed.size()[0] * 4)).max(1);
+    let mut out = Vec::with_capacity(n as usize);
+    let mut at = 0;
+    while at < n {
+        let m = step.min(n - at);
+        let logits = logits(model, unembed, &flat.narrow(0, at, m));
+        let total = logits.logsumexp([1i64].as_slice(), true);
+        let p = (logits.gather(1, &tokens.narrow(0, at, m), false) - total).to_kind(Kind::Double).exp();
+        let sum = (p * weights.narrow(0, at, m)).sum_dim_intlist([1i64].as_slice(), false, None::<Kind>);
+        out.extend(host(&sum));
+        at += m;
+    }
+    out
+}
+
 /// [`cross_entropy`] with the divergence from the unablated final states `unablated [scored, d_model]`.
 ///
 /// Both distributions come from products of the same shape over freshly laid out rows, so that equal states

@@ -4,7 +4,7 @@ use super::base::DeviceBatch;
 use super::model::Model;
 use super::pass::Finished;
 pub use super::readout::host;
-use super::readout::{Tokens, cross_entropy, divergence};
+use super::readout::{Tokens, cross_entropy, divergence, probabilities};
 use ablate_common::metric::Metric;
 use ablate_common::scores::TaskScores;
 use ablate_common::task::{Prepared, Scope, TaskKind};
@@ -80,6 +80,7 @@ impl<'a> Collector<'a> {
                 };
                 self.add_tokens(batch, done, &tokens);
             }
+            TaskKind::GreaterThan => self.add(batch, done, 0, &probabilities(model, batch, &x)),
             TaskKind::NextTokenChoice => {
                 let nll = cross_entropy(model, batch, &x).nll;
                 for (row, subsets) in done.subsets.iter().enumerate() {

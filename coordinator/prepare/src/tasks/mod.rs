@@ -5,6 +5,7 @@ mod ioi;
 mod pairs;
 mod prompts;
 mod text;
+mod years;
 
 use crate::data::Data;
 use crate::tokenizer::Text;
@@ -30,6 +31,7 @@ pub fn prepare(
         TaskKind::LanguageModeling => text::language_modeling(task, data()?, text)?,
         TaskKind::LogitDifference => prompts::logit_difference(task, data()?, text)?,
         TaskKind::Induction => prompts::induction(task, text, seed)?,
+        TaskKind::GreaterThan => years::greater_than(task, text, seed)?,
         TaskKind::Ioi => ioi::ioi(task, text, seed)?,
     };
     let count = clusters.iter().max().map_or(0, |&c| c + 1);

@@ -9,6 +9,8 @@ use serde::{Deserialize, Serialize};
 pub enum TaskKind {
     /// Next-token loss on text.
     LanguageModeling,
+    /// Loss of masked tokens of text.
+    MaskedLm,
     /// Next-token loss on the repeat of random tokens.
     Induction,
     /// Indirect-object identification: logit of the indirect object minus the subject's.
@@ -29,6 +31,7 @@ impl TaskKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::LanguageModeling => "language_modeling",
+            Self::MaskedLm => "masked_lm",
             Self::Induction => "induction",
             Self::Ioi => "ioi",
             Self::GreaterThan => "greater_than",
@@ -38,12 +41,18 @@ impl TaskKind {
         }
     }
 
+    /// Whether every scored token counts as much as any other, so that an example weighs as many as it has.
+    #[must_use]
+    pub fn by_token(self) -> bool {
+        matches!(self, Self::LanguageModeling | Self::MaskedLm | Self::Induction)
+    }
+
     /// The scores kept per example whatever the metric, in the order in which a chunk stores them; see
     /// [`crate::metric::Metric::columns`] for those that a metric adds behind them.
     #[must_use]
     pub fn columns(self) -> &'static [&'static str] {
         match self {
-            Self::LanguageModeling | Self::Induction => &["nll", "correct"],
+            Self::LanguageModeling | Self::MaskedLm | Self::Induction => &["nll", "correct"],
             Self::Ioi | Self::LogitDifference => &["logit_diff"],
             Self::GreaterThan => &["prob_diff"],
             // The negative log of the right choice's share, and the numbers of the chosen and the right one.
@@ -56,7 +65,7 @@ impl TaskKind {
 /// One position whose logits are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scored {
-    /// Position in the item's tokens; its logits predict the token after it.
+    /// Position in the item's tokens; its logits predict the token after it, or for masked tokens its own.
     pub position: u32,
     /// Token whose log-probability (or logit) counts.
     pub target: u32,
@@ -152,11 +161,6 @@ impl Prepared {
     /// Scored tokens of an example: the weight of its summed loss (1 where no tokens are scored).
     #[must_use]
     pub fn scored_tokens(&self, example: &Example) -> u32 {
-        match self.kind {
-            TaskKind::LanguageModeling | TaskKind::Induction => {
-                self.items[example.a as usize].scored.len() as u32
-            }
-            _ => 1,
-        }
+        if self.kind.by_token() { self.items[example.a as usize].scored.len() as u32 } else { 1 }
     }
 }

@@ -1,6 +1,7 @@
 //! What the integration tests share: the Python reference, and where built files lie.
 
 pub mod reference;
+pub mod tensors;
 
 use std::path::{Path, PathBuf};
 

@@ -9,8 +9,9 @@ use crate::task::TaskKind;
 use toml::de::DeTable;
 
 /// Kinds of task that are built.
-const KINDS: [(&str, TaskKind); 7] = [
+const KINDS: [(&str, TaskKind); 8] = [
     ("language_modeling", TaskKind::LanguageModeling),
+    ("masked_lm", TaskKind::MaskedLm),
     ("induction", TaskKind::Induction),
     ("ioi", TaskKind::Ioi),
     ("greater_than", TaskKind::GreaterThan),
@@ -18,7 +19,7 @@ const KINDS: [(&str, TaskKind); 7] = [
     ("next_token_choice", TaskKind::NextTokenChoice),
     ("similarity", TaskKind::Similarity),
 ];
-const KINDS_LATER: [&str; 4] = ["masked_lm", "classification", "seq2seq", "generation"];
+const KINDS_LATER: [&str; 3] = ["classification", "seq2seq", "generation"];
 const METRICS: [Metric; 8] = [
     Metric::Loss,
     Metric::Perplexity,
@@ -154,7 +155,8 @@ fn task(t: &Table<'_>) -> Result<TaskSpec, Error> {
 
 fn data(v: Value<'_>, kind: TaskKind) -> Result<String, Error> {
     let path = v.text()?;
-    let fine: &[&str] = if kind == TaskKind::LanguageModeling { &["jsonl", "txt"] } else { &["jsonl"] };
+    let text = matches!(kind, TaskKind::LanguageModeling | TaskKind::MaskedLm);
+    let fine: &[&str] = if text { &["jsonl", "txt"] } else { &["jsonl"] };
     let ending = path.rsplit_once('.').map_or("", |p| p.1).to_ascii_lowercase();
     if ending == "parquet" {
         return Err(v.error(format!(

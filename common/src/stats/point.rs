@@ -9,10 +9,9 @@ use std::borrow::Cow;
 /// whose exp it is; `None` for correlations, and where the column is missing.
 #[must_use]
 pub fn terms<'c>(metric: Metric, kind: TaskKind, columns: &[&'c [f64]]) -> Option<Cow<'c, [f64]>> {
-    let tokens = matches!(kind, TaskKind::LanguageModeling | TaskKind::Induction);
     let at = match metric {
         Metric::Loss | Metric::Perplexity | Metric::LogitDiff | Metric::ProbDiff => 0,
-        Metric::Accuracy if tokens => 1,
+        Metric::Accuracy if kind.by_token() => 1,
         Metric::Accuracy if kind == TaskKind::NextTokenChoice => {
             let (prediction, label) = (columns.get(1)?, columns.get(2)?);
             return Some(prediction.iter().zip(*label).map(|(&p, &l)| same(p, l)).collect());

@@ -36,6 +36,10 @@ fn example(p: &Prepared, e: &Example, text: &Text) -> String {
                 .collect();
             format!("{}  {}", tokens(a, text), ends.join(", "))
         }
+        TaskKind::MaskedLm => {
+            let hidden: Vec<String> = a.scored.iter().map(|s| text.show(s.target)).collect();
+            format!("{}  masked: {}", tokens(a, text), hidden.join("|"))
+        }
         TaskKind::GreaterThan => {
             let of = |sign| {
                 let tokens = a.scored.iter().filter(|s| s.foil == sign).map(|s| text.show(s.target));

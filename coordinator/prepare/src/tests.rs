@@ -6,10 +6,15 @@ use std::fs;
 
 /// A folder with a tiny model: headers and zero weights only, a word-level tokenizer.
 fn folder(arch: &str) -> tempfile::TempDir {
+    folder_with(arch, false)
+}
+
+/// [`folder`], with a masked-LM head where `masked`.
+fn folder_with(arch: &str, masked: bool) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let words = "[CLS] [SEP] When Then After While Friends Yesterday Mary John Tom Dan Amy and went to the store garden \
                  restaurant school hospital office house station gave a ring letter book basketball computer necklace \
-                 drink snack left handed were working at found it had lunch Afterwards brought , . one two three";
+                 drink snack left handed were working at found it had lunch Afterwards brought , . one two three [MASK]";
     let vocab: serde_json::Map<String, serde_json::Value> =
         words.split_whitespace().zip(0..).map(|(w, i)| (w.to_owned(), json!(i))).collect();
     let special = |id: u32, s: &str| json!({"id": id, "content": s, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true});
@@ -21,7 +26,7 @@ fn folder(arch: &str) -> tempfile::TempDir {
     let tokenizer = json!({"version": "1.0",
         "truncation": {"max_length": 3, "strategy": "LongestFirst", "stride": 0},
         "padding": {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "[CLS]"},
-        "added_tokens": [special(0, "[CLS]"), special(1, "[SEP]")], "normalizer": null,
+        "added_tokens": [special(0, "[CLS]"), special(1, "[SEP]"), special(n as u32 - 1, "[MASK]")], "normalizer": null,
         "pre_tokenizer": {"type": "Whitespace"}, "post_processor": if arch == "bert" { post } else { json!(null) }, "decoder": null,
         "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "two"}});
     fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
@@ -62,6 +67,11 @@ fn folder(arch: &str) -> tempfile::TempDir {
             pair(at("intermediate.dense"), 8, Some(4));
             pair(at("output.dense"), 4, Some(8));
             pair(at("output.LayerNorm"), 4, None);
+        }
+        if masked {
+            pair("cls.predictions.transform.dense".into(), 4, Some(4));
+            pair("cls.predictions.transform.LayerNorm".into(), 4, None);
+            tensors.push(("cls.predictions.bias".into(), vec![n]));
         }
         for (p, rows) in [("word", n), ("position", 32), ("token_type", 2)] {
             tensors.push((format!("embeddings.{p}_embeddings.weight"), vec![rows, 4]));
@@ -192,6 +202,57 @@ fn records_that_do_not_fit_are_refused_with_file_and_line() {
     )
     .unwrap_err();
     assert!(e.to_string().contains("the spec says 00000000"), "{e}");
+}
+
+#[test]
+fn masked_tokens_are_seeded_ordinary_and_hidden() {
+    let dir = folder_with("bert", true);
+    let text = "one two three [SEP] Mary went to the store . ".repeat(3);
+    let lines = [json!({"text": text}), json!({"text": "one"})].map(|r| r.to_string()).join("\n");
+    fs::write(dir.path().join("m.jsonl"), lines).unwrap();
+    let task = |seed: &str| format!("kind = \"masked_lm\"\ndata = \"m.jsonl\"\nmax_tokens = 32{seed}");
+    let p = run(dir.path(), &task(""), SINGLE).unwrap();
+    let (items, whole) =
+        (&p.prepared[0].items, Text::new(&model::inspect(dir.path()).unwrap().tokenizer).unwrap());
+    let mask = whole.mask().unwrap();
+    let mut bare = whole.bare(&text).unwrap();
+    bare.truncate(30);
+    let ordinary = bare.iter().filter(|&&t| !whole.is_special(t)).count();
+    assert_eq!(
+        (ordinary, items[0].scored.len(), items[1].scored.len()),
+        (27, 4, 1),
+        "15 %, and at least one"
+    );
+    for (item, bare) in items.iter().zip([bare, whole.bare("one").unwrap()]) {
+        let mut restored = item.tokens.clone();
+        for s in &item.scored {
+            assert!(restored[s.position as usize] == mask && !whole.is_special(s.target));
+            restored[s.position as usize] = s.target;
+        }
+        assert_eq!(restored, whole.wrap(&bare));
+        assert_eq!(item.tokens.iter().filter(|&&t| t == mask).count(), item.scored.len());
+    }
+    assert_eq!(p.prepared, run(dir.path(), &task(""), SINGLE).unwrap().prepared);
+    assert!(
+        preview(&p, 2).unwrap()[1].ends_with("[CLS]|[[MASK]]|[SEP]  masked: one"),
+        "{:?}",
+        preview(&p, 2)
+    );
+    fs::write(dir.path().join("m.txt"), "one two three one two\n\none\n").unwrap();
+    let text = "kind = \"masked_lm\"\ndata = \"m.txt\"\nmax_tokens = 5";
+    let p = run(dir.path(), text, SINGLE).unwrap();
+    assert_eq!(p.prepared[0].examples.iter().map(|e| e.cluster).collect::<Vec<_>>(), [0, 0, 1]);
+    let refused = |dir: &Path, what: &str| {
+        let e = run(dir, &task(""), SINGLE).unwrap_err();
+        assert!(e.exit_code() == 2 && e.to_string().contains(what), "{e}");
+    };
+    fs::write(dir.path().join("m.jsonl"), "{\"text\": \"one\"}\n{\"text\": \"[SEP]\"}").unwrap();
+    refused(dir.path(), "m.jsonl:2: text has no ordinary token");
+    let tokenizer = dir.path().join("tokenizer.json");
+    fs::write(&tokenizer, fs::read_to_string(&tokenizer).unwrap().replace("[MASK]", "[HIDE]")).unwrap();
+    refused(dir.path(), "no token [MASK] or <mask>");
+    refused(folder("bert").path(), "has no masked-LM head");
+    refused(folder("llama").path(), "needs an encoder");
 }
 
 #[test]

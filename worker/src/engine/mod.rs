@@ -9,6 +9,7 @@ pub mod arch;
 mod attend;
 pub mod base;
 mod block;
+pub mod masked;
 pub mod model;
 mod opener;
 pub mod pass;

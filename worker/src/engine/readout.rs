@@ -19,20 +19,28 @@ pub struct Tokens {
     pub kl: Vec<f64>,
 }
 
-/// Logits `[n, vocab]` of final states `x [n, d_model]`, in f32 at least.
-fn logits(model: &Model, unembed: &Tensor, x: &Tensor) -> Tensor {
+/// Logits `[n, vocab]` of states `x [n, width]` before the unembedding, in f32 at least.
+fn logits(model: &Model, (weight, bias): (&Tensor, Option<&Tensor>), x: &Tensor) -> Tensor {
     let wide = if model.kind == Kind::Double { Kind::Double } else { Kind::Float };
-    model.cap_logits(x.linear(unembed, None::<&Tensor>).to_kind(wide))
+    model.cap_logits(x.linear(weight, bias).to_kind(wide))
+}
+
+/// The unembedding and its bias: of the next token, or for encoders of masked tokens.
+fn unembedding(model: &Model) -> Option<(&Tensor, Option<&Tensor>)> {
+    match &model.masked {
+        Some(head) => Some((&head.decoder, Some(&head.bias))),
+        None => model.unembed.as_ref().map(|weight| (weight, None)),
+    }
 }
 
 /// Negative log-likelihood of the targets, and whether they have the highest logit, for
-/// `x [rows, scored, d_model]`.
+/// `x [rows, scored, width]`.
 pub fn cross_entropy(model: &Model, batch: &DeviceBatch, x: &Tensor) -> Tokens {
-    let Some(unembed) = &model.unembed else { return Tokens::default() };
-    let (rows, scored, d) = (x.size()[0], x.size()[1], model.d_model());
-    let flat = x.reshape([-1, d]);
+    let Some(unembed) = unembedding(model) else { return Tokens::default() };
+    let (rows, scored) = (x.size()[0], x.size()[1]);
+    let flat = x.flatten(0, 1);
     let targets = batch.targets.unsqueeze(0).expand([rows, scored], false).reshape([-1]);
-    let (n, vocab) = (flat.size()[0], unembed.size()[0]);
+    let (n, vocab) = (flat.size()[0], unembed.0.size()[0]);
     let step = (LOGIT_BYTES / (vocab * 4)).max(1);
     let mut out = Tokens::default();
     let mut at = 0;
@@ -52,15 +60,15 @@ pub fn cross_entropy(model: &Model, batch: &DeviceBatch, x: &Tensor) -> Tokens {
 
 /// Weighted sum of the probabilities of [`DeviceBatch::weighed`], per row and scored position.
 pub fn probabilities(model: &Model, batch: &DeviceBatch, x: &Tensor) -> Vec<f64> {
-    let (Some(unembed), Some((tokens, weights))) = (&model.unembed, &batch.weighed) else {
+    let (Some(unembed), Some((tokens, weights))) = (unembedding(model), &batch.weighed) else {
         return Vec::new();
     };
-    let (rows, d, most) = (x.size()[0], model.d_model(), tokens.size()[1]);
-    let flat = x.reshape([-1, d]);
+    let (rows, most) = (x.size()[0], tokens.size()[1]);
+    let flat = x.flatten(0, 1);
     let each = |t: &Tensor| t.unsqueeze(0).expand([rows, -1, -1], false).reshape([-1, most]);
     let (tokens, weights) = (each(tokens), each(weights));
     let n = flat.size()[0];
-    let step = (LOGIT_BYTES / (unembed.size()[0] * 4)).max(1);
+    let step = (LOGIT_BYTES / (unembed.0.size()[0] * 4)).max(1);
     let mut out = Vec::with_capacity(n as usize);
     let mut at = 0;
     while at < n {
@@ -75,16 +83,16 @@ pub fn probabilities(model: &Model, batch: &DeviceBatch, x: &Tensor) -> Vec<f64>
     out
 }
 
-/// [`cross_entropy`] with the divergence from the unablated final states `unablated [scored, d_model]`.
+/// [`cross_entropy`] with the divergence from the unablated states `unablated [scored, width]`.
 ///
 /// Both distributions come from products of the same shape over freshly laid out rows, so that equal states
 /// give equal bits and a divergence of exactly 0. They are normalised and summed in f64: a small divergence is
 /// the difference of large logarithms.
 pub fn divergence(model: &Model, batch: &DeviceBatch, x: &Tensor, unablated: &Tensor) -> Tokens {
-    let Some(unembed) = &model.unembed else { return Tokens::default() };
+    let Some(unembed) = unembedding(model) else { return Tokens::default() };
     let (rows, scored) = (x.size()[0], x.size()[1]);
     // Two f64 distributions and their temporaries.
-    let step = (LOGIT_BYTES / (unembed.size()[0] * 16)).max(1);
+    let step = (LOGIT_BYTES / (unembed.0.size()[0] * 16)).max(1);
     let slice = |x: &Tensor, at, m| logits(model, unembed, &x.narrow(0, at, m).copy()).to_kind(Kind::Double);
     let mut out = Tokens::default();
     for column in [&mut out.nll, &mut out.correct, &mut out.kl] {

@@ -73,6 +73,11 @@ impl<'a> Collector<'a> {
         let x = model.finish(&done.x);
         match self.prepared.kind {
             TaskKind::Similarity => self.take_embeddings(model, batch, done, &x),
+            TaskKind::MaskedLm => {
+                let Some(head) = &model.masked else { return };
+                let tokens = cross_entropy(model, batch, &head.transform(model, &x));
+                self.add_tokens(batch, done, &tokens);
+            }
             TaskKind::LanguageModeling | TaskKind::Induction => {
                 let tokens = match unablated {
                     Some(unablated) => divergence(model, batch, &x, unablated),

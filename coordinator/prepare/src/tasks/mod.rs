@@ -29,6 +29,7 @@ pub fn prepare(
         TaskKind::Similarity => return pairs::similarity(task, data()?, text, split_seed),
         TaskKind::NextTokenChoice => return choices::next_token_choice(task, data()?, text, split_seed),
         TaskKind::LanguageModeling => text::language_modeling(task, data()?, text)?,
+        TaskKind::MaskedLm => text::masked_lm(task, data()?, text, seed)?,
         TaskKind::LogitDifference => prompts::logit_difference(task, data()?, text)?,
         TaskKind::Induction => prompts::induction(task, text, seed)?,
         TaskKind::GreaterThan => years::greater_than(task, text, seed)?,

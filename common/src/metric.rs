@@ -14,6 +14,10 @@ pub enum Metric {
     /// Share of scored tokens predicted (or of examples whose difference is above 0, or whose
     /// right choice is chosen).
     Accuracy,
+    /// Macro F1 of the predicted labels.
+    F1,
+    /// Matthews' correlation of predicted and right labels.
+    Matthews,
     /// Mean logit difference.
     LogitDiff,
     /// Mean difference of two sets of tokens' probabilities.
@@ -35,6 +39,8 @@ impl Metric {
             Self::Loss => "loss",
             Self::Perplexity => "perplexity",
             Self::Accuracy => "accuracy",
+            Self::F1 => "f1",
+            Self::Matthews => "matthews",
             Self::LogitDiff => "logit_diff",
             Self::ProbDiff => "prob_diff",
             Self::Kl => "kl",
@@ -82,7 +88,7 @@ impl Metric {
             TaskKind::MaskedLm => &[Self::Loss, Self::Perplexity, Self::Accuracy],
             TaskKind::Ioi | TaskKind::LogitDifference => &[Self::LogitDiff, Self::Accuracy, Self::Kl],
             TaskKind::GreaterThan => &[Self::ProbDiff, Self::Accuracy],
-            TaskKind::NextTokenChoice => &[Self::Accuracy, Self::Loss],
+            TaskKind::NextTokenChoice => &[Self::Accuracy, Self::Loss, Self::F1, Self::Matthews],
             TaskKind::Similarity => &[Self::Pearson, Self::Spearman],
         }
     }

@@ -20,17 +20,19 @@ const KINDS: [(&str, TaskKind); 8] = [
     ("similarity", TaskKind::Similarity),
 ];
 const KINDS_LATER: [&str; 3] = ["classification", "seq2seq", "generation"];
-const METRICS: [Metric; 8] = [
+const METRICS: [Metric; 10] = [
     Metric::Loss,
     Metric::Perplexity,
     Metric::Accuracy,
+    Metric::F1,
+    Metric::Matthews,
     Metric::LogitDiff,
     Metric::ProbDiff,
     Metric::Kl,
     Metric::Pearson,
     Metric::Spearman,
 ];
-const METRICS_LATER: [&str; 3] = ["f1", "matthews", "bleu"];
+const METRICS_LATER: [&str; 1] = ["bleu"];
 
 /// Parses the text of a spec; `origin` is its name in messages.
 ///

@@ -1,12 +1,13 @@
 //! Point values: a metric from per-example scores.
 
+use super::labels::LabelMetric;
 use crate::metric::Metric;
 use crate::task::{Prepared, TaskKind};
 use std::borrow::Cow;
 
 /// What the metric is the mean of, per example: sums over its scored tokens, of a weight of
 /// [`Prepared::scored_tokens`]. `columns` are in the order of [`Metric::columns`]. Of a perplexity it is the loss,
-/// whose exp it is; `None` for correlations, and where the column is missing.
+/// whose exp it is; `None` for what is no mean, and where the column is missing.
 #[must_use]
 pub fn terms<'c>(metric: Metric, kind: TaskKind, columns: &[&'c [f64]]) -> Option<Cow<'c, [f64]>> {
     let at = match metric {
@@ -18,7 +19,7 @@ pub fn terms<'c>(metric: Metric, kind: TaskKind, columns: &[&'c [f64]]) -> Optio
         }
         Metric::Accuracy => return Some(columns.first()?.iter().map(|&d| above_zero(d)).collect()),
         Metric::Kl => metric.columns(kind).len() - 1,
-        Metric::Pearson | Metric::Spearman => return None,
+        Metric::F1 | Metric::Matthews | Metric::Pearson | Metric::Spearman => return None,
     };
     columns.get(at).map(|c| Cow::Borrowed(*c))
 }
@@ -37,6 +38,12 @@ pub fn value(metric: Metric, prepared: &Prepared, keep: &[u32], columns: &[&[f64
     };
     match metric {
         Metric::Pearson => correlation(pearson),
+        Metric::F1 | Metric::Matthews => {
+            let (Some(metric), [_, predictions, labels]) = (LabelMetric::of_metric(metric), columns) else {
+                return f64::NAN;
+            };
+            metric.value(&predictions[..keep.len()], &labels[..keep.len()])
+        }
         Metric::Spearman => correlation(super::rank::spearman),
         _ => {
             let Some(terms) = terms(metric, prepared.kind, columns) else { return f64::NAN };
@@ -121,6 +128,9 @@ mod tests {
         let columns: [&[f64]; 3] = [&[0.5, 2.5], &[1.0, 0.0], &[1.0, 2.0]];
         assert_eq!(of(Metric::Accuracy, TaskKind::NextTokenChoice, &columns), 0.5);
         assert_eq!(of(Metric::Loss, TaskKind::NextTokenChoice, &columns), 1.5);
+        // Of labels 0, 1 and 2, the second is hit once of one and one; the others are never.
+        assert_eq!(of(Metric::F1, TaskKind::NextTokenChoice, &columns), 1.0 / 3.0);
+        assert_eq!(of(Metric::Matthews, TaskKind::NextTokenChoice, &columns), 0.5);
         assert!(of(Metric::Kl, TaskKind::Ioi, &columns[..1]).is_nan(), "a column that isn't there");
     }
 }

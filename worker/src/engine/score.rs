@@ -211,7 +211,7 @@ fn chosen(logs: &[f64], right: usize) -> (f64, f64) {
     let max = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let total: f64 = logs.iter().map(|l| (l - max).exp()).sum();
     let first = logs.iter().position(|&l| l == max).filter(|_| !total.is_nan());
-    (total.ln() + max - logs[right], first.map_or(f64::NAN, |i| i as f64))
+    (total.ln() + (max - logs[right]), first.map_or(f64::NAN, |i| i as f64))
 }
 
 /// Sums of row `row` of `values [rows, scored]` over the scored positions of each item of the batch.

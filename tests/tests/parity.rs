@@ -209,6 +209,17 @@ fn smollm2_heads_of_every_layer_equal_transformers_on_induction() {
 }
 
 #[test]
+fn smollm2_heads_of_every_layer_equal_transformers_on_years() {
+    let mut case = smollm2_case("greater_than");
+    case.spec = case.spec.replace("max_tokens = 20", "max_tokens = 24");
+    let made = ablate_prepare::prepare(&spec::parse(&case.spec, "p").unwrap(), Path::new("."), &|_, _, _| {});
+    let item = &made.unwrap().prepared[0].items[0];
+    // SmolLM2 writes years digit by digit.
+    assert_eq!((item.positions(), item.scored.len()), (1, 10));
+    hold(&case, if long() { 1 } else { 30 }, if long() { 200 } else { 2 });
+}
+
+#[test]
 fn minilm_every_head_and_random_pairs_equal_transformers_on_similarity() {
     let folder = tempfile::tempdir().unwrap();
     for ablation in ["mean", "zero"] {

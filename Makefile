@@ -11,6 +11,7 @@ help:
 	@echo "make build   build target/release/ablate and target/release/ablate-worker"
 	@echo "make lint    rustfmt and clippy; make fmt formats"
 	@echo "make clean   remove what cargo built; .deps, models and runs stay"
+	@echo "make bench   the comparison with other tools on this machine; writes target/proof/bench.json"
 	@echo "make parity  the long comparison with transformers in f64; writes target/proof/parity.json"
 
 setup: libtorch models
@@ -48,7 +49,13 @@ parity: rust libtorch models reference
 	@mkdir -p target/proof
 	ABLATE_PARITY_LONG=1 $(CARGO) test --release -p ablate-tests --test parity -- --nocapture
 
-bench simulate chaos load:
+# Compares with TransformerLens, nnsight and plain hooks; writes target/proof/bench.json. CASES narrows it.
+bench: rust libtorch models reference
+	@deploy/setup/peers.sh
+	$(CARGO) build --release -p ablate-tests --example bench
+	target/release/examples/bench $(CASES)
+
+simulate chaos load:
 	@echo "make $@ is in the contract but isn't built yet" >&2; exit 2
 
 clean:

@@ -7,14 +7,24 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// Token-weighted mean negative log-likelihood, in nats.
+    /// Token-weighted mean negative log-likelihood, in nats; for choices, of the right one among them.
     Loss,
     /// exp of [`Metric::Loss`].
     Perplexity,
-    /// Share of scored tokens predicted (or of examples whose logit difference is above 0).
+    /// Share of scored tokens predicted (or of examples whose difference is above 0, or whose
+    /// right choice is chosen).
     Accuracy,
+    /// Macro F1 of the predicted labels.
+    F1,
+    /// Matthews' correlation of predicted and right labels.
+    Matthews,
     /// Mean logit difference.
     LogitDiff,
+    /// Mean difference of two sets of tokens' probabilities.
+    ProbDiff,
+    /// Mean over the scored tokens of KL(p₀ ‖ p), in nats: p₀ is the unablated model's distribution of the
+    /// next token, p the ablated one's.
+    Kl,
     /// Pearson correlation of cosine with human score.
     Pearson,
     /// Spearman correlation (midranks) of cosine with human score.
@@ -29,7 +39,11 @@ impl Metric {
             Self::Loss => "loss",
             Self::Perplexity => "perplexity",
             Self::Accuracy => "accuracy",
+            Self::F1 => "f1",
+            Self::Matthews => "matthews",
             Self::LogitDiff => "logit_diff",
+            Self::ProbDiff => "prob_diff",
+            Self::Kl => "kl",
             Self::Pearson => "pearson",
             Self::Spearman => "spearman",
         }
@@ -38,13 +52,13 @@ impl Metric {
     /// Whether a lower value is better; the loss ℓ is the metric itself then, and −metric otherwise.
     #[must_use]
     pub fn lower_is_better(self) -> bool {
-        matches!(self, Self::Loss | Self::Perplexity)
+        matches!(self, Self::Loss | Self::Perplexity | Self::Kl)
     }
 
     /// Whether the metric is a (weighted) mean over examples, so that its error is a standard error.
     #[must_use]
     pub fn is_mean(self) -> bool {
-        matches!(self, Self::Loss | Self::Accuracy | Self::LogitDiff)
+        matches!(self, Self::Loss | Self::Accuracy | Self::LogitDiff | Self::ProbDiff | Self::Kl)
     }
 
     /// ℓ: the value oriented so that more is worse.
@@ -53,14 +67,28 @@ impl Metric {
         if self.lower_is_better() { value } else { -value }
     }
 
+    /// The scores kept per example of a task of this kind that reports this metric, in the order in which a
+    /// chunk stores them. A divergence needs the logits of all tokens twice, so it is kept only where asked for.
+    #[must_use]
+    pub fn columns(self, kind: TaskKind) -> &'static [&'static str] {
+        match (self, kind) {
+            (Self::Kl, TaskKind::LanguageModeling | TaskKind::Induction) => &["nll", "correct", "kl"],
+            (Self::Kl, TaskKind::Ioi | TaskKind::LogitDifference) => &["logit_diff", "kl"],
+            _ => kind.columns(),
+        }
+    }
+
     /// Metrics of a kind of task; the first is its default.
     #[must_use]
     pub fn of(kind: TaskKind) -> &'static [Metric] {
         match kind {
             TaskKind::LanguageModeling | TaskKind::Induction => {
-                &[Self::Loss, Self::Perplexity, Self::Accuracy]
+                &[Self::Loss, Self::Perplexity, Self::Accuracy, Self::Kl]
             }
-            TaskKind::Ioi | TaskKind::LogitDifference => &[Self::LogitDiff, Self::Accuracy],
+            TaskKind::MaskedLm => &[Self::Loss, Self::Perplexity, Self::Accuracy],
+            TaskKind::Ioi | TaskKind::LogitDifference => &[Self::LogitDiff, Self::Accuracy, Self::Kl],
+            TaskKind::GreaterThan => &[Self::ProbDiff, Self::Accuracy],
+            TaskKind::NextTokenChoice => &[Self::Accuracy, Self::Loss, Self::F1, Self::Matthews],
             TaskKind::Similarity => &[Self::Pearson, Self::Spearman],
         }
     }

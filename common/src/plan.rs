@@ -81,6 +81,12 @@ pub struct PlannedTask {
 }
 
 impl PlannedTask {
+    /// The scores kept per example, in the order in which a chunk stores them.
+    #[must_use]
+    pub fn columns(&self) -> &'static [&'static str] {
+        self.metric.columns(self.kind)
+    }
+
     /// The batches of a scope.
     #[must_use]
     pub fn batches(&self, scope: Scope) -> &[Batch] {

@@ -9,12 +9,18 @@ use serde::{Deserialize, Serialize};
 pub enum TaskKind {
     /// Next-token loss on text.
     LanguageModeling,
+    /// Loss of masked tokens of text.
+    MaskedLm,
     /// Next-token loss on the repeat of random tokens.
     Induction,
     /// Indirect-object identification: logit of the indirect object minus the subject's.
     Ioi,
+    /// Probability of the digits that make a year greater than another, minus that of those that don't.
+    GreaterThan,
     /// Logit of a target token minus that of a foil, at the end of a prompt.
     LogitDifference,
+    /// Which of several continuations of a prompt has the highest log-probability.
+    NextTokenChoice,
     /// Cosine of two texts' embeddings against a human score.
     Similarity,
 }
@@ -25,19 +31,32 @@ impl TaskKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::LanguageModeling => "language_modeling",
+            Self::MaskedLm => "masked_lm",
             Self::Induction => "induction",
             Self::Ioi => "ioi",
+            Self::GreaterThan => "greater_than",
             Self::LogitDifference => "logit_difference",
+            Self::NextTokenChoice => "next_token_choice",
             Self::Similarity => "similarity",
         }
     }
 
-    /// The scores kept per example, in the order in which a chunk stores them.
+    /// Whether every scored token counts as much as any other, so that an example weighs as many as it has.
+    #[must_use]
+    pub fn by_token(self) -> bool {
+        matches!(self, Self::LanguageModeling | Self::MaskedLm | Self::Induction)
+    }
+
+    /// The scores kept per example whatever the metric, in the order in which a chunk stores them; see
+    /// [`crate::metric::Metric::columns`] for those that a metric adds behind them.
     #[must_use]
     pub fn columns(self) -> &'static [&'static str] {
         match self {
-            Self::LanguageModeling | Self::Induction => &["nll", "correct"],
+            Self::LanguageModeling | Self::MaskedLm | Self::Induction => &["nll", "correct"],
             Self::Ioi | Self::LogitDifference => &["logit_diff"],
+            Self::GreaterThan => &["prob_diff"],
+            // The negative log of the right choice's share, and the numbers of the chosen and the right one.
+            Self::NextTokenChoice => &["nll", "prediction", "label"],
             Self::Similarity => &["cosine"],
         }
     }
@@ -46,11 +65,12 @@ impl TaskKind {
 /// One position whose logits are looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Scored {
-    /// Position in the item's tokens; its logits predict the token after it.
+    /// Position in the item's tokens; its logits predict the token after it, or for masked tokens its own.
     pub position: u32,
     /// Token whose log-probability (or logit) counts.
     pub target: u32,
-    /// Token whose logit is subtracted (logit-difference kinds only; 0 otherwise).
+    /// Token whose logit is subtracted (logit-difference kinds), or 1 where the target's probability is added
+    /// and 0 where it is subtracted (greater-than); otherwise 0.
     pub foil: u32,
 }
 
@@ -59,18 +79,28 @@ pub struct Scored {
 pub struct Item {
     /// Token ids, special tokens included; never empty.
     pub tokens: Vec<u32>,
-    /// Scored positions, ascending; empty for embedding kinds.
+    /// Scored positions, ascending; empty for embedding kinds. A greater-than item has an entry for each token
+    /// that it weighs, all of the same position.
     pub scored: Vec<Scored>,
 }
 
-/// One scored example. For every kind but similarity example `k` is item `k`.
+impl Item {
+    /// Positions whose logits are needed.
+    #[must_use]
+    pub fn positions(&self) -> usize {
+        self.scored.chunk_by(|a, b| a.position == b.position).count()
+    }
+}
+
+/// One scored example. For most kinds example `k` is item `k`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Example {
-    /// The item (for similarity: the first text).
+    /// The item (for similarity: the first text; for a choice: the first continuation's).
     pub a: u32,
-    /// The second text (similarity); otherwise equal to `a`.
+    /// The second text (similarity), or the last continuation's item (choices, which are all from `a` to `b`);
+    /// otherwise equal to `a`.
     pub b: u32,
-    /// Human score (similarity); otherwise 0.
+    /// Human score (similarity), or number of the right choice; otherwise 0.
     pub gold: f64,
     /// Document that the example is a part of: errors are clustered by it.
     pub cluster: u32,
@@ -118,14 +148,19 @@ impl Prepared {
             .collect()
     }
 
+    /// The items that an example is made of.
+    #[must_use]
+    pub fn items_of(&self, example: &Example) -> Vec<u32> {
+        match self.kind {
+            TaskKind::NextTokenChoice => (example.a..=example.b).collect(),
+            _ if example.a == example.b => vec![example.a],
+            _ => vec![example.a, example.b],
+        }
+    }
+
     /// Scored tokens of an example: the weight of its summed loss (1 where no tokens are scored).
     #[must_use]
     pub fn scored_tokens(&self, example: &Example) -> u32 {
-        match self.kind {
-            TaskKind::LanguageModeling | TaskKind::Induction => {
-                self.items[example.a as usize].scored.len() as u32
-            }
-            _ => 1,
-        }
+        if self.kind.by_token() { self.items[example.a as usize].scored.len() as u32 } else { 1 }
     }
 }

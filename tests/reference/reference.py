@@ -177,6 +177,13 @@ class Reference:
             pooled = {i: x.mean(0).to(torch.float64) for i, x in finals.items()}
             return {"cosine": [
                 float(torch.nn.functional.cosine_similarity(pooled[e["a"]], pooled[e["b"]], dim=0)) for e in examples]}
+        if kind == "greater_than":
+            sums = []
+            for e in examples:
+                p = torch.softmax(finals[e["a"]].to(torch.float64), 1)
+                scored = enumerate(self.prepared["items"][e["a"]]["scored"])
+                sums.append(float(sum(p[i, s["target"]] * (1 if s["foil"] else -1) for i, s in scored)))
+            return {"prob_diff": sums}
         if kind in ("ioi", "logit_difference"):
             diffs = []
             for e in examples:

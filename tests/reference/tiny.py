@@ -42,7 +42,7 @@ OPT = {"hidden_size": 36, "num_attention_heads": HEADS, "num_hidden_layers": LAY
 GPT2 = {"n_embd": 36, "n_head": HEADS, "n_layer": LAYERS, "n_positions": POSITIONS, "vocab_size": VOCAB}
 NEOX = {**{k: v for k, v in WIDE.items() if k not in ("num_key_value_heads", "rms_norm_eps")},
         "layer_norm_eps": 1e-4}
-LM, BASE = "LM", "base"
+LM, BASE, MASKED = "LM", "base", "masked LM"
 
 
 def rope(**more):
@@ -81,6 +81,16 @@ CASES = {
     "llama-llama3": ("LlamaConfig", LM, {**SHAPE, "rope_parameters": LLAMA3}),
     "bert": ("BertConfig", BASE, {**BERT, "hidden_act": "gelu_new"}),
 }
+# Encoders with their masked-LM heads: asked by tasks.py only.
+DISTIL = {"dim": 36, "n_heads": HEADS, "n_layers": LAYERS, "hidden_dim": 52, "vocab_size": VOCAB,
+          "max_position_embeddings": POSITIONS}
+MASKED_CASES = {
+    "bert-masked": ("BertConfig", MASKED, {**BERT, "hidden_act": "gelu_new"}),
+    "bert-masked-own": ("BertConfig", MASKED, {**BERT, "tie_word_embeddings": False}),
+    "roberta-masked": ("RobertaConfig", MASKED, {**BERT, "hidden_act": "relu"}),
+    "distilbert-masked": ("DistilBertConfig", MASKED, {**DISTIL, "activation": "relu"}),
+    "albert-masked": ("AlbertConfig", MASKED, {**BERT, "embedding_size": 14}),
+}
 # The input of these is z, all heads side by side.
 PROJECTIONS = ("o_proj", "c_proj", "attention.dense", "attention.output.dense", "out_lin", "out_proj")
 
@@ -94,12 +104,13 @@ def double_throughout():
 
 class Tiny:
     def __init__(self, name, folder, job):
-        config, head, settings = CASES[name]
+        config, head, settings = {**CASES, **MASKED_CASES}[name]
         self.job = job
-        self.decoder = head == LM
+        self.decoder = head != BASE  # it has logits
         config = getattr(transformers, config)(**settings)
         config._attn_implementation = "eager"
-        kind = transformers.AutoModelForCausalLM if self.decoder else transformers.AutoModel
+        kind = {LM: transformers.AutoModelForCausalLM, MASKED: transformers.AutoModelForMaskedLM,
+                BASE: transformers.AutoModel}[head]
         torch.manual_seed(sum(map(ord, name)))
         self.model = kind.from_config(config, attn_implementation="eager").to(torch.float64).eval()
         with torch.no_grad():

@@ -5,11 +5,12 @@
 
 use ablate_common::head::HeadIx;
 use ablate_common::metric::Metric;
-use ablate_common::model::{ModelInfo, inspect, inspect_headers};
+use ablate_common::model::{ModelInfo, inspect};
 use ablate_common::plan::{Ablation, Batch, Plan, PlannedSweep, PlannedTask, Pool, SweepKind};
 use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Example, Item, Prepared, Scope, Scored, TaskKind};
 use ablate_tests::root;
+use ablate_tests::tensors::every_tensor_is_checked;
 use ablate_worker::engine::base::{BaseSet, DeviceBatch};
 use ablate_worker::engine::model::Model;
 use ablate_worker::engine::score::host;
@@ -301,40 +302,6 @@ fn check(path: &Path, subsets: &[Vec<HeadIx>]) -> [f64; 3] {
     [last, swept, on_base]
 }
 
-/// Tensors that a model's file may hold and its forward pass never reads.
-const UNUSED: &str = "pooler.";
-
-/// Renames each tensor of a model's file, and turns each oblong one, in place: every one must be missed.
-fn every_tensor_is_checked(path: &Path) {
-    let file = path.join("model.safetensors");
-    let bytes = std::fs::read(&file).unwrap();
-    let size = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
-    let header = String::from_utf8(bytes[8..8 + size].to_vec()).unwrap();
-    let refuses = |changed: &str, name: &str, why: &str| {
-        assert_eq!(changed.len(), header.len());
-        std::fs::write(&file, [&bytes[..8], changed.as_bytes(), &bytes[8 + size..]].concat()).unwrap();
-        let said = inspect_headers(path).map(|_| ()).unwrap_err().to_string();
-        // Without the tensor that tells them apart, names are taken for those without a prefix.
-        let tail = name.rsplit('.').take(2).collect::<Vec<_>>();
-        assert!(said.contains(&format!("{}.{} {why}", tail[1], tail[0])), "{name}: {said}");
-    };
-    let tensors: BTreeMap<String, serde_json::Value> = serde_json::from_str(&header).unwrap();
-    for (name, t) in tensors.iter().filter(|t| t.0 != "__metadata__" && !t.0.starts_with(UNUSED)) {
-        let quoted = format!("\"{name}\"");
-        let renamed = format!("\"{}~\"", &name[..name.len() - 1]);
-        refuses(&header.replace(&quoted, &renamed), name, "is missing");
-        let shape: Vec<u64> = t["shape"].as_array().unwrap().iter().map(|n| n.as_u64().unwrap()).collect();
-        if let [a, b] = shape[..]
-            && a != b
-        {
-            let (at, written) = (header.find(&quoted).unwrap(), format!("[{a},{b}]"));
-            let turned = header[at..].replacen(&written, &format!("[{b},{a}]"), 1);
-            refuses(&(header[..at].to_owned() + &turned), name, &format!("has shape [{b}, {a}]"));
-        }
-    }
-    std::fs::write(&file, &bytes).unwrap();
-}
-
 #[test]
 fn every_architecture_equals_transformers() {
     let python = root().join(".deps/ref/bin/python");
@@ -362,7 +329,7 @@ fn every_architecture_equals_transformers() {
     names.sort();
     let (mut archs, mut failed) = (BTreeSet::new(), Vec::new());
     for path in &names {
-        every_tensor_is_checked(path);
+        every_tensor_is_checked(path, &["pooler."]);
         archs.insert(inspect(path).unwrap().info.arch);
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         let [last, swept, on_base] = check(path, &subsets);

@@ -70,6 +70,7 @@ fn model(kind: Kind) -> Model {
         unembed: Some(embed.shallow_clone()),
         embed,
         position: None,
+        masked: None,
         embed_scale: None,
         embed_norm: None,
         embed_project: None,

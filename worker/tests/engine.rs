@@ -108,6 +108,7 @@ fn model(arch: &str, kind: Kind, seed: i64) -> Model {
         },
         unembed: llama.then(|| embed.shallow_clone()),
         position: (!llama).then(|| random(&[16, d], kind)),
+        masked: None,
         embed_scale: None,
         embed_norm: (!llama).then(norm),
         embed_project: None,

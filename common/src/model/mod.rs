@@ -4,12 +4,14 @@ mod details;
 pub mod gguf;
 mod hf;
 mod llama_gguf;
+mod masked;
 mod need;
 mod tensors;
 #[cfg(test)]
 mod tests;
 
 pub use details::{Activation, Details, RopeScaling};
+pub use masked::MaskedNames;
 pub use tensors::{TensorEntry, TensorType, WeightIndex};
 
 use crate::head::HeadMap;

@@ -9,24 +9,30 @@ use crate::task::TaskKind;
 use toml::de::DeTable;
 
 /// Kinds of task that are built.
-const KINDS: [(&str, TaskKind); 5] = [
+const KINDS: [(&str, TaskKind); 8] = [
     ("language_modeling", TaskKind::LanguageModeling),
+    ("masked_lm", TaskKind::MaskedLm),
     ("induction", TaskKind::Induction),
     ("ioi", TaskKind::Ioi),
+    ("greater_than", TaskKind::GreaterThan),
     ("logit_difference", TaskKind::LogitDifference),
+    ("next_token_choice", TaskKind::NextTokenChoice),
     ("similarity", TaskKind::Similarity),
 ];
-const KINDS_LATER: [&str; 6] =
-    ["masked_lm", "next_token_choice", "classification", "seq2seq", "greater_than", "generation"];
-const METRICS: [Metric; 6] = [
+const KINDS_LATER: [&str; 3] = ["classification", "seq2seq", "generation"];
+const METRICS: [Metric; 10] = [
     Metric::Loss,
     Metric::Perplexity,
     Metric::Accuracy,
+    Metric::F1,
+    Metric::Matthews,
     Metric::LogitDiff,
+    Metric::ProbDiff,
+    Metric::Kl,
     Metric::Pearson,
     Metric::Spearman,
 ];
-const METRICS_LATER: [&str; 4] = ["f1", "matthews", "kl", "bleu"];
+const METRICS_LATER: [&str; 1] = ["bleu"];
 
 /// Parses the text of a spec; `origin` is its name in messages.
 ///
@@ -119,7 +125,7 @@ fn task(t: &Table<'_>) -> Result<TaskSpec, Error> {
         return Err(v.error("the name of a task should have 1 to 100 printable characters"));
     }
     let kind = t.need("kind", "\"ioi\"")?.choice(&KINDS, &KINDS_LATER)?;
-    let generated = matches!(kind, TaskKind::Induction | TaskKind::Ioi);
+    let generated = matches!(kind, TaskKind::Induction | TaskKind::Ioi | TaskKind::GreaterThan);
     let data = match t.get("data") {
         None if generated => None,
         None => {
@@ -151,7 +157,8 @@ fn task(t: &Table<'_>) -> Result<TaskSpec, Error> {
 
 fn data(v: Value<'_>, kind: TaskKind) -> Result<String, Error> {
     let path = v.text()?;
-    let fine: &[&str] = if kind == TaskKind::LanguageModeling { &["jsonl", "txt"] } else { &["jsonl"] };
+    let text = matches!(kind, TaskKind::LanguageModeling | TaskKind::MaskedLm);
+    let fine: &[&str] = if text { &["jsonl", "txt"] } else { &["jsonl"] };
     let ending = path.rsplit_once('.').map_or("", |p| p.1).to_ascii_lowercase();
     if ending == "parquet" {
         return Err(v.error(format!(
@@ -176,7 +183,7 @@ fn metric(t: &Table<'_>, kind: TaskKind) -> Result<Metric, Error> {
     if !of.contains(&metric) {
         let names: Vec<&str> = of.iter().map(|m| m.name()).collect();
         return Err(v.error(format!(
-            "metric \"{}\" doesn't fit a {} task (it has: {})",
+            "metric \"{}\" doesn't fit a task of kind {} (that has: {})",
             metric.name(),
             kind.name(),
             names.join(", ")

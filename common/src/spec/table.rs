@@ -81,7 +81,7 @@ impl<'s> Table<'s> {
             DeValue::Table(entries) => Ok(Table::new(self.source, name, v.span().start, entries)),
             other => Err(self.source.error(
                 v.span().start,
-                format!("{key} should be a table, {name}, but is a {}", other.type_str()),
+                format!("{key} should be a table, {name}, but its type is {}", other.type_str()),
             )),
         };
         match v.value.get_ref() {
@@ -120,7 +120,11 @@ impl<'s> Value<'s> {
     }
 
     fn wrong(&self, wanted: &str) -> Error {
-        self.error(format!("{} should be {wanted}, but is a {}", self.key, self.value.get_ref().type_str()))
+        self.error(format!(
+            "{} should be {wanted}, but its type is {}",
+            self.key,
+            self.value.get_ref().type_str()
+        ))
     }
 
     /// A string.

@@ -94,7 +94,7 @@ fn everything_wrong_is_said_with_its_line() {
             "\"perplexity\"",
             "\"pearson\"",
             19,
-            "doesn't fit a language_modeling task (it has: loss, perplexity, accuracy)",
+            "doesn't fit a task of kind language_modeling (that has: loss, perplexity, accuracy, kl)",
         ),
         ("\"perplexity\"", "\"bleu\"", 19, "isn't built yet"),
         ("[ablation]\nmethod = \"mean\"", "", 1, "[ablation] is missing"),

@@ -3,6 +3,7 @@
 
 pub mod bootstrap;
 pub mod fdr;
+pub mod labels;
 pub mod paired;
 pub mod point;
 pub mod rank;

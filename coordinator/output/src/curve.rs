@@ -211,12 +211,12 @@ fn fill(
     }
 }
 
-/// P/P(0), or P(0)/P for perplexity; log losses have no meaningful ratio, so theirs is that of the
+/// P/P(0), or P(0)/P where lower is better; log losses have no meaningful ratio, so theirs is that of the
 /// perplexities, exp(P(0) − P). `None` at a zero denominator.
 fn ratio(metric: Metric, start: f64, value: f64) -> Option<f64> {
     let r = match metric {
         Metric::Loss => (start - value).exp(),
-        Metric::Perplexity => start / value,
+        m if m.lower_is_better() => start / value,
         _ => value / start,
     };
     r.is_finite().then_some(r)

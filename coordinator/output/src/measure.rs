@@ -4,9 +4,10 @@ use crate::view::Columns;
 use ablate_common::metric::Metric;
 use ablate_common::stats::Estimate;
 use ablate_common::stats::bootstrap::{Bootstrap, Correlation};
+use ablate_common::stats::labels::{LabelBootstrap, LabelMetric};
 use ablate_common::stats::paired::{Link, Weighted};
 use ablate_common::stats::point;
-use ablate_common::task::{Prepared, Scope, TaskKind};
+use ablate_common::task::{Prepared, Scope};
 
 /// Resamples of every bootstrap.
 pub const RESAMPLES: usize = 1000;
@@ -16,13 +17,14 @@ pub const RESAMPLES: usize = 1000;
 pub struct Sample {
     /// The metric.
     pub value: f64,
-    /// Per example: the term of the mean; or per resample: the correlation.
+    /// Per example: the term of the mean; or per resample: the metric.
     data: Vec<f64>,
 }
 
 enum How {
-    Mean { weighted: Weighted, column: usize, sign_of: bool, link: Link },
+    Mean { weighted: Weighted, link: Link },
     Correlation(Box<Bootstrap>),
+    Labels(LabelBootstrap),
 }
 
 /// A metric on some of a task's examples.
@@ -47,14 +49,17 @@ impl<'a> Measure<'a> {
                 let gold = of(&|e| examples[e].gold);
                 How::Correlation(Box::new(Bootstrap::new(kind, &gold, &pairs, RESAMPLES, seed)))
             }
-            Metric::Loss | Metric::Perplexity | Metric::Accuracy | Metric::LogitDiff => {
+            Metric::F1 | Metric::Matthews => {
+                let metric = if metric == Metric::F1 { LabelMetric::MacroF1 } else { LabelMetric::Matthews };
+                let clusters: Vec<u32> = keep.iter().map(|&e| examples[e as usize].cluster).collect();
+                let labels = of(&|e| examples[e].gold);
+                How::Labels(LabelBootstrap::new(metric, labels, &clusters, RESAMPLES, seed))
+            }
+            _ => {
                 let weights = of(&|e| f64::from(prepared.scored_tokens(&examples[e])));
                 let clusters: Vec<u32> = keep.iter().map(|&e| examples[e as usize].cluster).collect();
-                let tokens = matches!(prepared.kind, TaskKind::LanguageModeling | TaskKind::Induction);
                 How::Mean {
                     weighted: Weighted::new(weights, &clusters),
-                    column: usize::from(metric == Metric::Accuracy && tokens),
-                    sign_of: metric == Metric::Accuracy && !tokens,
                     link: if metric == Metric::Perplexity { Link::Exp } else { Link::Identity },
                 }
             }
@@ -71,6 +76,7 @@ impl<'a> Measure<'a> {
     pub fn clusters(&self) -> usize {
         match &self.how {
             How::Mean { weighted, .. } => weighted.clusters(),
+            How::Labels(bootstrap) => bootstrap.clusters(),
             How::Correlation(_) => {
                 let mut texts: Vec<u32> = self
                     .keep
@@ -112,9 +118,9 @@ impl<'a> Measure<'a> {
             return Some(Sample { value, data: Vec::new() });
         }
         let data = match &self.how {
-            How::Mean { column, sign_of: false, .. } => columns.get(*column)?.to_vec(),
-            How::Mean { column, .. } => columns.get(*column)?.iter().map(|&d| point::above_zero(d)).collect(),
+            How::Mean { .. } => point::terms(self.metric, self.prepared.kind, &columns)?.into_owned(),
             How::Correlation(b) => b.vector(columns.first()?),
+            How::Labels(b) => b.vector(columns.get(1)?),
         };
         Some(Sample { value, data })
     }
@@ -134,7 +140,7 @@ impl<'a> Measure<'a> {
                     terms.iter().map(|t| (sign * t.0, t.1.data.as_slice())).collect();
                 weighted.contrast(&terms, *link)
             }
-            How::Correlation(_) => {
+            How::Correlation(_) | How::Labels(_) => {
                 let value = terms.iter().map(|t| sign * t.0 * t.1.value).sum();
                 let mut resampled = vec![0.0; RESAMPLES];
                 for (c, sample) in terms {
@@ -151,5 +157,60 @@ impl<'a> Measure<'a> {
             out.p = 1.0;
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ablate_common::task::{Example, Item, TaskKind};
+
+    /// Twelve choices of two in six documents, half of them right with the first.
+    fn choices() -> Prepared {
+        let items = (0..24).map(|_| Item { tokens: vec![1, 2], scored: Vec::new() }).collect();
+        let example = |k: u32| Example {
+            a: 2 * k,
+            b: 2 * k + 1,
+            gold: f64::from(k % 2),
+            cluster: k / 2,
+            half: Some((k / 2 % 2) as u8),
+        };
+        Prepared {
+            kind: TaskKind::NextTokenChoice,
+            items,
+            item_half: (0..24).map(|i| (i / 4 % 2) as u8).collect(),
+            examples: (0..12).map(example).collect(),
+        }
+    }
+
+    #[test]
+    fn metrics_of_labels_get_values_and_errors() {
+        let prepared = choices();
+        let label: Vec<f64> = prepared.examples.iter().map(|e| e.gold).collect();
+        let nll = vec![0.5; 12];
+        // Two mistakes, in the first and in the last document.
+        let mut wrong = label.clone();
+        (wrong[0], wrong[11]) = (1.0, 0.0);
+        for (metric, expected) in
+            [(Metric::Accuracy, 10.0 / 12.0), (Metric::F1, 10.0 / 12.0), (Metric::Matthews, 2.0 / 3.0)]
+        {
+            let measure = Measure::new(&prepared, metric, prepared.examples_in(Scope::All), 1);
+            assert_eq!((measure.examples(), measure.clusters()), (12, 6));
+            let of = |p: &[f64]| measure.sample(&vec![&nll, p, &label], Scope::All).unwrap();
+            let (none, all) = (of(&label), of(&wrong));
+            assert!((all.value - expected).abs() < 1e-12 && none.value == 1.0, "{metric:?} {}", all.value);
+            let delta = measure.contrast(&[(1.0, &all), (-1.0, &none)]);
+            assert!((delta.value - (1.0 - expected)).abs() < 1e-12, "worse is positive: {}", delta.value);
+            assert!(delta.se > 0.0 && delta.low < delta.value && delta.high > delta.value, "{delta:?}");
+            let same = measure.contrast(&[(1.0, &none), (-1.0, &none)]);
+            assert_eq!((same.value, same.p), (0.0, 1.0));
+        }
+        // Three documents of one half.
+        let half = Measure::new(&prepared, Metric::F1, prepared.examples_in(Scope::Select), 1);
+        assert_eq!((half.examples(), half.clusters()), (6, 3));
+        assert!(
+            (half.sample_value(&vec![&nll, &wrong, &label], Scope::All).unwrap().value - 0.828_571).abs()
+                < 1e-6
+        );
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 pub fn score_columns(results: &Results) -> Vec<&'static str> {
     let mut names = Vec::new();
     for t in &results.plan.tasks {
-        for &c in t.kind.columns() {
+        for &c in t.columns() {
             if !names.contains(&c) {
                 names.push(c);
             }
@@ -125,7 +125,7 @@ fn batch(
         Arc::new(subsets.finish()),
     ];
     for name in score_columns(results) {
-        let at = info.kind.columns().iter().position(|&c| c == name);
+        let at = info.columns().iter().position(|&c| c == name);
         let mut list = ListBuilder::new(Float64Builder::new());
         for i in 0..n {
             match at {

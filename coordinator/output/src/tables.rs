@@ -189,9 +189,9 @@ pub fn examples(results: &Results) -> anyhow::Result<Vec<RecordBatch>> {
             .into_iter()
             .filter_map(|i| prepared.examples.get(i as usize).map(|e| (i, e)))
             .collect();
-        let tokens = |e: &ablate_common::task::Example| {
+        let tokens = |e: &ablate_common::task::Example| -> u32 {
             let of = |i: u32| prepared.items.get(i as usize).map_or(0, |x| x.tokens.len() as u32);
-            if e.a == e.b { of(e.a) } else { of(e.a) + of(e.b) }
+            prepared.items_of(e).into_iter().map(of).sum()
         };
         batch(vec![
             ("task", texts(rows.iter().map(|_| task.name.as_str())), false),

@@ -95,7 +95,7 @@ impl<'a> Work<'a> {
             let (Some(task), Some(p)) = (tasks.get(t as usize), prepared.get(t as usize)) else { continue };
             for batch in task.batches(scope) {
                 let padded = batch.items.len() as u64 * u64::from(batch.len);
-                let scored: u64 = batch.items.iter().map(|&i| p.items[i as usize].scored.len() as u64).sum();
+                let scored: u64 = batch.items.iter().map(|&i| p.items[i as usize].positions() as u64).sum();
                 let mlp = 2.0 * matrices * d * f64::from(model.d_ff) * padded as f64;
                 let attention = (2.0 * d * (q + 2.0 * kv) + 4.0 * f64::from(batch.len) * q) * padded as f64;
                 let out = 2.0 * q * d * padded as f64;

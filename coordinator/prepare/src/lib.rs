@@ -13,7 +13,7 @@ pub use cost::{SweepCost, cost};
 pub use preview::preview;
 pub use tokenizer::Text;
 
-use ablate_common::model::{self, ModelInfo};
+use ablate_common::model::{self, Inspected, MaskedNames, ModelInfo};
 use ablate_common::plan::{Plan, PlannedTask};
 use ablate_common::spec::{Spec, SweepKindSpec};
 use ablate_common::task::{Prepared, Scope, TaskKind};
@@ -76,7 +76,7 @@ pub fn prepare(
     let model_path = resolve(&spec.model.source, base_dir)
         .map_err(|tried| Error::input(format!("model: there is no {tried}; correct source in [model]")))?;
     let model = model::inspect_headers(&model_path)?;
-    fits(spec, &model.info, &model_path)?;
+    fits(spec, &model, &model_path)?;
     let text = Text::new(&model.tokenizer)?;
     let mut prepared = Vec::new();
     for (at, task) in spec.tasks.iter().enumerate() {
@@ -127,7 +127,8 @@ fn resolve(path: &str, base_dir: &Path) -> Result<PathBuf, String> {
 }
 
 /// Whether the model can do the spec's tasks at all.
-fn fits(spec: &Spec, info: &ModelInfo, path: &Path) -> Result<(), Error> {
+fn fits(spec: &Spec, model: &Inspected, path: &Path) -> Result<(), Error> {
+    let info = &model.info;
     for task in &spec.tasks {
         let name = &task.name;
         if task.max_tokens > info.context {
@@ -137,7 +138,7 @@ fn fits(spec: &Spec, info: &ModelInfo, path: &Path) -> Result<(), Error> {
             )));
         }
         let kind = task.kind.name();
-        if task.kind == TaskKind::Similarity {
+        if matches!(task.kind, TaskKind::Similarity | TaskKind::MaskedLm) {
             if info.causal() {
                 return Err(Error::input(format!(
                     "task {name:?}: a {kind} task needs an encoder ({}), but {} is a {}",
@@ -146,7 +147,17 @@ fn fits(spec: &Spec, info: &ModelInfo, path: &Path) -> Result<(), Error> {
                     info.arch
                 )));
             }
-            data::mean_pooled(path)?;
+            if task.kind == TaskKind::Similarity {
+                data::mean_pooled(path)?;
+                continue;
+            }
+            let has = |name: &str| model.weights.tensors.contains_key(name);
+            if !MaskedNames::of(&info.arch).is_some_and(|names| names.present(has)) {
+                return Err(Error::input(format!(
+                    "task {name:?}: {} has no masked-LM head; use a checkpoint that was saved with it (ForMaskedLM)",
+                    info.title
+                )));
+            }
         } else if !info.causal() {
             return Err(Error::input(format!(
                 "task {name:?}: a {kind} task needs a model that predicts the next token ({}), but {} is a {}",

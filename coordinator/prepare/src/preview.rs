@@ -9,7 +9,7 @@ use ablate_common::task::{Example, Item, Prepared, TaskKind};
 const SHOWN: usize = 96;
 
 /// The first `k` examples of each task: tokens separated by `|`, scored positions in `[…]` (there the
-/// next token is predicted), with target and foil where there are any.
+/// next token is predicted), with target and foil, or all choices, where there are any.
 ///
 /// # Errors
 /// Where the model's tokenizer can't be read.
@@ -35,6 +35,27 @@ fn example(p: &Prepared, e: &Example, text: &Text) -> String {
                 .map(|s| format!("target {:?} over foil {:?}", text.show(s.target), text.show(s.foil)))
                 .collect();
             format!("{}  {}", tokens(a, text), ends.join(", "))
+        }
+        TaskKind::MaskedLm => {
+            let hidden: Vec<String> = a.scored.iter().map(|s| text.show(s.target)).collect();
+            format!("{}  masked: {}", tokens(a, text), hidden.join("|"))
+        }
+        TaskKind::GreaterThan => {
+            let of = |sign| {
+                let tokens = a.scored.iter().filter(|s| s.foil == sign).map(|s| text.show(s.target));
+                tokens.collect::<Vec<_>>().join(" ")
+            };
+            format!("{}  greater: {}; not greater: {}", tokens(a, text), of(1), of(0))
+        }
+        TaskKind::NextTokenChoice => {
+            let choices: Vec<String> = (0usize..)
+                .zip(p.items_of(e))
+                .map(|(n, i)| {
+                    let right = if n as f64 == e.gold { " (right)" } else { "" };
+                    format!("{}{right}", tokens(&p.items[i as usize], text))
+                })
+                .collect();
+            choices.join("  /  ")
         }
         TaskKind::LanguageModeling | TaskKind::Induction => tokens(a, text),
     }

@@ -6,10 +6,15 @@ use std::fs;
 
 /// A folder with a tiny model: headers and zero weights only, a word-level tokenizer.
 fn folder(arch: &str) -> tempfile::TempDir {
+    folder_with(arch, false)
+}
+
+/// [`folder`], with a masked-LM head where `masked`.
+fn folder_with(arch: &str, masked: bool) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let words = "[CLS] [SEP] When Then After While Friends Yesterday Mary John Tom Dan Amy and went to the store garden \
                  restaurant school hospital office house station gave a ring letter book basketball computer necklace \
-                 drink snack left handed were working at found it had lunch Afterwards brought , . one two three";
+                 drink snack left handed were working at found it had lunch Afterwards brought , . one two three [MASK]";
     let vocab: serde_json::Map<String, serde_json::Value> =
         words.split_whitespace().zip(0..).map(|(w, i)| (w.to_owned(), json!(i))).collect();
     let special = |id: u32, s: &str| json!({"id": id, "content": s, "single_word": false, "lstrip": false, "rstrip": false, "normalized": false, "special": true});
@@ -21,7 +26,7 @@ fn folder(arch: &str) -> tempfile::TempDir {
     let tokenizer = json!({"version": "1.0",
         "truncation": {"max_length": 3, "strategy": "LongestFirst", "stride": 0},
         "padding": {"strategy": {"Fixed": 9}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0, "pad_token": "[CLS]"},
-        "added_tokens": [special(0, "[CLS]"), special(1, "[SEP]")], "normalizer": null,
+        "added_tokens": [special(0, "[CLS]"), special(1, "[SEP]"), special(n as u32 - 1, "[MASK]")], "normalizer": null,
         "pre_tokenizer": {"type": "Whitespace"}, "post_processor": if arch == "bert" { post } else { json!(null) }, "decoder": null,
         "model": {"type": "WordLevel", "vocab": vocab, "unk_token": "two"}});
     fs::write(dir.path().join("tokenizer.json"), tokenizer.to_string()).unwrap();
@@ -62,6 +67,11 @@ fn folder(arch: &str) -> tempfile::TempDir {
             pair(at("intermediate.dense"), 8, Some(4));
             pair(at("output.dense"), 4, Some(8));
             pair(at("output.LayerNorm"), 4, None);
+        }
+        if masked {
+            pair("cls.predictions.transform.dense".into(), 4, Some(4));
+            pair("cls.predictions.transform.LayerNorm".into(), 4, None);
+            tensors.push(("cls.predictions.bias".into(), vec![n]));
         }
         for (p, rows) in [("word", n), ("position", 32), ("token_type", 2)] {
             tensors.push((format!("embeddings.{p}_embeddings.weight"), vec![rows, 4]));
@@ -128,6 +138,8 @@ fn generated_tasks_are_seeded_and_scored_where_they_should_be() {
     assert_eq!(p.prepared[0].item_half.iter().filter(|&&h| h == 0).count(), 3);
     let e = run(dir.path(), "kind = \"induction\"\nmax_tokens = 33", SINGLE).unwrap_err();
     assert!(e.to_string().contains("above the model's context of 32"), "{e}");
+    let e = run(dir.path(), "kind = \"greater_than\"\nmax_tokens = 32", SINGLE).unwrap_err();
+    assert!(e.exit_code() == 2 && e.to_string().contains("splits years neither"), "{e}");
     // A word-level tokenizer sees " Mary" as "Mary": enough for prompts.
     let e = run(dir.path(), "kind = \"ioi\"\nexamples = 4\nmax_tokens = 5", SINGLE).unwrap_err();
     assert!(e.to_string().contains("too short for the prompt"), "{e}");
@@ -156,6 +168,23 @@ fn records_that_do_not_fit_are_refused_with_file_and_line() {
         "{\"prompt\": \"one\", \"target\": \" one two\", \"foil\": \" two\"}",
         "isn't a single token",
     );
+    let choice = |rest: &str, what: &str| {
+        let good = "{\"prompt\": \"one\", \"choices\": [\" two\", \" one\"], \"answer\": 1}";
+        refused("next_token_choice", &format!("{good}\n{{\"prompt\": {rest}}}"), what);
+    };
+    choice("\"one\", \"choices\": [\" two\"], \"answer\": 0", "d.jsonl:2: there must be two choices or more");
+    choice("\"one\", \"choices\": [\" two\", \" one\"], \"answer\": 2", "d.jsonl:2: answer = 2 is no choice");
+    choice("\"one\", \"choices\": [\" two\", \" one\"]", "d.jsonl:2: missing field `answer`");
+    choice(
+        "\"one\", \"choices\": [\" two\", \" two\"], \"answer\": 1",
+        "d.jsonl:2: choice \" two\" is there twice",
+    );
+    choice("\"one\", \"choices\": [\" two\", \"\"], \"answer\": 1", "d.jsonl:2: choice \"\" doesn't begin");
+    choice("\"\", \"choices\": [\" two\", \" one\"], \"answer\": 1", "d.jsonl:2: prompt has no token");
+    choice(
+        "\"one\", \"choices\": [\" two\", \" one one one one one one one one\"], \"answer\": 1",
+        "d.jsonl:2: max_tokens = 8 leaves no room",
+    );
     fs::write(&data, "{\"prompt\": \"one and two\", \"target\": \" one\", \"foil\": \" two\"}").unwrap();
     let p =
         run(dir.path(), "kind = \"logit_difference\"\ndata = \"d.jsonl\"\nmax_tokens = 2", SINGLE).unwrap();
@@ -173,6 +202,88 @@ fn records_that_do_not_fit_are_refused_with_file_and_line() {
     )
     .unwrap_err();
     assert!(e.to_string().contains("the spec says 00000000"), "{e}");
+}
+
+#[test]
+fn masked_tokens_are_seeded_ordinary_and_hidden() {
+    let dir = folder_with("bert", true);
+    let text = "one two three [SEP] Mary went to the store . ".repeat(3);
+    let lines = [json!({"text": text}), json!({"text": "one"})].map(|r| r.to_string()).join("\n");
+    fs::write(dir.path().join("m.jsonl"), lines).unwrap();
+    let task = |seed: &str| format!("kind = \"masked_lm\"\ndata = \"m.jsonl\"\nmax_tokens = 32{seed}");
+    let p = run(dir.path(), &task(""), SINGLE).unwrap();
+    let (items, whole) =
+        (&p.prepared[0].items, Text::new(&model::inspect(dir.path()).unwrap().tokenizer).unwrap());
+    let mask = whole.mask().unwrap();
+    let mut bare = whole.bare(&text).unwrap();
+    bare.truncate(30);
+    let ordinary = bare.iter().filter(|&&t| !whole.is_special(t)).count();
+    assert_eq!(
+        (ordinary, items[0].scored.len(), items[1].scored.len()),
+        (27, 4, 1),
+        "15 %, and at least one"
+    );
+    for (item, bare) in items.iter().zip([bare, whole.bare("one").unwrap()]) {
+        let mut restored = item.tokens.clone();
+        for s in &item.scored {
+            assert!(restored[s.position as usize] == mask && !whole.is_special(s.target));
+            restored[s.position as usize] = s.target;
+        }
+        assert_eq!(restored, whole.wrap(&bare));
+        assert_eq!(item.tokens.iter().filter(|&&t| t == mask).count(), item.scored.len());
+    }
+    assert_eq!(p.prepared, run(dir.path(), &task(""), SINGLE).unwrap().prepared);
+    assert!(
+        preview(&p, 2).unwrap()[1].ends_with("[CLS]|[[MASK]]|[SEP]  masked: one"),
+        "{:?}",
+        preview(&p, 2)
+    );
+    fs::write(dir.path().join("m.txt"), "one two three one two\n\none\n").unwrap();
+    let text = "kind = \"masked_lm\"\ndata = \"m.txt\"\nmax_tokens = 5";
+    let p = run(dir.path(), text, SINGLE).unwrap();
+    assert_eq!(p.prepared[0].examples.iter().map(|e| e.cluster).collect::<Vec<_>>(), [0, 0, 1]);
+    let refused = |dir: &Path, what: &str| {
+        let e = run(dir, &task(""), SINGLE).unwrap_err();
+        assert!(e.exit_code() == 2 && e.to_string().contains(what), "{e}");
+    };
+    fs::write(dir.path().join("m.jsonl"), "{\"text\": \"one\"}\n{\"text\": \"[SEP]\"}").unwrap();
+    refused(dir.path(), "m.jsonl:2: text has no ordinary token");
+    let tokenizer = dir.path().join("tokenizer.json");
+    fs::write(&tokenizer, fs::read_to_string(&tokenizer).unwrap().replace("[MASK]", "[HIDE]")).unwrap();
+    refused(dir.path(), "no token [MASK] or <mask>");
+    refused(folder("bert").path(), "has no masked-LM head");
+    refused(folder("llama").path(), "needs an encoder");
+}
+
+#[test]
+fn every_continuation_of_a_choice_is_an_item_after_the_same_prompt() {
+    let dir = folder("llama");
+    let records = [
+        json!({"prompt": "Mary and John went", "choices": [" to", " to the store", " and"], "answer": 1}),
+        json!({"prompt": "a", "choices": [" ring", " letter"], "answer": 0, "document": "d"}),
+        json!({"prompt": "the", "choices": [" ring", " letter"], "answer": 1, "document": "d"}),
+    ];
+    fs::write(dir.path().join("c.jsonl"), records.map(|r| r.to_string()).join("\n")).unwrap();
+    let task = "kind = \"next_token_choice\"\ndata = \"c.jsonl\"\nmax_tokens = 5";
+    let p = run(dir.path(), task, &format!("{SINGLE}\n{GREEDY}")).unwrap();
+    let t = &p.prepared[0];
+    assert_eq!((t.items.len(), t.examples.len()), (7, 3));
+    let spans: Vec<_> = t.examples.iter().map(|e| (e.a, e.b, e.gold, e.cluster)).collect();
+    assert_eq!(spans, [(0, 2, 1.0, 0), (3, 4, 0.0, 1), (5, 6, 1.0, 1)]);
+    // The longest continuation has three tokens: every prompt keeps its last two.
+    let lens: Vec<usize> = t.items.iter().map(|i| i.tokens.len()).collect();
+    assert_eq!(lens, [3, 5, 3, 2, 2, 2, 2]);
+    for item in &t.items {
+        assert!(item.scored.iter().all(|s| s.target == item.tokens[s.position as usize + 1]));
+        assert_eq!(item.scored.last().unwrap().position as usize, item.tokens.len() - 2);
+    }
+    assert_eq!(t.items[1].scored.iter().map(|s| s.position).collect::<Vec<_>>(), [1, 2, 3]);
+    for e in &t.examples {
+        assert!(t.items_of(e).iter().all(|&i| Some(t.item_half[i as usize]) == e.half));
+    }
+    let shown = preview(&p, 1).unwrap();
+    assert!(shown[0].contains("John|[went]|to  /  John|[went]|[to]|[the]|store (right)"), "{shown:?}");
+    assert_eq!(p.plan.tasks[0].metric.name(), "accuracy");
 }
 
 #[test]

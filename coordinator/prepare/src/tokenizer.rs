@@ -67,6 +67,21 @@ impl Text {
         }
     }
 
+    /// The token that is spelled `text`, where it goes on a word.
+    pub fn spelled(&self, text: &str) -> Option<u32> {
+        self.inner.token_to_id(text).filter(|id| !self.special.contains(id))
+    }
+
+    /// The token that stands for a hidden one.
+    pub fn mask(&self) -> Option<u32> {
+        ["[MASK]", "<mask>"].iter().find_map(|name| self.inner.token_to_id(name))
+    }
+
+    /// Whether a token is a special one.
+    pub fn is_special(&self, token: u32) -> bool {
+        self.special.contains(&token)
+    }
+
     /// `bare` with the special tokens around it.
     pub fn wrap(&self, bare: &[u32]) -> Vec<u32> {
         [&self.prefix, bare, &self.suffix].concat()

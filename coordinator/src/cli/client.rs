@@ -230,6 +230,11 @@ async fn fetch(what: &str, format: TableFormat, folder: &Path, client: &ClientAr
     Ok(())
 }
 
+/// What is neither a folder here nor an experiment there.
+fn no_folder(e: Fail, what: &str) -> Fail {
+    e.then(format_args!("or give the folder of an `ablate run`: there is no folder {what} here"))
+}
+
 /// `ablate export`.
 pub async fn export(args: ExportArgs) -> Result<u8, Fail> {
     let folder = Path::new(&args.what);
@@ -246,7 +251,7 @@ pub async fn export(args: ExportArgs) -> Result<u8, Fail> {
         ablate_output::export(&results, &out, format).map_err(|e| Fail::failed(format!("{e:#}")))?;
     } else {
         out = args.out.unwrap_or_else(|| PathBuf::from(&args.what));
-        fetch(&args.what, args.format, &out, &args.client).await?;
+        fetch(&args.what, args.format, &out, &args.client).await.map_err(|e| no_folder(e, &args.what))?;
     }
     say::out(format_args!("{}", out.display()));
     Ok(0)
@@ -261,7 +266,8 @@ pub async fn report(args: ReportArgs) -> Result<u8, Fail> {
         ablate_output::report(&of_folder(folder).await?, &out).map_err(|e| Fail::failed(format!("{e:#}")))?;
     } else {
         let place = PathBuf::from(&args.what);
-        fetch(&args.what, TableFormat::Parquet, &place, &args.client).await?;
+        let fetched = fetch(&args.what, TableFormat::Parquet, &place, &args.client).await;
+        fetched.map_err(|e| no_folder(e, &args.what))?;
         let made = place.join("report.html");
         out = match args.out {
             Some(out) => {

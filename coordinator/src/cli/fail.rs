@@ -47,7 +47,7 @@ impl Fail {
 
     /// With what to do after that.
     pub fn then(mut self, help: impl std::fmt::Display) -> Self {
-        self.help = Some(self.help.map_or_else(|| help.to_string(), |first| format!("{first}: {help}")));
+        self.help = Some(self.help.map_or_else(|| help.to_string(), |first| format!("{first}; {help}")));
         self
     }
 

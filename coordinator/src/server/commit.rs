@@ -175,7 +175,7 @@ fn check(plan: &Plan, key: &ChunkKey, scores: &[u8]) -> Result<(), String> {
             Scope::All => block.examples == planned.examples,
             Scope::Select => block.examples <= planned.examples,
         };
-        if block.task != task || block.columns as usize != planned.kind.columns().len() || !examples {
+        if block.task != task || block.columns as usize != planned.columns().len() || !examples {
             return Err(format!("the scores of task {} don't have its shape", planned.name));
         }
     }

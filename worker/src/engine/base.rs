@@ -4,7 +4,7 @@
 
 use super::model::{AttnView, BaseCut, Model};
 use ablate_common::plan::Batch;
-use ablate_common::task::Prepared;
+use ablate_common::task::{Prepared, Scored, TaskKind};
 use tch::{Kind, Tensor};
 
 /// A batch of items on the device.
@@ -26,6 +26,9 @@ pub struct DeviceBatch {
     pub targets: Tensor,
     /// Foils of the scored rows `[scored]`.
     pub foils: Tensor,
+    /// Greater-than: for each scored row the tokens that are weighed, `[scored, tokens]`, and their weights
+    /// (1, −1, or 0 where a row has fewer).
+    pub weighed: Option<(Tensor, Tensor)>,
     /// For each scored row its item's place in `items`.
     pub owner: Vec<usize>,
 }
@@ -35,6 +38,7 @@ impl DeviceBatch {
     #[must_use]
     pub fn new(model: &Model, prepared: &Prepared, batch: &Batch) -> Self {
         let (b, len) = (batch.items.len() as i64, i64::from(batch.len));
+        let mut sets: Vec<&[Scored]> = Vec::new();
         let mut tokens = vec![0i64; (b * len) as usize];
         let mut real = vec![0f64; (b * len) as usize];
         let (mut scored, mut targets, mut foils, mut owner) =
@@ -46,13 +50,16 @@ impl DeviceBatch {
                 tokens[at + t] = i64::from(token);
                 real[at + t] = 1.0;
             }
-            for s in &item.scored {
+            for entries in item.scored.chunk_by(|a, b| a.position == b.position) {
+                let s = &entries[0];
+                sets.push(entries);
                 scored.push(at as i64 + i64::from(s.position));
                 targets.push(i64::from(s.target));
                 foils.push(i64::from(s.foil));
                 owner.push(row);
             }
         }
+        let weighed = (prepared.kind == TaskKind::GreaterThan).then(|| weighed(model, &sets));
         let padded = real.contains(&0.0);
         let real = Tensor::from_slice(&real).view([b, len]);
         // Right padding lies behind every token, where causal attention doesn't look.
@@ -74,6 +81,7 @@ impl DeviceBatch {
             targets: model.indices(&targets),
             foils: model.indices(&foils),
             owner,
+            weighed,
         }
     }
 
@@ -81,6 +89,14 @@ impl DeviceBatch {
     #[must_use]
     pub fn tokens(&self) -> i64 {
         self.items.len() as i64 * self.len
+    }
+
+    /// The scored positions of `x [rows, batch · len, width]`; all of them where none are scored.
+    pub fn at_scored(&self, x: Tensor) -> Tensor {
+        match &self.scored {
+            Some(rows) => x.index_select(1, rows),
+            None => x,
+        }
     }
 
     /// The mask for `copies` copies of the batch stacked.
@@ -91,6 +107,20 @@ impl DeviceBatch {
             m.unsqueeze(0).expand([copies, b, 1, 1, self.len], false).reshape([copies * b, 1, 1, self.len])
         })
     }
+}
+
+/// See [`DeviceBatch::weighed`].
+fn weighed(model: &Model, sets: &[&[Scored]]) -> (Tensor, Tensor) {
+    let (n, most) = (sets.len(), sets.iter().map(|s| s.len()).max().unwrap_or(0));
+    let (mut tokens, mut weights) = (vec![0i64; n * most], vec![0f64; n * most]);
+    for (row, set) in sets.iter().enumerate() {
+        for (k, s) in set.iter().enumerate() {
+            tokens[row * most + k] = i64::from(s.target);
+            weights[row * most + k] = if s.foil == 1 { 1.0 } else { -1.0 };
+        }
+    }
+    let shape = [n as i64, most as i64];
+    (model.indices(&tokens).view(shape), Tensor::from_slice(&weights).view(shape).to_device(model.device))
 }
 
 /// One batch under a base set: filled layer by layer.

@@ -9,15 +9,18 @@ pub mod arch;
 mod attend;
 pub mod base;
 mod block;
+pub mod masked;
 pub mod model;
 mod opener;
 pub mod pass;
+pub mod readout;
 pub mod score;
 pub mod trie;
 
 pub use opener::TorchOpener;
 
 use ablate_common::head::HeadIx;
+use ablate_common::metric::Metric;
 use ablate_common::plan::{Ablation, Plan, Pool};
 use ablate_common::scores::ChunkScores;
 use ablate_common::task::{Prepared, Scope};
@@ -56,6 +59,8 @@ pub struct Engine {
     batches: HashMap<(u32, Scope), Vec<DeviceBatch>>,
     /// (task, scope, ablation; `None` for the empty base set) → states.
     bases: HashMap<(u32, Scope, Option<u32>), BaseSet>,
+    /// (task, scope) → unablated final states of each batch's scored positions, for tasks that compare with them.
+    finals: HashMap<(u32, Scope), Vec<Tensor>>,
     /// (task, ablation) → b of every head.
     replacements: HashMap<(u32, u32), Replacement>,
     /// Bytes of base states that may stay in memory.
@@ -96,6 +101,7 @@ impl Engine {
             prepared,
             batches: HashMap::new(),
             bases: HashMap::new(),
+            finals: HashMap::new(),
             replacements: HashMap::new(),
             cache_bytes: CACHE_BYTES,
         }
@@ -168,6 +174,7 @@ impl Engine {
             Ok(scores) => scores,
             Err(panic) => {
                 self.bases.clear();
+                self.finals.clear();
                 self.replacements.clear();
                 Err(typed(panic.downcast_ref::<String>().cloned().unwrap_or_else(|| {
                     panic
@@ -211,6 +218,7 @@ impl Engine {
     ) -> Result<ablate_common::scores::TaskScores, Error> {
         self.prepare_batches(task, scope);
         self.prepare_replacement(task, ablation);
+        self.prepare_finals(task, scope);
         let model = Arc::clone(&self.model);
         let model = &model.0;
         let prepared = Arc::clone(&self.prepared);
@@ -227,13 +235,16 @@ impl Engine {
             _ => 0.0,
         };
         set.move_to(model, &by_layer, keep, replacement);
-        let mut collector = score::Collector::new(model, task, &prepared[task as usize], scope, subsets);
+        let metric = self.plan.tasks[task as usize].metric;
+        let finals = self.finals.get(&(task, scope));
+        let mut collector =
+            score::Collector::new(model, task, &prepared[task as usize], metric, scope, subsets);
         let mut held = 0;
         for (at, batch) in batches.iter().enumerate() {
             let (state, views) = set.state(model, at, batch);
             let pass = Pass { model, batch, base: state, views, replacement };
             for done in pass.run(trie, stop).map_err(|_| Error::Stopped)? {
-                collector.take(model, batch, &done);
+                collector.take(model, batch, &done, finals.and_then(|f| f.get(at)));
             }
             held += state_bytes(model, batch);
             if held > self.cache_bytes {
@@ -252,6 +263,27 @@ impl Engine {
                 .map(|b| DeviceBatch::new(model, &prepared[task as usize], b))
                 .collect()
         });
+    }
+
+    /// Unablated final states, where the task's metric compares with them: once per experiment and scope.
+    fn prepare_finals(&mut self, task: u32, scope: Scope) {
+        if self.plan.tasks[task as usize].metric != Metric::Kl || self.finals.contains_key(&(task, scope)) {
+            return;
+        }
+        let (model, batches) = (&self.model.0, &self.batches[&(task, scope)]);
+        let set =
+            self.bases.entry((task, scope, None)).or_insert_with(|| BaseSet::empty(model, batches.len()));
+        let (mut finals, mut held) = (Vec::with_capacity(batches.len()), 0);
+        for (at, batch) in batches.iter().enumerate() {
+            let (state, _) = set.state(model, at, batch);
+            let last = state.x[model.blocks.len()].view([1, batch.tokens(), model.d_model()]);
+            finals.push(model.finish(&batch.at_scored(last)).squeeze_dim(0));
+            held += state_bytes(model, batch);
+            if held > self.cache_bytes {
+                set.forget(at);
+            }
+        }
+        self.finals.insert((task, scope), finals);
     }
 
     /// Means of z over all items of the task: two passes' worth of work, once per experiment.

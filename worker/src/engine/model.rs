@@ -1,10 +1,11 @@
 //! The model: one configurable block, filled by an adapter per architecture. Rows of tokens are
 //! matrices `[rows · tokens, d_model]`; attention happens per row of `len` tokens.
 
-use super::arch::{Activation, Arch, NormKind, NormPlace};
+use super::arch::{Arch, NormKind, NormPlace};
 pub use super::attend::rotary_tables;
 use super::attend::{attend, rotate};
 pub use super::block::{Block, Norm};
+use super::masked::{Apply, MaskedHead};
 use ablate_common::model::ModelInfo;
 use tch::{Device, Kind, Tensor};
 
@@ -31,6 +32,8 @@ pub struct Model {
     pub final_norm: Option<Norm>,
     /// Unembedding `[vocab, d_model]`; none for encoders.
     pub unembed: Option<Tensor>,
+    /// Masked-LM head; none for decoders, and for encoders without one.
+    pub masked: Option<MaskedHead>,
     /// cos and sin of the rotary angles, each `[context, 1, rotated width]`.
     pub rotary: Option<(Tensor, Tensor)>,
     /// Device of all weights.
@@ -285,12 +288,7 @@ impl Model {
 
     fn mlp(&self, block: &Block, h: &Tensor) -> Tensor {
         let up = h.linear(&block.up, block.up_bias.as_ref());
-        let activate = |t: &Tensor| match self.arch.mlp.activation {
-            Activation::Gelu => t.gelu("none"),
-            Activation::GeluTanh => t.gelu("tanh"),
-            Activation::Relu => t.relu(),
-            Activation::Silu => t.silu(),
-        };
+        let activate = |t: &Tensor| self.arch.mlp.activation.apply(t);
         let act = if self.arch.mlp.gated {
             let parts = up.chunk(2, -1);
             activate(&parts[0]) * &parts[1]
@@ -324,7 +322,7 @@ impl Model {
     }
 
     /// Normalises the last dimension of `x`; in f32 at least.
-    fn norm(&self, norm: &Norm, x: &Tensor) -> Tensor {
+    pub(super) fn norm(&self, norm: &Norm, x: &Tensor) -> Tensor {
         match self.arch.norm {
             NormKind::Layer => {
                 let shape = norm.weight.size();

@@ -116,11 +116,7 @@ impl Pass<'_> {
     }
 
     fn at_scored(&self, x: Tensor) -> Tensor {
-        match &self.batch.scored {
-            Some(rows) if rows.size()[0] < x.size()[1] => x.index_select(1, rows),
-            Some(rows) => x.index_select(1, rows),
-            None => x,
-        }
+        self.batch.at_scored(x)
     }
 
     /// Attention output of nodes that start here from one parent: out − Σ (1 − ξ)(z_h − b_h) W_O.

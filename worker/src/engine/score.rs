@@ -1,16 +1,15 @@
-//! From final rows to per-example scores, in f64 on the host. Logits only where they are scored,
-//! cross-entropy in slices.
+//! From final rows to per-example scores, in f64 on the host.
 
 use super::base::DeviceBatch;
 use super::model::Model;
 use super::pass::Finished;
+pub use super::readout::host;
+use super::readout::{Tokens, cross_entropy, divergence, probabilities};
+use ablate_common::metric::Metric;
 use ablate_common::scores::TaskScores;
 use ablate_common::task::{Prepared, Scope, TaskKind};
 use std::collections::HashMap;
-use tch::{Device, Kind, Tensor};
-
-/// Logits held at once, in bytes.
-const LOGIT_BYTES: i64 = 96 << 20;
+use tch::{Kind, Tensor};
 
 /// Collects one task's scores over the batches of a chunk.
 #[derive(Debug)]
@@ -20,16 +19,25 @@ pub struct Collector<'a> {
     /// Item → place of its example in the scope (kinds with one example per item).
     place: HashMap<u32, usize>,
     scores: TaskScores,
+    /// Choices: log-probability of each continuation, `[subsets, items]`.
+    continuations: Vec<f64>,
     /// Similarity: embeddings `[subsets, items, d_model]`, f64.
     embeddings: Option<Tensor>,
 }
 
 impl<'a> Collector<'a> {
-    /// For `subsets` subsets of task `task` on the examples of `scope`.
+    /// For `subsets` subsets of task `task`, which reports `metric`, on the examples of `scope`.
     #[must_use]
-    pub fn new(model: &Model, task: u32, prepared: &'a Prepared, scope: Scope, subsets: usize) -> Self {
+    pub fn new(
+        model: &Model,
+        task: u32,
+        prepared: &'a Prepared,
+        metric: Metric,
+        scope: Scope,
+        subsets: usize,
+    ) -> Self {
         let examples = prepared.examples_in(scope);
-        let columns = prepared.kind.columns().len();
+        let columns = metric.columns(prepared.kind).len();
         let embeddings = (prepared.kind == TaskKind::Similarity).then(|| {
             Tensor::zeros(
                 [subsets as i64, prepared.items.len() as i64, model.d_model()],
@@ -48,24 +56,52 @@ impl<'a> Collector<'a> {
                 columns: columns as u32,
                 values: vec![0.0; subsets * columns * examples.len()],
             },
+            continuations: if prepared.kind == TaskKind::NextTokenChoice {
+                vec![f64::NAN; subsets * prepared.items.len()]
+            } else {
+                Vec::new()
+            },
             prepared,
             examples,
             embeddings,
         }
     }
 
-    /// Takes the final rows of one batch.
-    pub fn take(&mut self, model: &Model, batch: &DeviceBatch, done: &Finished) {
+    /// Takes the final rows of one batch. `unablated` are its unablated final states `[scored, d_model]`, where
+    /// the metric compares with them.
+    pub fn take(&mut self, model: &Model, batch: &DeviceBatch, done: &Finished, unablated: Option<&Tensor>) {
         let x = model.finish(&done.x);
         match self.prepared.kind {
             TaskKind::Similarity => self.take_embeddings(model, batch, done, &x),
+            TaskKind::MaskedLm => {
+                let Some(head) = &model.masked else { return };
+                let tokens = cross_entropy(model, batch, &head.transform(model, &x));
+                self.add_tokens(batch, done, &tokens);
+            }
             TaskKind::LanguageModeling | TaskKind::Induction => {
-                let (nll, correct) = cross_entropy(model, batch, &x);
-                self.add(batch, done, 0, &nll);
-                self.add(batch, done, 1, &correct);
+                let tokens = match unablated {
+                    Some(unablated) => divergence(model, batch, &x, unablated),
+                    None => cross_entropy(model, batch, &x),
+                };
+                self.add_tokens(batch, done, &tokens);
+            }
+            TaskKind::GreaterThan => self.add(batch, done, 0, &probabilities(model, batch, &x)),
+            TaskKind::NextTokenChoice => {
+                let nll = cross_entropy(model, batch, &x).nll;
+                for (row, subsets) in done.subsets.iter().enumerate() {
+                    let sums = by_item(batch, row, &nll);
+                    for (&item, sum) in batch.items.iter().zip(sums) {
+                        for s in subsets {
+                            self.continuations[s * self.prepared.items.len() + item as usize] = -sum;
+                        }
+                    }
+                }
             }
             TaskKind::Ioi | TaskKind::LogitDifference => {
                 let Some(unembed) = &model.unembed else { return };
+                if let Some(unablated) = unablated {
+                    self.add(batch, done, 1, &divergence(model, batch, &x, unablated).kl);
+                }
                 // In f64 from the rows on: two rows of the unembedding are cheap.
                 let rows = |at: &Tensor| unembed.index_select(0, at).to_kind(Kind::Double);
                 let x = x.to_kind(Kind::Double);
@@ -81,14 +117,19 @@ impl<'a> Collector<'a> {
         }
     }
 
+    fn add_tokens(&mut self, batch: &DeviceBatch, done: &Finished, tokens: &Tokens) {
+        for (column, values) in [&tokens.nll, &tokens.correct, &tokens.kl].into_iter().enumerate() {
+            if !values.is_empty() {
+                self.add(batch, done, column, values);
+            }
+        }
+    }
+
     /// Adds `values [rows, scored]` to the examples that own the scored positions.
     fn add(&mut self, batch: &DeviceBatch, done: &Finished, column: usize, values: &[f64]) {
-        let (scored, n, columns) = (batch.owner.len(), self.examples.len(), self.scores.columns as usize);
+        let (n, columns) = (self.examples.len(), self.scores.columns as usize);
         for (row, subsets) in done.subsets.iter().enumerate() {
-            let mut sums = vec![0.0; batch.items.len()];
-            for (k, &owner) in batch.owner.iter().enumerate() {
-                sums[owner] += values[row * scored + k];
-            }
+            let sums = by_item(batch, row, values);
             for (slot, item) in batch.items.iter().enumerate() {
                 let Some(&at) = self.place.get(item) else { continue };
                 for &s in subsets {
@@ -141,43 +182,59 @@ impl<'a> Collector<'a> {
                 self.scores.values[at..at + n].copy_from_slice(&host(&cosine));
             }
         }
+        self.choose();
         self.scores
     }
-}
 
-/// Negative log-likelihood of the targets, and whether they have the highest logit, for
-/// `x [rows, scored, d_model]`: two lists of `rows · scored`.
-fn cross_entropy(model: &Model, batch: &DeviceBatch, x: &Tensor) -> (Vec<f64>, Vec<f64>) {
-    let Some(unembed) = &model.unembed else { return (Vec::new(), Vec::new()) };
-    let (rows, scored, d) = (x.size()[0], x.size()[1], model.d_model());
-    let flat = x.reshape([-1, d]);
-    let targets = batch.targets.unsqueeze(0).expand([rows, scored], false).reshape([-1]);
-    let (n, vocab) = (flat.size()[0], unembed.size()[0]);
-    let wide = if model.kind == Kind::Double { Kind::Double } else { Kind::Float };
-    let step = (LOGIT_BYTES / (vocab * 4)).max(1);
-    let (mut nll, mut correct) = (Vec::with_capacity(n as usize), Vec::with_capacity(n as usize));
-    let mut at = 0;
-    while at < n {
-        let m = step.min(n - at);
-        let logits = flat.narrow(0, at, m).linear(unembed, None::<&Tensor>).to_kind(wide);
-        let logits = model.cap_logits(logits);
-        let target = logits.gather(1, &targets.narrow(0, at, m).unsqueeze(1), false).squeeze_dim(1);
-        let max = logits.amax([1i64].as_slice(), false);
-        let total =
-            (logits - max.unsqueeze(1)).exp_().sum_dim_intlist([1i64].as_slice(), false, None::<Kind>);
-        nll.extend(host(&(total.log() + &max - &target)));
-        correct.extend(host(&target.ge_tensor(&max).to_kind(wide)));
-        at += m;
+    /// What the continuations' log-probabilities say of each choice.
+    fn choose(&mut self) {
+        let (items, n, columns) =
+            (self.prepared.items.len(), self.examples.len(), self.scores.columns as usize);
+        if self.continuations.is_empty() {
+            return;
+        }
+        for (s, all) in self.continuations.chunks(items).enumerate() {
+            for (k, &e) in self.examples.iter().enumerate() {
+                let e = &self.prepared.examples[e as usize];
+                let (nll, prediction) = chosen(&all[e.a as usize..=e.b as usize], e.gold as usize);
+                for (column, value) in [nll, prediction, e.gold].into_iter().enumerate() {
+                    self.scores.values[(s * columns + column) * n + k] = value;
+                }
+            }
+        }
     }
-    (nll, correct)
 }
 
-/// Values on the host, in f64, row-major.
-#[must_use]
-pub fn host(t: &Tensor) -> Vec<f64> {
-    let t = t.to_kind(Kind::Double).to_device(Device::Cpu).contiguous().view(-1);
-    let mut values = vec![0.0; t.numel()];
-    let n = values.len();
-    t.copy_data(&mut values, n);
-    values
+/// −log of the right one's share among log-probabilities, and the number of the largest, the first of equals;
+/// NaN where one is.
+fn chosen(logs: &[f64], right: usize) -> (f64, f64) {
+    let max = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    let total: f64 = logs.iter().map(|l| (l - max).exp()).sum();
+    let first = logs.iter().position(|&l| l == max).filter(|_| !total.is_nan());
+    (total.ln() + (max - logs[right]), first.map_or(f64::NAN, |i| i as f64))
+}
+
+/// Sums of row `row` of `values [rows, scored]` over the scored positions of each item of the batch.
+fn by_item(batch: &DeviceBatch, row: usize, values: &[f64]) -> Vec<f64> {
+    let mut sums = vec![0.0; batch.items.len()];
+    for (owner, value) in batch.owner.iter().zip(&values[row * batch.owner.len()..]) {
+        sums[*owner] += value;
+    }
+    sums
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_choice_is_a_softmax_over_log_probabilities() {
+        // scipy.special.log_softmax([-3, -1, -2]) = -2.40760596, -0.40760596, -1.40760596.
+        let (nll, prediction) = chosen(&[-3.0, -1.0, -2.0], 0);
+        assert!((nll - 2.407_605_964_444_38).abs() < 1e-12 && prediction == 1.0);
+        assert_eq!(chosen(&[-2.0, -2.0], 1), (2f64.ln(), 0.0), "the first of equals");
+        assert_eq!(chosen(&[-2000.0, -1000.0], 1), (0.0, 1.0), "no underflow");
+        let (nll, prediction) = chosen(&[-1.0, f64::NAN], 0);
+        assert!(nll.is_nan() && prediction.is_nan());
+    }
 }

@@ -13,7 +13,7 @@ fn base(c: &Config<'_>, info: &mut ModelInfo, usual: Activation) -> Result<(), E
     info.d_ff = c.need("intermediate_size")?;
     info.context = c.need("max_position_embeddings")?;
     info.norm_eps = c.float("layer_norm_eps")?;
-    info.tied = true;
+    info.tied = c.flag("tie_word_embeddings", true)?;
     info.details.activation = c.activation("hidden_act", usual)?;
     Ok(())
 }
@@ -49,7 +49,7 @@ pub fn distilbert(c: &Config<'_>, mut info: ModelInfo, weights: &WeightIndex) ->
     info.d_ff = c.need("hidden_dim")?;
     info.context = c.need("max_position_embeddings")?;
     info.norm_eps = 1e-12;
-    info.tied = true;
+    info.tied = c.flag("tie_word_embeddings", true)?;
     info.details.activation = c.activation("activation", Activation::Gelu)?;
     let own = weights.tensors.contains_key("distilbert.embeddings.word_embeddings.weight");
     let prefix = if own { "distilbert." } else { "" };

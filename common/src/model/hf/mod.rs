@@ -6,7 +6,9 @@ mod config;
 mod gpt;
 mod llama;
 
-use super::{Error, Inspected, ModelInfo, TensorEntry, TensorType, TokenizerSource, WeightIndex, need};
+use super::{
+    Error, Inspected, ModelInfo, TensorEntry, TensorType, TokenizerSource, WeightIndex, masked, need,
+};
 use config::Config;
 use safetensors::Dtype;
 use safetensors::tensor::Metadata;
@@ -58,8 +60,9 @@ pub fn inspect(dir: &Path) -> Result<Inspected, Error> {
     if super::DECODERS.contains(&model_type) {
         config.only("is_causal", &[true.into()])?;
     }
-    let (info, needs) = read(&config, ModelInfo::blank(model_type, title), &weights)?;
+    let (info, mut needs) = read(&config, ModelInfo::blank(model_type, title), &weights)?;
     super::plausible(&info).map_err(|what| config.bad(what))?;
+    needs.extend(masked::needs(&info, &weights));
     need::check(needs, &weights, &skipped).map_err(|what| Error::Bad { path: dir.to_owned(), what })?;
     Ok(Inspected { info, weights, tokenizer: TokenizerSource::Json(dir.join("tokenizer.json")) })
 }
@@ -140,7 +143,7 @@ fn safetensors_index(
     let len = file.metadata().map_err(|e| Error::io(path, e))?.len();
     let mut size = [0; 8];
     if len < 8 {
-        return Err(bad(format!("it is truncated: it has {len} bytes")));
+        return Err(bad(format!("it is truncated: it has {len} bytes; fetch it again")));
     }
     file.read_exact(&mut size).map_err(|e| Error::io(path, e))?;
     let header = u64::from_le_bytes(size);

@@ -1,9 +1,11 @@
 //! Tasks, kind by kind.
 
+mod choices;
 mod ioi;
 mod pairs;
 mod prompts;
 mod text;
+mod years;
 
 use crate::data::Data;
 use crate::tokenizer::Text;
@@ -25,9 +27,12 @@ pub fn prepare(
     let data = || data.ok_or_else(|| format!("a {} task needs data", task.kind.name()));
     let (items, clusters) = match task.kind {
         TaskKind::Similarity => return pairs::similarity(task, data()?, text, split_seed),
+        TaskKind::NextTokenChoice => return choices::next_token_choice(task, data()?, text, split_seed),
         TaskKind::LanguageModeling => text::language_modeling(task, data()?, text)?,
+        TaskKind::MaskedLm => text::masked_lm(task, data()?, text, seed)?,
         TaskKind::LogitDifference => prompts::logit_difference(task, data()?, text)?,
         TaskKind::Induction => prompts::induction(task, text, seed)?,
+        TaskKind::GreaterThan => years::greater_than(task, text, seed)?,
         TaskKind::Ioi => ioi::ioi(task, text, seed)?,
     };
     let count = clusters.iter().max().map_or(0, |&c| c + 1);

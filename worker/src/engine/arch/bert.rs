@@ -1,8 +1,11 @@
 //! Encoders.
 
 use super::{Activation, Arch, NormKind, NormPlace, Positions, Source, by_head};
+use crate::engine::masked::MaskedHead;
 use crate::engine::model::{Block, Model, Norm};
 use crate::load::Error;
+use ablate_common::model::MaskedNames;
+use tch::Tensor;
 
 /// Names of a block's parts below its layer's name: attention's three inputs and output, the norm behind
 /// it, the feed-forward part's matrices, and the norm behind that.
@@ -47,6 +50,22 @@ impl Source<'_> {
         })
     }
 
+    /// The masked-LM head with `activation`, where the files hold one; `embed` is the decoder's where tied.
+    fn masked_head(&self, activation: Activation, embed: &Tensor) -> Result<Option<MaskedHead>, Error> {
+        let has = |name: &str| self.weights.has(name);
+        let Some(names) = MaskedNames::of(&self.info.arch).filter(|n| n.present(has)) else {
+            return Ok(None);
+        };
+        let part = |name: &str, kind: &str| self.get(&format!("{name}.{kind}"));
+        Ok(Some(MaskedHead {
+            dense: (part(names.dense, "weight")?, part(names.dense, "bias")?),
+            activation,
+            norm: self.norm(names.norm, true)?,
+            decoder: if self.info.tied { embed.shallow_clone() } else { part(names.decoder, "weight")? },
+            bias: self.get(&names.bias_of(self.info.tied, has))?,
+        }))
+    }
+
     /// Old checkpoints call a LayerNorm's gain and shift gamma and beta.
     fn old_norm(&self, name: &str) -> Result<Norm, Error> {
         if self.weights.has(&format!("{name}.weight")) {
@@ -79,6 +98,9 @@ pub fn bert(s: &Source<'_>) -> Result<Model, Error> {
     s.loaded(s.info.layers);
     model.position = Some(table("position")? + table("token_type")?.get(0));
     model.embed_norm = Some(s.old_norm(&format!("{prefix}embeddings.LayerNorm"))?);
+    // RoBERTa's head has its activation, whatever the layers' is.
+    let own = if s.info.arch == "roberta" { Activation::Gelu } else { model.arch.mlp.activation };
+    model.masked = s.masked_head(own, &model.embed)?;
     Ok(model)
 }
 
@@ -102,6 +124,7 @@ pub fn distilbert(s: &Source<'_>) -> Result<Model, Error> {
     s.loaded(s.info.layers);
     model.position = Some(s.get(&format!("{prefix}embeddings.position_embeddings.weight"))?);
     model.embed_norm = Some(s.old_norm(&format!("{prefix}embeddings.LayerNorm"))?);
+    model.masked = s.masked_head(model.arch.mlp.activation, &model.embed)?;
     Ok(model)
 }
 
@@ -133,5 +156,6 @@ pub fn albert(s: &Source<'_>) -> Result<Model, Error> {
     model.position = Some(table("position")? + table("token_type")?.get(0));
     model.embed_norm = Some(s.old_norm(&format!("{prefix}embeddings.LayerNorm"))?);
     model.embed_project = Some(s.linear(&format!("{prefix}encoder.embedding_hidden_mapping_in"), true)?);
+    model.masked = s.masked_head(model.arch.mlp.activation, &model.embed)?;
     Ok(model)
 }

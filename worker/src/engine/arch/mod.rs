@@ -167,6 +167,7 @@ impl Source<'_> {
             blocks: Vec::new(),
             final_norm: None,
             unembed: None,
+            masked: None,
             rotary: None,
             device: self.device,
             kind: self.kind,

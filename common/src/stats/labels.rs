@@ -1,0 +1,215 @@
+//! F1 and Matthews' correlation of predicted labels, as scikit-learn computes them, and their paired bootstrap.
+//!
+//! Neither is a mean over examples. A resample draws as many documents as there are, with replacement, and takes
+//! all examples of each as often as it was drawn; the same resamples serve every subset [Efron & Tibshirani
+//! 1993]. What becomes of the values of the resamples is said in [`super::bootstrap`].
+
+use crate::metric::Metric;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::collections::HashMap;
+
+/// Which number is made of labels and predictions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LabelMetric {
+    /// Mean over the labels that occur, as right one or as prediction, of 2 · hits / (occurrences of both): macro F1.
+    MacroF1,
+    /// Matthews' correlation, of any number of labels; 0 where it is undefined because either side has one label only.
+    Matthews,
+}
+
+/// Labels are small numbers: this is more than any task has.
+const MOST: usize = 4096;
+
+impl LabelMetric {
+    /// What a task's metric is here; `None` where it isn't one of labels.
+    #[must_use]
+    pub fn of_metric(metric: Metric) -> Option<Self> {
+        match metric {
+            Metric::F1 => Some(Self::MacroF1),
+            Metric::Matthews => Some(Self::Matthews),
+            _ => None,
+        }
+    }
+
+    /// The metric of `predictions` against `labels`. NaN for no example, and where a label isn't a number.
+    #[must_use]
+    pub fn value(self, predictions: &[f64], labels: &[f64]) -> f64 {
+        Table::new(predictions, labels).map_or(f64::NAN, |mut t| t.score(self, |_| 1.0))
+    }
+
+    /// From counts: `hits[label]`, and how often each is right (`rows`) and predicted (`columns`).
+    fn of(self, hits: &[f64], rows: &[f64], columns: &[f64]) -> f64 {
+        let each = || rows.iter().zip(columns);
+        match self {
+            Self::MacroF1 => {
+                let (mut sum, mut occurring) = (0.0, 0.0);
+                for (hit, (row, column)) in hits.iter().zip(each()).filter(|c| c.1.0 + c.1.1 > 0.0) {
+                    sum += 2.0 * hit / (row + column);
+                    occurring += 1.0;
+                }
+                sum / occurring
+            }
+            Self::Matthews => {
+                let n: f64 = rows.iter().sum();
+                let both = hits.iter().sum::<f64>() * n - each().map(|(r, c)| r * c).sum::<f64>();
+                let spread = |v: &[f64]| n * n - v.iter().map(|x| x * x).sum::<f64>();
+                let product = spread(rows) * spread(columns);
+                if n == 0.0 {
+                    f64::NAN
+                } else if product == 0.0 {
+                    0.0
+                } else {
+                    both / product.sqrt()
+                }
+            }
+        }
+    }
+}
+
+/// Examples as numbers of their labels, with the sums over a sample.
+struct Table {
+    examples: Vec<(usize, usize)>,
+    hits: Vec<f64>,
+    rows: Vec<f64>,
+    columns: Vec<f64>,
+}
+
+impl Table {
+    fn new(predictions: &[f64], labels: &[f64]) -> Option<Self> {
+        let number = |v: f64| (v >= 0.0 && v.fract() == 0.0 && v < MOST as f64).then_some(v as usize);
+        let examples = labels
+            .iter()
+            .zip(predictions)
+            .map(|(&l, &p)| Some((number(l)?, number(p)?)))
+            .collect::<Option<Vec<_>>>()?;
+        let most = examples.iter().map(|e| e.0.max(e.1) + 1).max().unwrap_or(0);
+        Some(Self { examples, hits: vec![0.0; most], rows: vec![0.0; most], columns: vec![0.0; most] })
+    }
+
+    /// The metric where example `i` occurs `weight(i)` times.
+    fn score(&mut self, metric: LabelMetric, weight: impl Fn(usize) -> f64) -> f64 {
+        for sums in [&mut self.hits, &mut self.rows, &mut self.columns] {
+            sums.fill(0.0);
+        }
+        for (i, &(label, prediction)) in self.examples.iter().enumerate() {
+            let w = weight(i);
+            self.rows[label] += w;
+            self.columns[prediction] += w;
+            if label == prediction {
+                self.hits[label] += w;
+            }
+        }
+        metric.of(&self.hits, &self.rows, &self.columns)
+    }
+}
+
+/// The resamples of one set of examples, made once.
+#[derive(Clone, Debug)]
+pub struct LabelBootstrap {
+    metric: LabelMetric,
+    labels: Vec<f64>,
+    clusters: usize,
+    resamples: usize,
+    /// `counts[resample * examples + example]`.
+    counts: Vec<u16>,
+}
+
+impl LabelBootstrap {
+    /// `resamples` resamples of the documents `clusters` (one number per label). Equal arguments give equal
+    /// resamples.
+    #[must_use]
+    pub fn new(metric: LabelMetric, labels: Vec<f64>, clusters: &[u32], resamples: usize, seed: u64) -> Self {
+        let mut numbers: HashMap<u32, usize> = HashMap::new();
+        let dense: Vec<usize> = clusters
+            .iter()
+            .map(|&c| {
+                let next = numbers.len();
+                *numbers.entry(c).or_insert(next)
+            })
+            .collect();
+        let documents = numbers.len();
+        let mut counts = Vec::with_capacity(resamples * dense.len());
+        let mut drawn = vec![0u16; documents];
+        for r in 0..if documents == 0 { 0 } else { resamples } {
+            let mut rng = ChaCha8Rng::seed_from_u64(seed);
+            rng.set_stream(r as u64 + 1);
+            drawn.fill(0);
+            for _ in 0..documents {
+                let at = rng.random_range(0..documents as u32) as usize;
+                drawn[at] = drawn[at].saturating_add(1);
+            }
+            counts.extend(dense.iter().map(|&d| drawn[d]));
+        }
+        Self { metric, labels, clusters: documents, resamples, counts }
+    }
+
+    /// Number of documents.
+    #[must_use]
+    pub fn clusters(&self) -> usize {
+        self.clusters
+    }
+
+    /// The metric of `predictions` in every resample, in order; NaN everywhere where one isn't a label or is
+    /// missing.
+    #[must_use]
+    pub fn vector(&self, predictions: &[f64]) -> Vec<f64> {
+        let n = self.labels.len();
+        match Table::new(predictions, &self.labels) {
+            Some(mut table) if n > 0 && table.examples.len() == n => self
+                .counts
+                .chunks_exact(n)
+                .map(|counts| table.score(self.metric, |i| f64::from(counts[i])))
+                .collect(),
+            _ => vec![f64::NAN; self.resamples],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_values_are_those_of_scikit_learn() {
+        // From its documentation: f1_score(…, average="macro") and matthews_corrcoef.
+        let (labels, predicted) = ([0.0, 1.0, 2.0, 0.0, 1.0, 2.0], [0.0, 2.0, 1.0, 0.0, 0.0, 1.0]);
+        let f1 = LabelMetric::MacroF1.value(&predicted, &labels);
+        assert!((f1 - 0.8 / 3.0).abs() < 1e-15, "{f1}");
+        let m = LabelMetric::Matthews.value(&[1.0, 0.0, 1.0, 1.0], &[1.0, 1.0, 1.0, 0.0]);
+        assert!((m + 1.0 / 3.0).abs() < 1e-15, "{m}");
+        // Three labels by hand: hits 2 of 6; Σ rows · columns = 2·3 + 2·2 + 2·1 = 12; (2·6 − 12) = 0.
+        assert_eq!(LabelMetric::Matthews.value(&predicted, &labels), 0.0);
+        assert_eq!(LabelMetric::Matthews.value(&labels, &labels), 1.0);
+        assert_eq!(LabelMetric::Matthews.value(&[1.0; 6], &labels), 0.0, "one label only");
+        assert_eq!(LabelMetric::MacroF1.value(&labels, &labels), 1.0);
+        for metric in [LabelMetric::MacroF1, LabelMetric::Matthews] {
+            assert!(metric.value(&[], &[]).is_nan() && metric.value(&[f64::NAN], &[0.0]).is_nan());
+        }
+    }
+
+    #[test]
+    fn a_resample_is_the_metric_of_the_repeated_documents() {
+        let (labels, predicted) = (vec![0.0, 1.0, 2.0, 0.0, 1.0, 1.0], [0.0, 2.0, 1.0, 0.0, 1.0, 1.0]);
+        let clusters = [4, 4, 7, 8, 8, 9];
+        for metric in [LabelMetric::MacroF1, LabelMetric::Matthews] {
+            let b = LabelBootstrap::new(metric, labels.clone(), &clusters, 50, 3);
+            assert_eq!(b.clusters(), 4);
+            let v = b.vector(&predicted);
+            assert_eq!(v.len(), 50);
+            for (r, got) in v.iter().enumerate() {
+                let counts = &b.counts[r * 6..(r + 1) * 6];
+                assert!(counts[0] == counts[1] && counts[3] == counts[4], "documents stay whole");
+                assert_eq!(counts[0] + counts[2] + counts[3] + counts[5], 4);
+                let of = |v: &[f64]| -> Vec<f64> {
+                    v.iter().zip(counts).flat_map(|(x, &n)| std::iter::repeat_n(*x, n.into())).collect()
+                };
+                let want = metric.value(&of(&predicted), &of(&labels));
+                assert!((got - want).abs() < 1e-12, "{metric:?} {r}: {got} is not {want}");
+            }
+            assert_eq!(v, LabelBootstrap::new(metric, labels.clone(), &clusters, 50, 3).vector(&predicted));
+            assert!(b.vector(&[f64::NAN; 6]).iter().all(|x| x.is_nan()));
+            assert!(b.vector(&predicted[..5]).iter().all(|x| x.is_nan()));
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! `make bench`: Ablate's engine against what researchers use today, on the same weights, tokens, subsets and
+//! threads, with the numbers compared. Prints a table and writes target/proof/bench.json.
+//! Arguments: names of cases ("smollm2-64" …); without any, all of them.
+#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark")]
+
+use ablate_common::head::HeadIx;
+use ablate_common::model::inspect;
+use ablate_common::plan::{Plan, SweepKind};
+use ablate_common::spec::{self, Dtype};
+use ablate_common::task::Prepared;
+use ablate_tests::program::lee;
+use ablate_tests::reference::pairs_of;
+use ablate_tests::{minilm, root, smollm2};
+use ablate_worker::engine::{Engine, SharedModel, arch};
+use ablate_worker::load::Weights;
+use serde_json::{Value, json};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+use tch::{Device, Kind, Tensor};
+
+const THREADS: i32 = 2;
+/// Subsets of each sweep that a peer runs.
+const PEER_SUBSETS: usize = 4;
+
+struct Case {
+    name: &'static str,
+    model: &'static str,
+    format: &'static str,
+    path: PathBuf,
+    task: &'static str,
+    /// The task's part of the spec.
+    spec: String,
+    dtypes: &'static [(Dtype, &'static [(&'static str, &'static str)])],
+}
+
+const F32: (Dtype, &[(&str, &str)]) =
+    (Dtype::F32, &[("transformer_lens", "f32"), ("nnsight", "f32"), ("hooks", "f32")]);
+const F32_ENCODER: (Dtype, &[(&str, &str)]) = (Dtype::F32, &[("nnsight", "f32"), ("hooks", "f32")]);
+/// bf16 against the f32 loop that people run, and against TransformerLens in bf16.
+const BF16: (Dtype, &[(&str, &str)]) =
+    (Dtype::Bf16, &[("transformer_lens", "f32"), ("transformer_lens", "bf16")]);
+
+fn cases(folder: &Path) -> Vec<Case> {
+    let wiki = root().join("models/data/wiki.jsonl");
+    let lm = |examples: u32, tokens: u32| {
+        format!(
+            "kind = \"language_modeling\"\ndata = {wiki:?}\nexamples = {examples}\nmax_tokens = {tokens}\n"
+        )
+    };
+    let causal = |name, task, spec, dtypes| Case {
+        name,
+        model: "SmolLM2",
+        format: "gguf",
+        path: smollm2(),
+        task,
+        spec,
+        dtypes,
+    };
+    let encoder = |name, texts: usize, tokens: u32| {
+        let place = folder.join(name);
+        std::fs::create_dir_all(&place).unwrap();
+        let data = lee(&place, texts);
+        let spec = format!("kind = \"similarity\"\ndata = {data:?}\nmax_tokens = {tokens}\n");
+        Case {
+            name,
+            model: "MiniLM",
+            format: "hf",
+            path: minilm(),
+            task: "similarity",
+            spec,
+            dtypes: &[F32_ENCODER],
+        }
+    };
+    vec![
+        causal("smollm2-64", "language_modeling", lm(4, 64), &[F32, BF16]),
+        causal("smollm2-256", "language_modeling", lm(2, 256), &[F32]),
+        causal("smollm2-ioi", "ioi", "kind = \"ioi\"\nexamples = 16\n".to_owned(), &[F32]),
+        encoder("minilm-32", 32, 32),
+        encoder("minilm-128", 12, 128),
+    ]
+}
+
+/// Part of a sweep that was run: its subsets with the first column of their scores.
+struct Ran {
+    sweep: &'static str,
+    subsets: Vec<Vec<HeadIx>>,
+    scores: Vec<Vec<f64>>,
+    seconds: f64,
+    /// Least operations of a subset, counted from the shapes.
+    flops: f64,
+}
+
+struct Loaded {
+    plan: Arc<Plan>,
+    prepared: Prepared,
+    engine: Engine,
+    peak: f64,
+}
+
+fn kind_of(dtype: Dtype) -> Kind {
+    match dtype {
+        Dtype::F64 => Kind::Double,
+        Dtype::F32 => Kind::Float,
+        Dtype::Bf16 => Kind::BFloat16,
+    }
+}
+
+fn load(case: &Case, dtype: Dtype) -> Loaded {
+    let text = format!(
+        "name = \"bench\"\n[model]\nsource = {:?}\ndtype = \"{}\"\n[[task]]\nname = \"t\"\n{}[ablation]\nmethod = \"mean\"\n\
+         [[sweep]]\nkind = \"single\"\n[[sweep]]\nkind = \"pairs\"\n[[sweep]]\nkind = \"greedy\"\nfraction = 0.79\nsplit = \"none\"\n",
+        case.path,
+        name_of(dtype),
+        case.spec
+    );
+    let spec = spec::parse(&text, "bench.toml").unwrap();
+    let made = ablate_prepare::prepare(&spec, Path::new("."), &|_, _, _| {}).unwrap();
+    let inspected = inspect(&case.path).unwrap();
+    let kind = kind_of(dtype);
+    let weights = Weights::open(&inspected.weights, Device::Cpu, kind).unwrap();
+    let model = arch::load(&inspected.info, &weights, Device::Cpu, kind, &|_, _, _| {}).unwrap();
+    let peak = peak(&model, kind);
+    let plan = Arc::new(made.plan);
+    let prepared = made.prepared[0].clone();
+    let engine = Engine::new(Arc::new(SharedModel::new(model)), Arc::clone(&plan), Arc::new(made.prepared));
+    Loaded { plan, prepared, engine, peak }
+}
+
+fn name_of(dtype: Dtype) -> &'static str {
+    match dtype {
+        Dtype::F64 => "f64",
+        Dtype::F32 => "f32",
+        Dtype::Bf16 => "bf16",
+    }
+}
+
+/// Operations a second of the model's largest product, the best of a few.
+fn peak(model: &ablate_worker::engine::model::Model, kind: Kind) -> f64 {
+    let w = &model.blocks[0].up;
+    let (n, d) = (w.size()[0], w.size()[1]);
+    let x = Tensor::randn([4096, d], (kind, Device::Cpu));
+    let once = || {
+        let began = Instant::now();
+        let _ = x.linear(w, None::<&Tensor>);
+        began.elapsed().as_secs_f64()
+    };
+    2.0 * 4096.0 * (n * d) as f64 / (0..20).map(|_| once()).fold(f64::INFINITY, f64::min)
+}
+
+impl Loaded {
+    fn run(&mut self, sweep: u32, round: u32, list: &[HeadIx], chunks: &[u32], name: &'static str) -> Ran {
+        let stop = AtomicBool::new(false);
+        let plan = Arc::clone(&self.plan);
+        let space = plan.space(sweep, list);
+        let size = u64::from(plan.sweeps[sweep as usize].chunk);
+        let costs = ablate_prepare::cost(&plan, std::slice::from_ref(&self.prepared));
+        let cost = &costs[sweep as usize];
+        let (mut subsets, mut scores) = (Vec::new(), Vec::new());
+        let began = Instant::now();
+        for &chunk in chunks {
+            let ran = self.engine.run(sweep, round, list, chunk, &stop).unwrap();
+            let block = &ran.tasks[0];
+            let first = u64::from(chunk) * size;
+            for at in 0..size.min(plan.round_subsets(sweep, round) - first) {
+                subsets.push(space.subset(first + at).unwrap());
+                scores.push(block.column(at as usize, 0).to_vec());
+            }
+        }
+        let seconds = began.elapsed().as_secs_f64();
+        Ran { sweep: name, subsets, scores, seconds, flops: cost.flops / cost.subsets as f64 }
+    }
+
+    /// Single whole, eight chunks of the pairs, one whole round of greedy in the middle of its way.
+    fn sweeps(&mut self) -> Vec<Ran> {
+        let plan = Arc::clone(&self.plan);
+        let find =
+            |wanted: fn(&SweepKind) -> bool| plan.sweeps.iter().position(|s| wanted(&s.kind)).unwrap() as u32;
+        let single = find(|k| matches!(k, SweepKind::Single));
+        let pairs = find(|k| matches!(k, SweepKind::Pairs));
+        let greedy = find(|k| matches!(k, SweepKind::Greedy { .. }));
+        // Warms up, and computes what every sweep shares.
+        drop(self.engine.run(0, 0, &[], 0, &AtomicBool::new(false)).unwrap());
+        drop(self.engine.run(single, 0, &[], 0, &AtomicBool::new(false)).unwrap());
+        let every = |sweep: u32, round: u32| (0..plan.round_chunks(sweep, round)).collect::<Vec<u32>>();
+        let chunks = plan.round_chunks(pairs, 0);
+        let some: Vec<u32> = (0..8).map(|k| (2 * k + 1) * chunks / 16).collect();
+        // A plausible order of removal: a third of the heads, the later layers' first.
+        let heads: Vec<HeadIx> = (0..plan.heads().len() as u32).rev().step_by(3).map(HeadIx).collect();
+        let round = heads.len() as u32;
+        vec![
+            self.run(single, 0, &[], &every(single, 0), "single"),
+            self.run(pairs, 0, &[], &some, "pairs"),
+            self.run(greedy, round, &heads, &every(greedy, round), "greedy"),
+        ]
+    }
+}
+
+/// What a peer answered.
+struct Peer {
+    columns: Vec<Vec<f64>>,
+    seconds: Vec<f64>,
+    peak_mb: f64,
+}
+
+fn ask(case: &Case, loaded: &Loaded, peer: &str, dtype: &str, subsets: &[Vec<HeadIx>]) -> Peer {
+    let heads = loaded.plan.model.n_heads;
+    let asked: Vec<_> = subsets.iter().map(|s| pairs_of(s, heads)).collect();
+    let job = json!({"model": {"kind": case.format, "path": case.path}, "dtype": dtype, "threads": THREADS, "heads": heads,
+        "ablation": "mean", "peer": peer, "prepared": loaded.prepared, "subsets": asked});
+    let folder = tempfile::tempdir().unwrap();
+    let (question, answer) = (folder.path().join("job.json"), folder.path().join("answer.json"));
+    std::fs::write(&question, serde_json::to_vec(&job).unwrap()).unwrap();
+    let script = root().join("tests/bench/peers.py");
+    let out = Command::new(root().join(".deps/peers/bin/python"))
+        .arg(script)
+        .args([&question, &answer])
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "{peer}: {}", String::from_utf8_lossy(&out.stderr));
+    let v: Value = serde_json::from_slice(&std::fs::read(&answer).unwrap()).unwrap();
+    let column = loaded.prepared.kind.columns()[0];
+    Peer {
+        columns: serde_json::from_value(v["columns"][column].clone()).unwrap(),
+        seconds: serde_json::from_value(v["seconds"].clone()).unwrap(),
+        peak_mb: v["peak_mb"].as_f64().unwrap(),
+    }
+}
+
+/// Most memory this process has had, in MB.
+fn own_peak_mb() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).unwrap();
+    line.trim().trim_end_matches(" kB").trim().parse::<f64>().unwrap() / 1024.0
+}
+
+/// Largest difference of a score, for each scored token where a score sums them.
+fn difference(prepared: &Prepared, ours: &[f64], theirs: &[f64]) -> f64 {
+    let each = prepared.examples.iter().zip(ours.iter().zip(theirs));
+    each.map(|(e, (a, b))| (a - b).abs() / f64::from(prepared.scored_tokens(e).max(1))).fold(0.0, f64::max)
+}
+
+fn bench(case: &Case, rows: &mut Vec<Value>) {
+    for &(dtype, peers) in case.dtypes {
+        let mut loaded = load(case, dtype);
+        let ran = loaded.sweeps();
+        let memory = own_peak_mb();
+        // A few of each sweep's subsets, evenly spread.
+        let picked: Vec<(usize, usize)> = ran
+            .iter()
+            .enumerate()
+            .flat_map(|(s, r)| {
+                (0..PEER_SUBSETS).map(move |k| (s, (2 * k + 1) * r.subsets.len() / (2 * PEER_SUBSETS)))
+            })
+            .collect();
+        let subsets: Vec<Vec<HeadIx>> = picked.iter().map(|&(s, i)| ran[s].subsets[i].clone()).collect();
+        let tokens = loaded.prepared.items.iter().map(|i| i.tokens.len()).max().unwrap_or(0);
+        for &(peer, peer_dtype) in peers {
+            eprintln!("{} {}: asking {peer} in {peer_dtype}", case.name, name_of(dtype));
+            let answer = ask(case, &loaded, peer, peer_dtype, &subsets);
+            for (s, r) in ran.iter().enumerate() {
+                let mine: Vec<usize> = (0..picked.len()).filter(|&k| picked[k].0 == s).collect();
+                let theirs = mine.len() as f64 / mine.iter().map(|&k| answer.seconds[k]).sum::<f64>();
+                let ours = r.subsets.len() as f64 / r.seconds;
+                let diff = mine
+                    .iter()
+                    .map(|&k| difference(&loaded.prepared, &r.scores[picked[k].1], &answer.columns[k]))
+                    .fold(0.0, f64::max);
+                let row = json!({"case": case.name, "model": case.model, "task": case.task, "rows": loaded.prepared.items.len(),
+                    "tokens": tokens, "sweep": r.sweep, "subsets": r.subsets.len(), "dtype": name_of(dtype), "peer": peer,
+                    "peer_dtype": peer_dtype, "threads": THREADS, "subsets_per_s": ours, "peer_subsets_per_s": theirs,
+                    "ratio": ours / theirs, "max_abs_diff": diff, "flop_share_of_peak": r.flops * ours / loaded.peak,
+                    "gflops": r.flops * ours / 1e9, "peak_gflops": loaded.peak / 1e9, "peak_mb": memory,
+                    "peer_peak_mb": answer.peak_mb});
+                println!(
+                    "{:<12} {:<7} {:>2} x {:<4} {:<7} {:<5} {:>9.2}/s  {:<16} {:<5} {:>8.2}/s  {:>6.2} x  diff {:.1e}  {:>5.1} % of {:.0} GFLOP/s",
+                    case.name,
+                    case.model,
+                    loaded.prepared.items.len(),
+                    tokens,
+                    r.sweep,
+                    name_of(dtype),
+                    ours,
+                    peer,
+                    peer_dtype,
+                    theirs,
+                    ours / theirs,
+                    diff,
+                    100.0 * r.flops * ours / loaded.peak,
+                    loaded.peak / 1e9
+                );
+                rows.push(row);
+            }
+        }
+    }
+}
+
+fn main() {
+    tch::set_num_threads(THREADS);
+    let folder = tempfile::tempdir().unwrap();
+    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let mut rows = Vec::new();
+    for case in cases(folder.path()) {
+        if wanted.is_empty() || wanted.iter().any(|w| w == case.name) {
+            tch::no_grad(|| bench(&case, &mut rows));
+        }
+    }
+    let place = root().join("target/proof");
+    std::fs::create_dir_all(&place).unwrap();
+    std::fs::write(place.join("bench.json"), serde_json::to_vec_pretty(&rows).unwrap()).unwrap();
+}

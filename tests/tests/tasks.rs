@@ -1,0 +1,320 @@
+//! Every task's scores against Hugging Face transformers in f64, on the tiny random models of
+//! tests/reference/tiny.py: nothing and everything removed, each head alone, pairs, and a head on top of a
+//! base set, by zero and by mean.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use ablate_common::head::HeadIx;
+use ablate_common::metric::Metric;
+use ablate_common::model::{ModelInfo, inspect};
+use ablate_common::plan::{Ablation, Batch, Plan, PlannedSweep, PlannedTask, Pool, SweepKind};
+use ablate_common::scores::TaskScores;
+use ablate_common::spec::{Dtype, ModelSpec, Spec};
+use ablate_common::task::{Example, Item, Prepared, Scope, Scored, TaskKind};
+use ablate_tests::root;
+use ablate_tests::tensors::every_tensor_is_checked;
+use ablate_worker::engine::model::Model;
+use ablate_worker::engine::trie::{Cut, Intervention};
+use ablate_worker::engine::{Engine, SharedModel, arch};
+use ablate_worker::load::Weights;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use tch::{Device, Kind};
+
+const LAYERS: u32 = 3;
+const HEADS: u32 = 6;
+const VOCAB: u32 = 61;
+const LIMIT: f64 = 1e-9;
+
+/// Case → task → ablation → column → subset → example.
+type Answer = BTreeMap<String, BTreeMap<String, BTreeMap<String, Vec<Vec<f64>>>>>;
+
+/// A task of the test, by name.
+struct Task {
+    name: &'static str,
+    metric: Metric,
+    prepared: Prepared,
+}
+
+fn tokens(seed: u32, n: u32) -> Vec<u32> {
+    (0..n).map(|t| (seed * 23 + t * 7 + t * t * 3) % VOCAB).collect()
+}
+
+/// A task whose examples are its items.
+fn plain(name: &'static str, kind: TaskKind, metric: Metric, items: Vec<Item>) -> Task {
+    let n = items.len() as u32;
+    let examples =
+        (0..n).map(|a| Example { a, b: a, gold: 0.0, cluster: a, half: Some((a % 2) as u8) }).collect();
+    let item_half = (0..n).map(|a| (a % 2) as u8).collect();
+    Task { name, metric, prepared: Prepared { kind, items, item_half, examples } }
+}
+
+/// Items of mixed lengths, scored as `scored` says of (item, length).
+fn items(scored: impl Fn(u32, u32) -> Vec<Scored>) -> Vec<Item> {
+    [1u32, 9, 6, 2, 7]
+        .iter()
+        .zip(0..)
+        .map(|(&n, i)| Item { tokens: tokens(i, n), scored: scored(i, n) })
+        .collect()
+}
+
+/// Two to four continuations of one to three tokens; the last two examples are of one document.
+fn choices() -> Task {
+    let (mut items, mut examples, mut item_half) = (Vec::new(), Vec::new(), Vec::new());
+    for (k, (prompt, lengths)) in
+        (0u32..).zip([(1, &[1, 1][..]), (5, &[2, 1, 3]), (3, &[3, 3]), (2, &[1, 2, 1, 2])])
+    {
+        let (a, half) = (items.len() as u32, (k.min(2) % 2) as u8);
+        for (c, &n) in (0u32..).zip(lengths) {
+            let all = [tokens(k, prompt), tokens(100 + 10 * k + c, n)].concat();
+            let scored = (prompt - 1..prompt + n - 1)
+                .map(|p| Scored { position: p, target: all[p as usize + 1], foil: 0 })
+                .collect();
+            items.push(Item { tokens: all, scored });
+            item_half.push(half);
+        }
+        let b = items.len() as u32 - 1;
+        let gold = f64::from(k * 2 % (b - a + 1));
+        examples.push(Example { a, b, gold, cluster: k.min(2), half: Some(half) });
+    }
+    let prepared = Prepared { kind: TaskKind::NextTokenChoice, items, item_half, examples };
+    Task { name: "choice", metric: Metric::Accuracy, prepared }
+}
+
+fn tasks() -> Vec<Task> {
+    let at = |position, target, foil| Scored { position, target: target % VOCAB, foil: foil % VOCAB };
+    let every = |i: u32, n: u32| (0..n).map(|p| at(p, i * 17 + p * 5 + 2, 0)).collect::<Vec<_>>();
+    let some =
+        |i: u32, n: u32| (i % 2..n).step_by(2).map(|p| at(p, i * 17 + p * 5 + 2, 0)).collect::<Vec<_>>();
+    let last = |i: u32, n: u32| vec![at(n - 1, i * 13 + 4, i * 11 + 9)];
+    // As many tokens as the item's number, and three more.
+    let weighed = |i: u32, n: u32| (0..i + 3).map(|k| at(n - 1, i * 5 + k * 2, (k + i) % 2)).collect();
+    vec![
+        plain("greater", TaskKind::GreaterThan, Metric::ProbDiff, items(weighed)),
+        plain("kl", TaskKind::LanguageModeling, Metric::Kl, items(every)),
+        plain("masked", TaskKind::MaskedLm, Metric::Loss, items(some)),
+        choices(),
+        plain("kl-end", TaskKind::LogitDifference, Metric::Kl, items(last)),
+    ]
+}
+
+/// Models, and the tasks that each is asked.
+const CASES: [(&str, &[&str]); 9] = [
+    ("llama", &["kl", "kl-end", "choice", "greater"]),
+    ("gpt2-relu", &["kl", "kl-end", "choice", "greater"]),
+    ("gemma2", &["kl", "kl-end", "choice", "greater"]),
+    ("opt-post", &["kl"]),
+    ("bert-masked", &["masked"]),
+    ("bert-masked-own", &["masked"]),
+    ("roberta-masked", &["masked"]),
+    ("distilbert-masked", &["masked"]),
+    ("albert-masked", &["masked"]),
+];
+
+/// Nothing, everything, each head, some pairs, and the union of the base set below with one head more.
+fn subsets() -> Vec<Vec<HeadIx>> {
+    let n = LAYERS * HEADS;
+    let mut all = vec![Vec::new(), (0..n).map(HeadIx).collect()];
+    all.extend((0..n).map(|h| vec![HeadIx(h)]));
+    let pairs = (0..n).flat_map(|i| (i + 1..n).map(move |j| vec![HeadIx(i), HeadIx(j)]));
+    all.extend(pairs.step_by(11));
+    all.push([BASE.map(HeadIx).as_slice(), &[HeadIx(MORE)]].concat());
+    all
+}
+
+const BASE: [u32; 3] = [1, 4, 9];
+const MORE: u32 = 14;
+
+fn plan(info: &ModelInfo, tasks: &[&Task]) -> Plan {
+    let ablations = vec![Ablation::Zero, Ablation::Mean { pool: Pool::Tokens }];
+    let planned = |t: &&Task| {
+        let p = &t.prepared;
+        let batch = |items: Vec<u32>| Batch {
+            len: items.iter().map(|&i| p.items[i as usize].tokens.len() as u32).max().unwrap(),
+            items,
+        };
+        let n = p.items.len() as u32;
+        PlannedTask {
+            name: t.name.into(),
+            kind: p.kind,
+            metric: t.metric,
+            prepared: String::new(),
+            items: n,
+            examples: p.examples.len() as u32,
+            // Batches of unlike lengths, and an example's items in different ones.
+            all: vec![batch((0..n).step_by(2).collect()), batch((1..n).step_by(2).collect())],
+            select: vec![batch(p.items_in(Scope::Select))],
+        }
+    };
+    let sweep = |kind, ablation, chunk| PlannedSweep {
+        kind,
+        ablation,
+        tasks: (0..tasks.len() as u32).collect(),
+        scope: Scope::All,
+        chunk,
+    };
+    Plan {
+        engine: ablate_common::ENGINE_VERSION,
+        spec: Spec {
+            name: "tiny".into(),
+            seed: 0,
+            model: ModelSpec { source: String::new(), dtype: Dtype::F64, sha256: None },
+            tasks: Vec::new(),
+            ablations: ablations.clone(),
+            sweeps: Vec::new(),
+        },
+        model: info.clone(),
+        tasks: tasks.iter().map(planned).collect(),
+        sweeps: (0..2)
+            .flat_map(|a| {
+                [
+                    sweep(SweepKind::Reference, a, 2),
+                    sweep(SweepKind::Single, a, 7),
+                    sweep(SweepKind::Pairs, a, 40),
+                ]
+            })
+            .collect(),
+        ablations,
+    }
+}
+
+fn load(path: &Path, kind: Kind) -> (ModelInfo, Model) {
+    let inspected = inspect(path).unwrap();
+    let weights = Weights::open(&inspected.weights, Device::Cpu, kind).unwrap();
+    let model =
+        tch::no_grad(|| arch::load(&inspected.info, &weights, Device::Cpu, kind, &|_, _, _| {}).unwrap());
+    (inspected.info, model)
+}
+
+fn engine(path: &Path, kind: Kind, tasks: &[&Task]) -> (Engine, Arc<Plan>) {
+    let (info, model) = load(path, kind);
+    let plan = Arc::new(plan(&info, tasks));
+    let prepared = tasks.iter().map(|t| t.prepared.clone()).collect();
+    (Engine::new(Arc::new(SharedModel::new(model)), Arc::clone(&plan), Arc::new(prepared)), plan)
+}
+
+/// Largest |got − want| / max(1, |want|) of a subset's columns, which are as many as were asked.
+fn deviation(
+    plan: &Plan,
+    block: &TaskScores,
+    at: usize,
+    want: &BTreeMap<String, Vec<Vec<f64>>>,
+    asked: usize,
+) -> f64 {
+    let columns = plan.tasks[block.task as usize].columns();
+    assert_eq!(columns.len(), block.columns as usize);
+    let mut worst = 0.0;
+    for (c, name) in columns.iter().enumerate() {
+        let want = &want[*name][asked];
+        assert_eq!(want.len(), block.examples as usize);
+        for (got, want) in block.column(at, c).iter().zip(want) {
+            let off = (got - want).abs() / want.abs().max(1.0);
+            assert!(!off.is_nan(), "{name}: {got} instead of {want}");
+            worst = off.max(worst);
+        }
+    }
+    worst
+}
+
+/// Largest deviation by task.
+fn check(path: &Path, tasks: &[&Task], subsets: &[Vec<HeadIx>]) -> BTreeMap<&'static str, f64> {
+    let answer: Answer =
+        serde_json::from_slice(&std::fs::read(path.with_extension("json")).unwrap()).unwrap();
+    let (mut engine, plan) = engine(path, Kind::Double, tasks);
+    let stop = AtomicBool::new(false);
+    let mut worst: BTreeMap<&str, f64> = BTreeMap::new();
+    let mut compare = |block: &TaskScores, at: usize, ablation: u32, subset: &[HeadIx]| {
+        let Some(asked) = subsets.iter().position(|s| s == subset) else { return 0 };
+        let task = tasks[block.task as usize].name;
+        let want = &answer[task][if ablation == 0 { "zero" } else { "mean" }];
+        let worst = worst.entry(task).or_default();
+        *worst = worst.max(deviation(&plan, block, at, want, asked));
+        1
+    };
+    let mut seen = 0;
+    for sweep in 0..plan.sweeps.len() as u32 {
+        let space = plan.space(sweep, &[]);
+        for chunk in 0..plan.round_chunks(sweep, 0) {
+            let scores = engine.run(sweep, 0, &[], chunk, &stop).unwrap();
+            for (at, rank) in plan.chunk_ranks(sweep, 0, chunk).enumerate() {
+                let subset = space.subset(rank).unwrap();
+                for block in &scores.tasks {
+                    seen += compare(block, at, plan.sweeps[sweep as usize].ablation, &subset);
+                }
+            }
+        }
+    }
+    assert_eq!(seen, 2 * (subsets.len() - 1) * tasks.len(), "every asked subset was compared");
+    let more = Cut { head: MORE % HEADS, keep: 0.0 };
+    let more = [Intervention { layers: vec![((MORE / HEADS) as usize, vec![more])] }];
+    let every: Vec<u32> = (0..tasks.len() as u32).collect();
+    for ablation in 0..2 {
+        let base = BASE.map(HeadIx);
+        let scores = engine.run_interventions(ablation, &base, &more, &every, Scope::All, &stop).unwrap();
+        for block in &scores.tasks {
+            compare(block, 0, ablation, subsets.last().unwrap());
+        }
+    }
+    worst
+}
+
+/// The unablated run diverges from itself by exactly 0, in every number format and beside other rows.
+fn divergence_begins_at_zero(path: &Path, tasks: &[&Task]) {
+    let stop = AtomicBool::new(false);
+    let cut = |head| Intervention { layers: vec![(1, vec![Cut { head, keep: 0.0 }])] };
+    for kind in [Kind::Double, Kind::Float, Kind::BFloat16] {
+        let (mut engine, plan) = engine(path, kind, tasks);
+        for (at, _) in (0u32..).zip(tasks).filter(|t| t.1.metric == Metric::Kl) {
+            for scope in [Scope::All, Scope::Select] {
+                let mixed = [cut(2), Intervention::default(), cut(3)];
+                let scores = engine.run_interventions(0, &[], &mixed, &[at], scope, &stop).unwrap();
+                let kl = plan.tasks[at as usize].columns().len() - 1;
+                assert!(scores.tasks[0].column(1, kl).iter().all(|&v| v == 0.0), "{kind:?}");
+                assert!(scores.tasks[0].column(0, kl).iter().all(|&v| v > 0.0), "{kind:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_task_equals_transformers() {
+    let python = root().join(".deps/ref/bin/python");
+    assert!(python.exists(), "{} is missing: run deploy/setup/reference.sh", python.display());
+    let folder = tempfile::tempdir().unwrap();
+    let (subsets, tasks) = (subsets(), tasks());
+    let asked: Vec<Vec<(u32, u32)>> =
+        subsets.iter().map(|s| s.iter().map(|h| (h.0 / HEADS, h.0 % HEADS)).collect()).collect();
+    let told: BTreeMap<&str, _> =
+        tasks.iter().map(|t| (t.name, json!({"metric": t.metric.name(), "prepared": t.prepared}))).collect();
+    let cases: BTreeMap<&str, &[&str]> = CASES.into_iter().collect();
+    let question = folder.path().join("job.json");
+    std::fs::write(&question, json!({"cases": cases, "tasks": told, "subsets": asked}).to_string()).unwrap();
+    let made = folder.path().join("made");
+    let script = root().join("tests/reference/tasks.py");
+    let out = Command::new(python)
+        .arg(script)
+        .args([&question, &made])
+        .env("OMP_NUM_THREADS", "1")
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "the reference failed:\n{}", String::from_utf8_lossy(&out.stderr));
+    let mut failed = Vec::new();
+    for (case, names) in CASES {
+        let path = made.join(case);
+        // Beside a decoder of its own stands a bias that nothing reads.
+        let unused: &[&str] = if case.ends_with("-own") { &["cls.predictions.bias"] } else { &[] };
+        every_tensor_is_checked(&path, unused);
+        let tasks: Vec<&Task> = tasks.iter().filter(|t| names.contains(&t.name)).collect();
+        let worst = check(&path, &tasks, &subsets);
+        let shown: Vec<String> = worst.iter().map(|(t, w)| format!("{t} {w:.1e}")).collect();
+        println!("{case:16} {}", shown.join(", "));
+        if worst.len() != names.len() || worst.values().any(|w| *w > LIMIT) {
+            failed.push(case);
+        }
+        divergence_begins_at_zero(&path, &tasks);
+    }
+    assert!(failed.is_empty(), "above {LIMIT:e}: {failed:?}");
+}

@@ -1,0 +1,132 @@
+//! From final states to numbers of the distribution over tokens, in slices: logits exist only for scored
+//! positions, and only for as many of those at once as fit into [`LOGIT_BYTES`].
+
+use super::base::DeviceBatch;
+use super::model::Model;
+use tch::{Device, Kind, Tensor};
+
+/// Logits held at once, in bytes.
+const LOGIT_BYTES: i64 = 96 << 20;
+
+/// What is summed over an item's scored tokens, per row and scored position (`rows · scored`).
+#[derive(Debug, Default)]
+pub struct Tokens {
+    /// Negative log-likelihood of the target.
+    pub nll: Vec<f64>,
+    /// 1 where the target has the highest logit.
+    pub correct: Vec<f64>,
+    /// KL of the distribution from the unablated one; empty unless asked for.
+    pub kl: Vec<f64>,
+}
+
+/// Logits `[n, vocab]` of states `x [n, width]` before the unembedding, in f32 at least.
+fn logits(model: &Model, (weight, bias): (&Tensor, Option<&Tensor>), x: &Tensor) -> Tensor {
+    let wide = if model.kind == Kind::Double { Kind::Double } else { Kind::Float };
+    model.cap_logits(x.linear(weight, bias).to_kind(wide))
+}
+
+/// The unembedding and its bias: of the next token, or for encoders of masked tokens.
+fn unembedding(model: &Model) -> Option<(&Tensor, Option<&Tensor>)> {
+    match &model.masked {
+        Some(head) => Some((&head.decoder, Some(&head.bias))),
+        None => model.unembed.as_ref().map(|weight| (weight, None)),
+    }
+}
+
+/// Negative log-likelihood of the targets, and whether they have the highest logit, for
+/// `x [rows, scored, width]`.
+pub fn cross_entropy(model: &Model, batch: &DeviceBatch, x: &Tensor) -> Tokens {
+    let Some(unembed) = unembedding(model) else { return Tokens::default() };
+    let (rows, scored) = (x.size()[0], x.size()[1]);
+    let flat = x.flatten(0, 1);
+    let targets = batch.targets.unsqueeze(0).expand([rows, scored], false).reshape([-1]);
+    let (n, vocab) = (flat.size()[0], unembed.0.size()[0]);
+    let step = (LOGIT_BYTES / (vocab * 4)).max(1);
+    let mut out = Tokens::default();
+    let mut at = 0;
+    while at < n {
+        let m = step.min(n - at);
+        let logits = logits(model, unembed, &flat.narrow(0, at, m));
+        let target = logits.gather(1, &targets.narrow(0, at, m).unsqueeze(1), false).squeeze_dim(1);
+        let max = logits.amax([1i64].as_slice(), false);
+        let total =
+            (logits - max.unsqueeze(1)).exp_().sum_dim_intlist([1i64].as_slice(), false, None::<Kind>);
+        out.nll.extend(host(&(total.log() + &max - &target)));
+        out.correct.extend(host(&target.ge_tensor(&max)));
+        at += m;
+    }
+    out
+}
+
+/// Weighted sum of the probabilities of [`DeviceBatch::weighed`], per row and scored position.
+pub fn probabilities(model: &Model, batch: &DeviceBatch, x: &Tensor) -> Vec<f64> {
+    let (Some(unembed), Some((tokens, weights))) = (unembedding(model), &batch.weighed) else {
+        return Vec::new();
+    };
+    let (rows, most) = (x.size()[0], tokens.size()[1]);
+    let flat = x.flatten(0, 1);
+    let each = |t: &Tensor| t.unsqueeze(0).expand([rows, -1, -1], false).reshape([-1, most]);
+    let (tokens, weights) = (each(tokens), each(weights));
+    let n = flat.size()[0];
+    let step = (LOGIT_BYTES / (unembed.0.size()[0] * 4)).max(1);
+    let mut out = Vec::with_capacity(n as usize);
+    let mut at = 0;
+    while at < n {
+        let m = step.min(n - at);
+        let logits = logits(model, unembed, &flat.narrow(0, at, m));
+        let total = logits.logsumexp([1i64].as_slice(), true);
+        let p = (logits.gather(1, &tokens.narrow(0, at, m), false) - total).to_kind(Kind::Double).exp();
+        let sum = (p * weights.narrow(0, at, m)).sum_dim_intlist([1i64].as_slice(), false, None::<Kind>);
+        out.extend(host(&sum));
+        at += m;
+    }
+    out
+}
+
+/// [`cross_entropy`] with the divergence from the unablated states `unablated [scored, width]`.
+///
+/// Both distributions come from products of the same shape over freshly laid out rows, so that equal states
+/// give equal bits and a divergence of exactly 0. They are normalised and summed in f64: a small divergence is
+/// the difference of large logarithms.
+pub fn divergence(model: &Model, batch: &DeviceBatch, x: &Tensor, unablated: &Tensor) -> Tokens {
+    let Some(unembed) = unembedding(model) else { return Tokens::default() };
+    let (rows, scored) = (x.size()[0], x.size()[1]);
+    // Two f64 distributions and their temporaries.
+    let step = (LOGIT_BYTES / (unembed.0.size()[0] * 16)).max(1);
+    let slice = |x: &Tensor, at, m| logits(model, unembed, &x.narrow(0, at, m).copy()).to_kind(Kind::Double);
+    let mut out = Tokens::default();
+    for column in [&mut out.nll, &mut out.correct, &mut out.kl] {
+        column.resize((rows * scored) as usize, 0.0);
+    }
+    let mut at = 0;
+    while at < scored {
+        let m = step.min(scored - at);
+        let target = batch.targets.narrow(0, at, m).unsqueeze(1);
+        let first = slice(unablated, at, m).log_softmax(-1, None::<Kind>);
+        let weight = first.exp();
+        for row in 0..rows {
+            let logits = slice(&x.get(row), at, m);
+            let hit = logits.gather(1, &target, false).squeeze_dim(1);
+            let correct = hit.ge_tensor(&logits.amax([1i64].as_slice(), false));
+            let other = logits.log_softmax(-1, None::<Kind>);
+            let nll = -other.gather(1, &target, false).squeeze_dim(1);
+            let kl = ((&first - other) * &weight).sum_dim_intlist([1i64].as_slice(), false, None::<Kind>);
+            let to = (row * scored + at) as usize..(row * scored + at + m) as usize;
+            out.nll[to.clone()].copy_from_slice(&host(&nll));
+            out.correct[to.clone()].copy_from_slice(&host(&correct));
+            out.kl[to].copy_from_slice(&host(&kl));
+        }
+        at += m;
+    }
+    out
+}
+
+/// Values on the host, in f64, row-major.
+#[must_use]
+pub fn host(t: &Tensor) -> Vec<f64> {
+    let t = t.to_kind(Kind::Double).to_device(Device::Cpu).contiguous().view(-1);
+    let mut values = vec![0.0; t.numel()];
+    let n = values.len();
+    t.copy_data(&mut values, n);
+    values
+}

@@ -38,7 +38,6 @@ struct Case {
 
 const F32: (Dtype, &[(&str, &str)]) =
     (Dtype::F32, &[("transformer_lens", "f32"), ("nnsight", "f32"), ("hooks", "f32")]);
-const F32_ENCODER: (Dtype, &[(&str, &str)]) = (Dtype::F32, &[("nnsight", "f32"), ("hooks", "f32")]);
 /// bf16 against the f32 loop that people run, and against TransformerLens in bf16.
 const BF16: (Dtype, &[(&str, &str)]) =
     (Dtype::Bf16, &[("transformer_lens", "f32"), ("transformer_lens", "bf16")]);
@@ -64,15 +63,7 @@ fn cases(folder: &Path) -> Vec<Case> {
         std::fs::create_dir_all(&place).unwrap();
         let data = lee(&place, texts);
         let spec = format!("kind = \"similarity\"\ndata = {data:?}\nmax_tokens = {tokens}\n");
-        Case {
-            name,
-            model: "MiniLM",
-            format: "hf",
-            path: minilm(),
-            task: "similarity",
-            spec,
-            dtypes: &[F32_ENCODER],
-        }
+        Case { name, model: "MiniLM", format: "hf", path: minilm(), task: "similarity", spec, dtypes: &[F32] }
     };
     vec![
         causal("smollm2-64", "language_modeling", lm(4, 64), &[F32, BF16]),

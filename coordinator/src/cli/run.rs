@@ -112,8 +112,13 @@ impl Session {
         let Some(mut status) = status_of(service, id) else { return Ok(None) };
         if status.state == "paused" {
             status = service.control(id, Control::Resume).await.map_err(|e| self.failed(e))?;
-        } else if status.state == "failed" || status.quarantined > 0 {
-            say::err(format_args!("trying what failed before again: {} chunks", status.quarantined));
+        } else if status.state == "failed"
+            || status.quarantined > 0
+            || (status.state == "done" && status.accepted < status.planned)
+        {
+            // Rounds that came after a chunk that was set aside are missing too.
+            let missing = status.planned - status.accepted;
+            say::err(format_args!("trying what failed before again: {missing} chunks are missing"));
             status = service.control(id, Control::Retry).await.map_err(|e| self.failed(e))?;
         }
         if status.accepted > 0 && !status.ended() {

@@ -309,11 +309,13 @@ impl Scheduler {
 
     /// What follows once an experiment's state has changed: decisions, the end.
     fn settle(&mut self, id: &str, out: &mut Vec<Action>) {
-        let Some(e) = self.experiments.get_mut(id).filter(|e| e.running) else { return };
+        // What has ended stays so until a retry: a late result of a chunk that was set aside is kept, but
+        // decides nothing, as tables may have been written.
+        let Some(e) = self.experiments.get_mut(id).filter(|e| e.running && !e.finished) else { return };
         for (sweep, round) in e.take_decidable() {
             out.push(Action::Decide(id.to_owned(), sweep, round));
         }
-        if !e.finished && e.nothing_left() {
+        if e.nothing_left() {
             e.finished = true;
             out.push(Action::Finished(id.to_owned()));
             self.close(id, out);

@@ -35,7 +35,6 @@ fn long() -> bool {
 }
 
 fn smollm2_case(task: &'static str) -> Case {
-    let examples = if long() { 4 } else { 2 };
     Case {
         name: "SmolLM2",
         kind: "gguf",
@@ -43,7 +42,7 @@ fn smollm2_case(task: &'static str) -> Case {
         path: smollm2(),
         ablation: "mean",
         spec: format!(
-            "name = \"p\"\n[model]\nsource = {:?}\ndtype = \"f64\"\n[[task]]\nname = \"t\"\nkind = \"{task}\"\nexamples = {examples}\nmax_tokens = 20\n[ablation]\nmethod = \"mean\"\n[[sweep]]\nkind = \"single\"\n[[sweep]]\nkind = \"pairs\"\n",
+            "name = \"p\"\n[model]\nsource = {:?}\ndtype = \"f64\"\n[[task]]\nname = \"t\"\nkind = \"{task}\"\nexamples = 2\nmax_tokens = 20\n[ablation]\nmethod = \"mean\"\n[[sweep]]\nkind = \"single\"\n[[sweep]]\nkind = \"pairs\"\n",
             smollm2()
         ),
     }

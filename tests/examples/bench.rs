@@ -165,11 +165,12 @@ fn peaks(model: &ablate_worker::engine::model::Model, kind: Kind) -> Peaks {
         2.0 * rows as f64 * (n * d) as f64 / (0..12).map(|_| once()).fold(f64::INFINITY, f64::min)
     };
     let block = &model.blocks[0];
+    let feed = |of: fn(&Feed) -> &Tensor| block.feed.as_ref().map_or(1.0, |f| peak(of(f), 4096));
     Peaks {
         qkv: peak(&block.qkv, 4096),
         out: peak(&block.wo, 4096),
-        up: peak(&block.up, 4096),
-        down: peak(&block.down, 4096),
+        up: feed(|f| &f.up),
+        down: feed(|f| &f.down),
         logits: model.unembed.as_ref().map_or(1.0, |w| peak(w, 512)),
     }
 }
@@ -186,7 +187,7 @@ fn least(loaded: &Loaded, base: &[HeadIx], subsets: &[Vec<HeadIx>]) -> Least {
             for head in s.iter().filter(|h| !base.contains(h)).filter_map(|&h| plan.heads().head(h)) {
                 layers.entry(head.layer as usize).or_default().push(Cut { head: head.head, keep: 0.0 });
             }
-            Intervention { layers: layers.into_iter().collect() }
+            Intervention { stages: layers.into_iter().collect() }
         })
         .collect();
     let trie = Trie::new(&heads);

@@ -9,7 +9,7 @@ use crate::task::TaskKind;
 use toml::de::DeTable;
 
 /// Kinds of task that are built.
-const KINDS: [(&str, TaskKind); 8] = [
+const KINDS: [(&str, TaskKind); 9] = [
     ("language_modeling", TaskKind::LanguageModeling),
     ("masked_lm", TaskKind::MaskedLm),
     ("induction", TaskKind::Induction),
@@ -17,9 +17,10 @@ const KINDS: [(&str, TaskKind); 8] = [
     ("greater_than", TaskKind::GreaterThan),
     ("logit_difference", TaskKind::LogitDifference),
     ("next_token_choice", TaskKind::NextTokenChoice),
+    ("seq2seq", TaskKind::Seq2seq),
     ("similarity", TaskKind::Similarity),
 ];
-const KINDS_LATER: [&str; 3] = ["classification", "seq2seq", "generation"];
+const KINDS_LATER: [&str; 2] = ["classification", "generation"];
 const METRICS: [Metric; 10] = [
     Metric::Loss,
     Metric::Perplexity,

@@ -92,7 +92,7 @@ pub fn prepare(
             }
         };
         let seed = spec.seed.wrapping_add(at as u64);
-        let one = tasks::prepare(task, data.as_ref(), &text, spec.seed, seed)
+        let one = tasks::prepare(task, data.as_ref(), &text, &model.info, spec.seed, seed)
             .map_err(|e| Error::Input(format!("task {:?}: {e}", task.name)))?;
         vocabulary(&one, &model.info).map_err(|e| Error::Input(format!("task {:?}: {e}", task.name)))?;
         halves(spec, &task.name, &one)?;
@@ -139,7 +139,7 @@ fn fits(spec: &Spec, model: &Inspected, path: &Path) -> Result<(), Error> {
         }
         let kind = task.kind.name();
         if matches!(task.kind, TaskKind::Similarity | TaskKind::MaskedLm) {
-            if info.causal() {
+            if !model::ENCODERS.contains(&info.arch.as_str()) {
                 return Err(Error::input(format!(
                     "task {name:?}: a {kind} task needs an encoder ({}), but {} is a {}",
                     model::ENCODERS.join(", "),
@@ -158,6 +158,15 @@ fn fits(spec: &Spec, model: &Inspected, path: &Path) -> Result<(), Error> {
                     info.title
                 )));
             }
+        } else if task.kind == TaskKind::Seq2seq {
+            if info.details.seq2seq.is_none() {
+                return Err(Error::input(format!(
+                    "task {name:?}: a {kind} task needs an encoder-decoder ({}), but {} is a {}",
+                    model::ENCODER_DECODERS.join(", "),
+                    info.title,
+                    info.arch
+                )));
+            }
         } else if !info.causal() {
             return Err(Error::input(format!(
                 "task {name:?}: a {kind} task needs a model that predicts the next token ({}), but {} is a {}",
@@ -173,16 +182,13 @@ fn fits(spec: &Spec, model: &Inspected, path: &Path) -> Result<(), Error> {
 /// Whether every token is one of the model's.
 fn vocabulary(prepared: &Prepared, info: &ModelInfo) -> Result<(), String> {
     let scored = prepared.items.iter().flat_map(|i| &i.scored).flat_map(|s| [s.target, s.foil]);
-    match prepared
-        .items
-        .iter()
-        .flat_map(|i| i.tokens.iter().copied())
-        .chain(scored)
-        .find(|&t| t >= info.vocab)
-    {
-        Some(t) => Err(format!(
-            "the tokenizer gives token {t}, but the model knows {} tokens: they don't belong together",
-            info.vocab
+    let read = prepared.items.iter().flat_map(|i| i.tokens.iter().copied());
+    let decoded = prepared.items.iter().flat_map(|i| i.decoder.iter().copied()).chain(scored);
+    let above =
+        |mut tokens: Box<dyn Iterator<Item = u32> + '_>, most| tokens.find(|&t| t >= most).map(|t| (t, most));
+    match above(Box::new(read), info.vocab).or_else(|| above(Box::new(decoded), info.target_vocab())) {
+        Some((t, most)) => Err(format!(
+            "the data has token {t}, but the model knows {most} tokens: tokenizer (or token numbers) and model don't belong together"
         )),
         None => Ok(()),
     }

@@ -15,16 +15,17 @@ const SHOWN: usize = 96;
 /// Where the model's tokenizer can't be read.
 pub fn preview(experiment: &PreparedExperiment, k: usize) -> Result<Vec<String>, Error> {
     let text = Text::new(&model::inspect_headers(&experiment.model_path)?.tokenizer)?;
+    let shared = experiment.plan.model.details.seq2seq.as_ref().is_none_or(|s| s.shared);
     let mut out = Vec::new();
     for (task, p) in experiment.plan.tasks.iter().zip(&experiment.prepared) {
         for (i, e) in p.examples.iter().take(k).enumerate() {
-            out.push(format!("{} {i}: {}", task.name, example(p, e, &text)));
+            out.push(format!("{} {i}: {}", task.name, example(p, e, &text, shared)));
         }
     }
     Ok(out)
 }
 
-fn example(p: &Prepared, e: &Example, text: &Text) -> String {
+fn example(p: &Prepared, e: &Example, text: &Text, shared: bool) -> String {
     let (a, b) = (&p.items[e.a as usize], &p.items[e.b as usize]);
     match p.kind {
         TaskKind::Similarity => format!("score {}: {}  ~  {}", e.gold, tokens(a, text), tokens(b, text)),
@@ -58,11 +59,23 @@ fn example(p: &Prepared, e: &Example, text: &Text) -> String {
             choices.join("  /  ")
         }
         TaskKind::LanguageModeling | TaskKind::Induction => tokens(a, text),
+        TaskKind::Seq2seq => {
+            // Only where both sides share a vocabulary does the tokenizer know the target's tokens.
+            let target: Vec<String> = a
+                .scored
+                .iter()
+                .take(SHOWN)
+                .map(|s| if shared { text.show(s.target) } else { s.target.to_string() })
+                .collect();
+            format!("{}  target: {}", tokens(a, text), target.join("|"))
+        }
     }
 }
 
 fn tokens(item: &Item, text: &Text) -> String {
-    let scored = |at: usize| item.scored.binary_search_by_key(&(at as u32), |s| s.position).is_ok();
+    let scored = |at: usize| {
+        item.decoder.is_empty() && item.scored.binary_search_by_key(&(at as u32), |s| s.position).is_ok()
+    };
     let mut shown: Vec<String> = item
         .tokens
         .iter()

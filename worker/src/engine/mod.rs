@@ -9,6 +9,7 @@ pub mod arch;
 mod attend;
 pub mod base;
 mod block;
+mod decoder;
 pub mod masked;
 pub mod model;
 mod opener;
@@ -19,7 +20,7 @@ pub mod trie;
 
 pub use opener::TorchOpener;
 
-use ablate_common::head::HeadIx;
+use ablate_common::head::{HeadIx, Stream};
 use ablate_common::metric::Metric;
 use ablate_common::plan::{Ablation, Plan, Pool};
 use ablate_common::scores::ChunkScores;
@@ -188,13 +189,16 @@ impl Engine {
     /// What a subset does beyond the base set.
     fn intervention(&self, ablation: u32, base: &[HeadIx], subset: &[HeadIx]) -> Intervention {
         let keep = self.keep(ablation);
-        let mut layers: BTreeMap<usize, Vec<Cut>> = BTreeMap::new();
+        let mut stages: BTreeMap<usize, Vec<Cut>> = BTreeMap::new();
         for ix in subset.iter().filter(|h| base.binary_search(h).is_err()) {
             if let Some(head) = self.plan.heads().head(*ix) {
-                layers.entry(head.layer as usize).or_default().push(Cut { head: head.head, keep });
+                stages
+                    .entry(self.plan.heads().stage_of(head))
+                    .or_default()
+                    .push(Cut { head: head.head, keep });
             }
         }
-        Intervention { layers: layers.into_iter().collect() }
+        Intervention { stages: stages.into_iter().collect() }
     }
 
     /// ξ of an ablation.
@@ -226,15 +230,15 @@ impl Engine {
         let replacement = self.replacements.get(&(task, ablation));
         let key = (task, scope, (!base.is_empty()).then_some(ablation));
         let set = self.bases.entry(key).or_insert_with(|| BaseSet::empty(model, batches.len()));
-        let mut by_layer = vec![Vec::new(); model.blocks.len()];
+        let mut by_stage = vec![Vec::new(); model.blocks.len()];
         for head in base.iter().filter_map(|&ix| self.plan.heads().head(ix)) {
-            by_layer[head.layer as usize].push(head.head);
+            by_stage[self.plan.heads().stage_of(head)].push(head.head);
         }
         let keep = match self.plan.ablations[ablation as usize] {
             Ablation::Scale { scale } => scale,
             _ => 0.0,
         };
-        set.move_to(model, &by_layer, keep, replacement);
+        set.move_to(model, &by_stage, keep, replacement);
         let metric = self.plan.tasks[task as usize].metric;
         let finals = self.finals.get(&(task, scope));
         let mut collector =
@@ -276,7 +280,7 @@ impl Engine {
         let (mut finals, mut held) = (Vec::with_capacity(batches.len()), 0);
         for (at, batch) in batches.iter().enumerate() {
             let (state, _) = set.state(model, at, batch);
-            let last = state.x[model.blocks.len()].view([1, batch.tokens(), model.d_model()]);
+            let last = state.x[model.blocks.len()].view([1, batch.final_tokens(), model.d_model()]);
             finals.push(model.finish(&batch.at_scored(last)).squeeze_dim(0));
             held += state_bytes(model, batch);
             if held > self.cache_bytes {
@@ -299,37 +303,36 @@ impl Engine {
             .bases
             .entry((task, Scope::All, None))
             .or_insert_with(|| BaseSet::empty(model, batches.len()));
-        let (h, dh, layers) = (i64::from(model.info.n_heads), model.head_dim(), model.blocks.len());
-        let longest = batches.iter().map(|b| b.len).max().unwrap_or(0);
-        let shape = match pool {
-            Pool::Tokens => vec![1, h * dh],
-            Pool::Position => vec![longest, h * dh],
-        };
+        let (h, dh) = (i64::from(model.info.n_heads), model.head_dim());
         let wide = (Kind::Double, model.device);
-        let sums: Vec<Tensor> = (0..layers).map(|_| Tensor::zeros(shape.as_slice(), wide)).collect();
-        let counts = Tensor::zeros([shape[0], 1], wide);
+        // Of each stage: the stream, whose tokens count, the sums of z, and what they are to be divided by.
+        let sums: Vec<(Stream, Tensor, Tensor)> = (0..model.blocks.len())
+            .map(|stage| {
+                let stream = model.info.heads.stage(stage).stream;
+                let rows = match pool {
+                    Pool::Tokens => 1,
+                    Pool::Position => batches.iter().map(|b| b.len_at(stream)).max().unwrap_or(0),
+                };
+                (stream, Tensor::zeros([rows, h * dh], wide), Tensor::zeros([rows, 1], wide))
+            })
+            .collect();
         let mut held = 0;
         for (at, batch) in batches.iter().enumerate() {
             let (state, _) = set.state(model, at, batch);
-            match pool {
-                Pool::Tokens => {
-                    let _ = counts.shallow_clone().g_add_(&batch.real.sum(Kind::Double));
-                }
-                Pool::Position => {
-                    let per = batch.real.sum_dim_intlist([0i64].as_slice(), false, None::<Kind>).unsqueeze(1);
-                    let _ = counts.narrow(0, 0, batch.len).g_add_(&per);
-                }
-            }
-            for (layer, sum) in sums.iter().enumerate() {
+            for ((stream, sum, counts), z) in sums.iter().zip(&state.z) {
+                let (len, real) = (batch.len_at(*stream), batch.real_at(*stream));
                 match pool {
                     Pool::Tokens => {
-                        let _ = sum.shallow_clone().g_add_(&sum_real(&state.z[layer], batch).unsqueeze(0));
+                        let _ = counts.shallow_clone().g_add_(&real.sum(Kind::Double));
+                        let _ = sum.shallow_clone().g_add_(&sum_real(z, real).unsqueeze(0));
                     }
                     Pool::Position => {
-                        let z = state.z[layer].to_kind(Kind::Double).view([-1, batch.len, h * dh]);
-                        let weighted = z * batch.real.unsqueeze(-1);
+                        let per = real.sum_dim_intlist([0i64].as_slice(), false, None::<Kind>).unsqueeze(1);
+                        let _ = counts.narrow(0, 0, len).g_add_(&per);
+                        let z = z.to_kind(Kind::Double).view([-1, len, h * dh]);
+                        let weighted = z * real.unsqueeze(-1);
                         let per = weighted.sum_dim_intlist([0i64].as_slice(), false, None::<Kind>);
-                        let _ = sum.narrow(0, 0, batch.len).g_add_(&per);
+                        let _ = sum.narrow(0, 0, len).g_add_(&per);
                     }
                 }
             }
@@ -338,14 +341,13 @@ impl Engine {
                 set.forget(at);
             }
         }
-        let counts = counts.clamp_min(1.0);
         let means = sums
             .into_iter()
-            .map(|s| {
-                let mean = (s / &counts).to_kind(model.kind);
+            .map(|(_, sum, counts)| {
+                let mean = (sum / counts.clamp_min(1.0)).to_kind(model.kind);
                 match pool {
                     Pool::Tokens => mean.view([h, dh]),
-                    Pool::Position => mean.view([longest, h, dh]),
+                    Pool::Position => mean.view([-1, h, dh]),
                 }
             })
             .collect();
@@ -357,7 +359,9 @@ impl Engine {
 fn state_bytes(model: &Model, batch: &DeviceBatch) -> u64 {
     let width = 2 * model.d_model() + i64::from(model.info.n_heads) * model.head_dim();
     let element = model.kind.elt_size_in_bytes() as i64;
-    (batch.tokens() * width * element * (model.blocks.len() as i64 + 1)) as u64
+    let stages = model.blocks.len();
+    let tokens: i64 = (0..stages).map(|s| batch.tokens_at(model.info.heads.stage(s).stream)).sum();
+    ((tokens + batch.final_tokens()) * width * element) as u64
 }
 
 fn typed(message: String) -> Error {

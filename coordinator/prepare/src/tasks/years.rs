@@ -158,7 +158,7 @@ pub fn greater_than(task: &TaskSpec, text: &Text, seed: u64) -> Result<Items, St
             .into_iter()
             .map(|(target, foil)| Scored { position, target, foil })
             .collect();
-        items.push(Item { tokens: text.wrap(&tokens), scored });
+        items.push(Item { tokens: text.wrap(&tokens), scored, ..Item::default() });
     }
     Ok((items, (0..count).collect()))
 }

@@ -11,6 +11,7 @@ pub mod space;
 pub mod spec;
 pub mod stats;
 pub mod task;
+pub mod units;
 
 /// Version of the engine's numerics. It is a part of an experiment's identity: raise it whenever a
 /// change may alter a score by even one bit, so that old results are never mixed with new ones.

@@ -11,6 +11,7 @@ use ablate_common::scores::TaskScores;
 use ablate_common::spec::{self, Dtype};
 use ablate_common::stats::point;
 use ablate_common::task::{Prepared, Scope};
+use ablate_common::units::UnitIx;
 use ablate_tests::program::lee;
 use ablate_tests::reference::{Job, JobGreedy, JobModel, pairs_of, run};
 use ablate_tests::{minilm, root, smollm2};
@@ -135,7 +136,9 @@ fn compare(case: &Case, stride: usize, pairs: u64) -> Compared {
     asked.extend(ranks.into_iter().map(|r| (pair, r)));
     let heads = plan.model.n_heads;
     let mut subsets = vec![Vec::new()];
-    subsets.extend(asked.iter().map(|&(s, r)| pairs_of(&plan.space(s, &[]).subset(r).unwrap(), heads)));
+    subsets.extend(
+        asked.iter().map(|&(s, r)| pairs_of(&plan.removed(s, &plan.space(s, &[]), r).unwrap(), heads)),
+    );
     let answer = run(&Job {
         model: JobModel { kind: case.kind, path: &case.path },
         dtype: "f64",
@@ -236,7 +239,7 @@ fn minilm_ten_greedy_rounds_equal_a_brute_force_greedy_in_f64() {
     let stop = AtomicBool::new(false);
     let rounds = 10;
     let reference: Round = [(0, loaded.engine.run(0, 0, &[], 0, &stop).unwrap())].into();
-    let mut list: Vec<HeadIx> = Vec::new();
+    let mut list: Vec<UnitIx> = Vec::new();
     let mut first = None;
     for round in 0..rounds {
         let scores: Round = (0..plan.round_chunks(greedy, round))
@@ -265,6 +268,7 @@ fn minilm_ten_greedy_rounds_equal_a_brute_force_greedy_in_f64() {
         greedy: Some(JobGreedy { rounds, half: Some(0) }),
     })
     .unwrap();
+    let list: Vec<HeadIx> = list.iter().flat_map(|&u| plan.units(greedy).heads_of(u)).copied().collect();
     let same = pairs_of(&list, plan.model.n_heads) == answer.removed;
     prove(&case, "greedy order in f64", rounds as usize, if same { 0.0 } else { f64::NAN }, 1.0, 0.0);
     assert!(same, "{:?} is not {:?}", pairs_of(&list, plan.model.n_heads), answer.removed);

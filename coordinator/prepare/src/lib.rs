@@ -7,6 +7,7 @@ mod planned;
 mod preview;
 mod tasks;
 mod tokenizer;
+mod units;
 
 pub use batches::BATCH_TOKENS;
 pub use cost::{SweepCost, cost};
@@ -14,7 +15,7 @@ pub use preview::preview;
 pub use tokenizer::Text;
 
 use ablate_common::model::{self, Inspected, MaskedNames, ModelInfo};
-use ablate_common::plan::{Plan, PlannedTask};
+use ablate_common::plan::{Plan, PlannedAblation, PlannedTask};
 use ablate_common::spec::{Spec, SweepKindSpec};
 use ablate_common::task::{Prepared, Scope, TaskKind};
 use std::path::{Path, PathBuf};
@@ -77,6 +78,7 @@ pub fn prepare(
         .map_err(|tried| Error::input(format!("model: there is no {tried}; correct source in [model]")))?;
     let model = model::inspect_headers(&model_path)?;
     fits(spec, &model, &model_path)?;
+    units::check(spec, &model.info)?;
     let text = Text::new(&model.tokenizer)?;
     let mut prepared = Vec::new();
     for (at, task) in spec.tasks.iter().enumerate() {
@@ -226,13 +228,20 @@ fn plan(spec: &Spec, model: ModelInfo, prepared: &[Prepared]) -> Result<Plan, Er
             select: batches::batches(p, Scope::Select),
         });
     }
-    let sweeps = planned::sweeps(spec, &model, &tasks, prepared)?;
+    let (sweeps, units) = planned::sweeps(spec, &model, &tasks, prepared)?;
+    let ablations = spec.ablations.iter().map(|a| PlannedAblation {
+        method: a.method,
+        unit: a.unit,
+        sources: Vec::new(),
+    });
     Ok(Plan {
         engine: ablate_common::ENGINE_VERSION,
         spec: spec.clone(),
         model,
         tasks,
-        ablations: spec.ablations.clone(),
+        ablations: ablations.collect(),
+        units,
+        references: Vec::new(),
         sweeps,
     })
 }

@@ -122,10 +122,14 @@ fn check_plan(plan: &Plan) -> Result<(), String> {
         };
         kind && s.chunk > 0
             && (s.ablation as usize) < plan.ablations.len()
+            && (s.units as usize) < plan.units.len()
             && s.tasks.iter().all(|&t| (t as usize) < plan.tasks.len())
     };
     if let Some(at) = plan.sweeps.iter().position(|s| !sweep_ok(s)) {
         return Err(format!("sweep {at} of the plan refers to something the plan does not have"));
+    }
+    if let Some(at) = plan.units.iter().position(|u| !u.fits(plan.heads())) {
+        return Err(format!("unit map {at} of the plan does not fit the model's heads"));
     }
     for task in &plan.tasks {
         if task.all.iter().chain(&task.select).flat_map(|b| &b.items).any(|&i| i >= task.items) {
@@ -144,14 +148,14 @@ pub fn bad_shard(plan: &Plan, shard: &pb::Shard) -> Option<String> {
     if shard.round >= sweep.rounds() {
         return Some(format!("sweep {} has no round {}", shard.sweep, shard.round));
     }
-    let heads = plan.heads().len();
-    if shard.list.len() > heads || shard.list.iter().any(|&h| h as usize >= heads) {
-        return Some("the round's input names a head that the model does not have".to_owned());
+    let units = plan.units(shard.sweep).len();
+    if shard.list.len() > units || shard.list.iter().any(|&u| u as usize >= units) {
+        return Some("the round's input names a unit that the sweep does not have".to_owned());
     }
     let mut list = shard.list.clone();
     list.sort_unstable();
     if list.windows(2).any(|w| w[0] == w[1]) {
-        return Some("the round's input names a head twice".to_owned());
+        return Some("the round's input names a unit twice".to_owned());
     }
     let expected = match sweep.kind {
         SweepKind::Greedy { .. } => shard.round as usize,
@@ -159,7 +163,7 @@ pub fn bad_shard(plan: &Plan, shard: &pb::Shard) -> Option<String> {
         _ => 0,
     };
     if list.len() != expected {
-        return Some(format!("the round's input has {} heads instead of {expected}", list.len()));
+        return Some(format!("the round's input has {} units instead of {expected}", list.len()));
     }
     let chunks = plan.round_chunks(shard.sweep, shard.round);
     match shard.first_chunk.checked_add(shard.chunks) {

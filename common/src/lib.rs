@@ -18,4 +18,4 @@ pub mod units;
 pub const ENGINE_VERSION: u32 = 1;
 
 /// Version of the wire protocol between worker and coordinator.
-pub const PROTOCOL_VERSION: u32 = 1;
+pub const PROTOCOL_VERSION: u32 = 2;

@@ -5,8 +5,9 @@ use super::model::Model;
 use ablate_common::model::RopeScaling;
 use tch::{Device, Kind, Tensor};
 
-/// Mixtures of values, z: `q`, `k`, `v` are `[rows, heads, len, head_dim]`, and so is z. `mask`, where
-/// padding must be hidden, is added to the scores: `[rows, 1, 1, len]`; causal models need none.
+/// Mixtures of values, z: `q` is `[rows, heads, len, head_dim]`, and so is z; `k` and `v` have as many heads, or
+/// fewer that serve equally many query heads each, in order. `mask`, where padding must be hidden, is added to
+/// the scores: `[rows, 1, 1, len]`; causal models need none.
 pub fn attend(
     model: &Model,
     layer: usize,
@@ -20,6 +21,7 @@ pub fn attend(
     let window = details.window(layer).map(i64::from).filter(|&w| w < len);
     if let Some(cap) = details.attention_softcap {
         let scale = details.attention_scale.unwrap_or_else(|| (model.head_dim() as f64).powf(-0.5));
+        let (k, v) = &(repeated(k, q.size()[1]), repeated(v, q.size()[1]));
         let scores = q.matmul(&k.transpose(-2, -1)).g_mul_scalar_(scale / cap).tanh_().g_mul_scalar_(cap);
         let scores = match mask {
             Some(mask) => scores + mask,
@@ -38,8 +40,18 @@ pub fn attend(
         0.0,
         model.arch.causal && band.is_none(),
         details.attention_scale,
-        false,
+        k.size()[1] < q.size()[1],
     )
+}
+
+/// Heads of `x [rows, heads, len, width]` repeated, each as often as the others, to `heads` heads.
+fn repeated(x: &Tensor, heads: i64) -> Tensor {
+    let size = x.size();
+    let each = heads / size[1];
+    if each == 1 {
+        return x.shallow_clone();
+    }
+    x.unsqueeze(2).expand([-1, -1, each, -1, -1], false).reshape([size[0], heads, size[2], size[3]])
 }
 
 /// −∞ where a token doesn't look, 0 where it does, `[len, len]`: behind it, and `window` or more before it.
@@ -57,11 +69,15 @@ fn hidden(model: &Model, len: i64, window: Option<i64>) -> Tensor {
 pub fn rotate(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Tensor {
     let (width, all) = (cos.size()[2], x.size()[3]);
     let half = width / 2;
-    let turned = Tensor::cat(&[-x.narrow(3, half, half), x.narrow(3, 0, half)], 3);
+    let part = x.narrow(3, 0, width);
+    let rotated = &part * cos;
+    let (first, second) = (part.narrow(3, 0, half), part.narrow(3, half, half));
+    // Two products added in place: no tensor of turned halves is made.
+    let _ = rotated.narrow(3, 0, half).addcmul_(&second, &-sin.narrow(2, 0, half));
+    let _ = rotated.narrow(3, half, half).addcmul_(&first, &sin.narrow(2, half, half));
     if width == all {
-        return x * cos + turned * sin;
+        return rotated;
     }
-    let rotated = x.narrow(3, 0, width) * cos + turned * sin;
     Tensor::cat(&[rotated, x.narrow(3, width, all - width)], 3)
 }
 

@@ -54,7 +54,8 @@ pub struct AttnView {
     qk_gain: Option<Tensor>,
     wo: Tensor,
     n_kv: i64,
-    /// For each kept query head its place among the kept K/V heads; none where that is the identity.
+    /// For each kept query head its place among the kept K/V heads; none where each K/V head serves as many
+    /// query heads as any other, in order.
     kv_index: Option<Tensor>,
     /// What the removed heads add to the output: `[d_model]`, or `[context, d_model]` by position.
     constant: Option<Tensor>,
@@ -99,7 +100,8 @@ impl Model {
         kv_kept.dedup();
         let kv_of: Vec<i64> =
             kept.iter().map(|q| kv_kept.iter().position(|&k| k == q / group).unwrap_or(0) as i64).collect();
-        let identity = kv_of.iter().enumerate().all(|(i, &k)| i as i64 == k);
+        let each = kept.len().checked_div(kv_kept.len()).unwrap_or(1);
+        let even = kv_of.iter().enumerate().all(|(i, &k)| (i / each) as i64 == k);
         let constant =
             if let BaseCut::Removed(_, c) = cut { c.as_ref().map(Tensor::shallow_clone) } else { None };
         let factor = match cut {
@@ -137,7 +139,7 @@ impl Model {
         AttnView {
             qk_gain,
             n_kv: kv_kept.len() as i64,
-            kv_index: (!identity).then(|| self.indices(&kv_of)),
+            kv_index: (!even).then(|| self.indices(&kv_of)),
             kept,
             qkv,
             qkv_bias,
@@ -271,17 +273,17 @@ impl Model {
         };
         match self.arch.place {
             NormPlace::Pre => {
-                let mlp = self.mlp(block, &self.norm(&block.mlp_norm, &sum));
+                let mut mlp = self.mlp(block, &self.norm(&block.mlp_norm, &sum));
                 match &block.post_mlp_norm {
-                    Some(norm) => sum + self.norm(norm, &mlp),
-                    None => sum + mlp,
+                    Some(norm) => self.norm(norm, &mlp).g_add_(&sum),
+                    None => mlp.g_add_(&sum),
                 }
             }
-            NormPlace::Parallel => sum + self.mlp(block, &self.norm(&block.mlp_norm, x)),
+            NormPlace::Parallel => self.mlp(block, &self.norm(&block.mlp_norm, x)).g_add_(&sum),
             NormPlace::Post => {
                 let mid = self.norm(&block.attn_norm, &sum);
-                let mlp = self.mlp(block, &mid);
-                self.norm(&block.mlp_norm, &(mid + mlp))
+                let mlp = self.mlp(block, &mid).g_add_(&mid);
+                self.norm(&block.mlp_norm, &mlp)
             }
         }
     }
@@ -291,7 +293,7 @@ impl Model {
         let activate = |t: &Tensor| self.arch.mlp.activation.apply(t);
         let act = if self.arch.mlp.gated {
             let parts = up.chunk(2, -1);
-            activate(&parts[0]) * &parts[1]
+            activate(&parts[0]).g_mul_(&parts[1])
         } else {
             activate(&up)
         };
@@ -334,18 +336,18 @@ impl Model {
     }
 
     fn rms(&self, gain: &Tensor, x: &Tensor, kind: NormKind) -> Tensor {
-        let wide = if matches!(self.kind, Kind::Half | Kind::BFloat16) {
-            x.to_kind(Kind::Float)
-        } else {
-            x.shallow_clone()
-        };
-        let mean = (&wide * &wide).mean_dim([-1i64].as_slice(), true, None::<Kind>);
-        let scaled = wide * (mean + self.info.norm_eps).rsqrt();
+        let half = matches!(self.kind, Kind::Half | Kind::BFloat16);
+        let wide = if half { x.to_kind(Kind::Float) } else { x.shallow_clone() };
+        // One reading of x: a sum of squares by itself would write them all first.
+        let length = wide.linalg_norm(2.0, [-1i64].as_slice(), true, None::<Kind>);
+        let width = *x.size().last().unwrap_or(&1) as f64;
+        let scale = (length.square() / width + self.info.norm_eps).rsqrt();
+        let scaled = wide * scale;
         if kind == NormKind::RmsPlusOne {
             let gain = gain.to_kind(scaled.kind()) + 1.0;
             (scaled * gain).to_kind(self.kind)
         } else {
-            scaled.to_kind(self.kind) * gain
+            scaled.to_kind(self.kind).g_mul_(gain)
         }
     }
 }

@@ -104,8 +104,8 @@ impl Pass<'_> {
                 parts_x.push(x.unsqueeze(0).expand([count, tokens, d], false));
                 next.extend(run);
             }
-            let (mut x, mut out) = (Tensor::cat(&parts_x, 0), Tensor::cat(&parts_out, 0));
-            drop((parts_x, parts_out, attended));
+            let (mut x, mut out) = (joined(parts_x), joined(parts_out));
+            drop(attended);
             if layer + 1 == layers {
                 (x, out) = (self.at_scored(x), self.at_scored(out));
             }
@@ -164,6 +164,14 @@ impl Pass<'_> {
             })
             .collect();
         Tensor::stack(&each, 0)
+    }
+}
+
+/// The parts on top of each other; a single part is not copied.
+fn joined(mut parts: Vec<Tensor>) -> Tensor {
+    match parts.len() {
+        1 => parts.swap_remove(0),
+        _ => Tensor::cat(&parts, 0),
     }
 }
 

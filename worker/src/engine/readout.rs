@@ -1,5 +1,6 @@
-//! From final states to numbers of the distribution over tokens, in slices: logits exist only for scored
-//! positions, and only for as many of those at once as fit into [`LOGIT_BYTES`].
+//! From final states to numbers of the distribution over tokens. Logits exist only for scored positions,
+//! and only for a block of positions and of the vocabulary at once: small enough on a CPU to be read again
+//! from its cache, because several readings of all logits from memory take longer than their product.
 
 use super::base::DeviceBatch;
 use super::model::Model;
@@ -7,6 +8,9 @@ use tch::{Device, Kind, Tensor};
 
 /// Logits held at once, in bytes.
 const LOGIT_BYTES: i64 = 96 << 20;
+
+/// On a CPU: positions and tokens of a block.
+const CPU_BLOCK: (i64, i64) = (512, 1024);
 
 /// What is summed over an item's scored tokens, per row and scored position (`rows · scored`).
 #[derive(Debug, Default)]
@@ -33,29 +37,75 @@ fn unembedding(model: &Model) -> Option<(&Tensor, Option<&Tensor>)> {
     }
 }
 
+/// What a reading of all logits gives for each of n positions, in f32 at least.
+struct Reading {
+    /// Logits of the tokens asked for: `[n, asked]`.
+    asked: Tensor,
+    /// Highest logit: `[n, 1]`.
+    max: Tensor,
+    /// log Σ exp of the logits: `[n, 1]`.
+    total: Tensor,
+}
+
+/// Reads the logits of states `x [n, width]` block by block; `asked [n, k]` are token ids.
+fn read(model: &Model, (weight, bias): (&Tensor, Option<&Tensor>), x: &Tensor, asked: &Tensor) -> Reading {
+    let (n, vocab) = (x.size()[0], weight.size()[0]);
+    let (rows, columns) = match model.device {
+        Device::Cpu => CPU_BLOCK,
+        _ => ((LOGIT_BYTES / (vocab * 4)).max(1), vocab),
+    };
+    let mut parts = [Vec::new(), Vec::new(), Vec::new()];
+    let mut at = 0;
+    while at < n {
+        let m = rows.min(n - at);
+        let (x, asked) = (x.narrow(0, at, m), asked.narrow(0, at, m));
+        // Of the blocks read: the logits asked for, the highest, and Σ exp of the logits less the highest.
+        let mut so_far: Option<(Tensor, Tensor, Tensor)> = None;
+        let mut from = 0;
+        while from < vocab {
+            let wide = columns.min(vocab - from);
+            let bias = bias.map(|b| b.narrow(0, from, wide));
+            let logits = logits(model, (&weight.narrow(0, from, wide), bias.as_ref()), &x);
+            let local = &asked - from;
+            let hit = logits.gather(1, &local.clamp(0, wide - 1), false);
+            let highest = logits.amax([1i64].as_slice(), true);
+            let max = match &so_far {
+                Some((_, max, _)) => max.maximum(&highest),
+                None => highest,
+            };
+            let sum = (logits - &max).exp_().sum_dim_intlist([1i64].as_slice(), true, None::<Kind>);
+            let (asked, sum) = match so_far {
+                Some((earlier, lower, part)) => {
+                    let here = local.ge(0).logical_and(&local.lt(wide));
+                    (hit.where_self(&here, &earlier), part * (lower - &max).exp_() + sum)
+                }
+                None => (hit, sum),
+            };
+            so_far = Some((asked, max, sum));
+            from += wide;
+        }
+        if let Some((asked, max, sum)) = so_far {
+            let total = sum.log() + &max;
+            parts.iter_mut().zip([asked, total, max]).for_each(|(part, t)| part.push(t));
+        }
+        at += m;
+    }
+    let [asked, total, max] = parts.map(|p| Tensor::cat(&p, 0));
+    Reading { asked, max, total }
+}
+
 /// Negative log-likelihood of the targets, and whether they have the highest logit, for
 /// `x [rows, scored, width]`.
 pub fn cross_entropy(model: &Model, batch: &DeviceBatch, x: &Tensor) -> Tokens {
     let Some(unembed) = unembedding(model) else { return Tokens::default() };
     let (rows, scored) = (x.size()[0], x.size()[1]);
-    let flat = x.flatten(0, 1);
-    let targets = batch.targets.unsqueeze(0).expand([rows, scored], false).reshape([-1]);
-    let (n, vocab) = (flat.size()[0], unembed.0.size()[0]);
-    let step = (LOGIT_BYTES / (vocab * 4)).max(1);
-    let mut out = Tokens::default();
-    let mut at = 0;
-    while at < n {
-        let m = step.min(n - at);
-        let logits = logits(model, unembed, &flat.narrow(0, at, m));
-        let target = logits.gather(1, &targets.narrow(0, at, m).unsqueeze(1), false).squeeze_dim(1);
-        let max = logits.amax([1i64].as_slice(), false);
-        let total =
-            (logits - max.unsqueeze(1)).exp_().sum_dim_intlist([1i64].as_slice(), false, None::<Kind>);
-        out.nll.extend(host(&(total.log() + &max - &target)));
-        out.correct.extend(host(&target.ge_tensor(&max)));
-        at += m;
+    let targets = batch.targets.unsqueeze(0).expand([rows, scored], false).reshape([-1, 1]);
+    let read = read(model, unembed, &x.flatten(0, 1), &targets);
+    Tokens {
+        nll: host(&(&read.total - &read.asked)),
+        correct: host(&read.asked.ge_tensor(&read.max)),
+        kl: Vec::new(),
     }
-    out
 }
 
 /// Weighted sum of the probabilities of [`DeviceBatch::weighed`], per row and scored position.
@@ -64,23 +114,10 @@ pub fn probabilities(model: &Model, batch: &DeviceBatch, x: &Tensor) -> Vec<f64>
         return Vec::new();
     };
     let (rows, most) = (x.size()[0], tokens.size()[1]);
-    let flat = x.flatten(0, 1);
     let each = |t: &Tensor| t.unsqueeze(0).expand([rows, -1, -1], false).reshape([-1, most]);
-    let (tokens, weights) = (each(tokens), each(weights));
-    let n = flat.size()[0];
-    let step = (LOGIT_BYTES / (unembed.0.size()[0] * 4)).max(1);
-    let mut out = Vec::with_capacity(n as usize);
-    let mut at = 0;
-    while at < n {
-        let m = step.min(n - at);
-        let logits = logits(model, unembed, &flat.narrow(0, at, m));
-        let total = logits.logsumexp([1i64].as_slice(), true);
-        let p = (logits.gather(1, &tokens.narrow(0, at, m), false) - total).to_kind(Kind::Double).exp();
-        let sum = (p * weights.narrow(0, at, m)).sum_dim_intlist([1i64].as_slice(), false, None::<Kind>);
-        out.extend(host(&sum));
-        at += m;
-    }
-    out
+    let read = read(model, unembed, &x.flatten(0, 1), &each(tokens));
+    let p = (read.asked - read.total).to_kind(Kind::Double).exp();
+    host(&(p * each(weights)).sum_dim_intlist([1i64].as_slice(), false, None::<Kind>))
 }
 
 /// [`cross_entropy`] with the divergence from the unablated states `unablated [scored, width]`.

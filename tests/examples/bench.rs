@@ -265,7 +265,8 @@ impl Loaded {
             }
         }
         let seconds = began.elapsed().as_secs_f64();
-        let least = least(self, space.base(), &subsets);
+        let base = plan.units(sweep).union(space.base());
+        let least = least(self, &base, &subsets);
         Ran { sweep: name, subsets, scores, seconds, least }
     }
 

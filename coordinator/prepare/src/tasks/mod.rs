@@ -1,11 +1,14 @@
 //! Tasks, kind by kind.
 
 mod choices;
+mod counterfactual;
 mod ioi;
 mod pairs;
 mod prompts;
 mod text;
 mod years;
+
+pub use counterfactual::counterfactuals;
 
 use crate::data::Data;
 use crate::tokenizer::Text;

@@ -83,7 +83,7 @@ pub enum Command {
     Resume(OneArgs),
     /// End an experiment; what was computed stays
     Cancel(OneArgs),
-    /// Try quarantined chunks again
+    /// Go on with an experiment that failed or was cancelled, and try quarantined chunks and refusing workers again
     Retry(OneArgs),
     /// List the connected workers
     Workers(ClientArgs),

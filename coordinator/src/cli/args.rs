@@ -54,7 +54,8 @@ A spec:
   kind = \"ioi\"
   examples = 64
   [ablation]
-  method = \"mean\"
+  method = \"mean\"      # zero | mean | resample | scale
+  unit = \"head\"        # head | kv_group | layer | set
   [[sweep]]
   kind = \"single\"
 

@@ -153,7 +153,7 @@ fn prepared(kind: TaskKind) -> Prepared {
     } else {
         (0..n).map(|a| Example { a, b: a, gold: 0.0, cluster: a, half: Some((a % 2) as u8) }).collect()
     };
-    Prepared { kind, items, item_half, examples }
+    Prepared { kind, items, item_half, examples, probe: None }
 }
 
 fn plan(arch: &str, kind: TaskKind, prepared: &Prepared, ablation: Ablation) -> Plan {

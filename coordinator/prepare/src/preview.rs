@@ -18,13 +18,15 @@ pub fn preview(experiment: &PreparedExperiment, k: usize) -> Result<Vec<String>,
     let mut out = Vec::new();
     for (task, p) in experiment.plan.tasks.iter().zip(&experiment.prepared) {
         for (i, e) in p.examples.iter().take(k).enumerate() {
-            out.push(format!("{} {i}: {}", task.name, example(p, e, &text)));
+            let labels = &experiment.plan.model.details.labels;
+            out.push(format!("{} {i}: {}", task.name, example(p, e, &text, labels)));
         }
     }
     Ok(out)
 }
 
-fn example(p: &Prepared, e: &Example, text: &Text) -> String {
+/// An example; `labels` are those of the model's own head.
+fn example(p: &Prepared, e: &Example, text: &Text, labels: &[String]) -> String {
     let (a, b) = (&p.items[e.a as usize], &p.items[e.b as usize]);
     match p.kind {
         TaskKind::Similarity => format!("score {}: {}  ~  {}", e.gold, tokens(a, text), tokens(b, text)),
@@ -56,6 +58,11 @@ fn example(p: &Prepared, e: &Example, text: &Text) -> String {
                 })
                 .collect();
             choices.join("  /  ")
+        }
+        TaskKind::Classification => {
+            let names = p.probe.as_ref().map_or(labels, |probe| &probe.classes);
+            let name = names.get(e.gold as usize).map_or("", String::as_str);
+            format!("label {name:?}: {}", tokens(a, text))
         }
         TaskKind::LanguageModeling | TaskKind::Induction => tokens(a, text),
     }

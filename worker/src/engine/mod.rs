@@ -9,6 +9,7 @@ pub mod arch;
 mod attend;
 pub mod base;
 mod block;
+pub mod classify;
 pub mod masked;
 pub mod model;
 mod opener;
@@ -25,8 +26,10 @@ use ablate_common::plan::{Ablation, Plan, Pool};
 use ablate_common::scores::ChunkScores;
 use ablate_common::task::{Prepared, Scope};
 use base::{BaseSet, DeviceBatch, Replacement};
+use classify::{FittedProbe, NoProbe};
 use model::Model;
 use pass::{Pass, sum_real};
+use score::Beside;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -63,6 +66,8 @@ pub struct Engine {
     finals: HashMap<(u32, Scope), Vec<Tensor>>,
     /// (task, ablation) → b of every head.
     replacements: HashMap<(u32, u32), Replacement>,
+    /// Task → its probe, where it has one.
+    probes: HashMap<u32, FittedProbe>,
     /// Bytes of base states that may stay in memory.
     cache_bytes: u64,
 }
@@ -103,6 +108,7 @@ impl Engine {
             bases: HashMap::new(),
             finals: HashMap::new(),
             replacements: HashMap::new(),
+            probes: HashMap::new(),
             cache_bytes: CACHE_BYTES,
         }
     }
@@ -176,6 +182,7 @@ impl Engine {
                 self.bases.clear();
                 self.finals.clear();
                 self.replacements.clear();
+                self.probes.clear();
                 Err(typed(panic.downcast_ref::<String>().cloned().unwrap_or_else(|| {
                     panic
                         .downcast_ref::<&str>()
@@ -219,6 +226,7 @@ impl Engine {
         self.prepare_batches(task, scope);
         self.prepare_replacement(task, ablation);
         self.prepare_finals(task, scope);
+        self.prepare_probe(task, stop)?;
         let model = Arc::clone(&self.model);
         let model = &model.0;
         let prepared = Arc::clone(&self.prepared);
@@ -236,7 +244,7 @@ impl Engine {
         };
         set.move_to(model, &by_layer, keep, replacement);
         let metric = self.plan.tasks[task as usize].metric;
-        let finals = self.finals.get(&(task, scope));
+        let (finals, probe) = (self.finals.get(&(task, scope)), self.probes.get(&task));
         let mut collector =
             score::Collector::new(model, task, &prepared[task as usize], metric, scope, subsets);
         let mut held = 0;
@@ -244,7 +252,8 @@ impl Engine {
             let (state, views) = set.state(model, at, batch);
             let pass = Pass { model, batch, base: state, views, replacement };
             for done in pass.run(trie, stop).map_err(|_| Error::Stopped)? {
-                collector.take(model, batch, &done, finals.and_then(|f| f.get(at)));
+                let beside = Beside { unablated: finals.and_then(|f| f.get(at)), probe };
+                collector.take(model, batch, &done, beside);
             }
             held += state_bytes(model, batch);
             if held > self.cache_bytes {
@@ -284,6 +293,19 @@ impl Engine {
             }
         }
         self.finals.insert((task, scope), finals);
+    }
+
+    /// The probe of a task that has one: once per experiment.
+    fn prepare_probe(&mut self, task: u32, stop: &AtomicBool) -> Result<(), Error> {
+        let prepared = &self.prepared[task as usize];
+        if let (Some(probe), false) = (&prepared.probe, self.probes.contains_key(&task)) {
+            let fitted = FittedProbe::fit(&self.model.0, prepared, probe, stop).map_err(|e| match e {
+                NoProbe::Stopped => Error::Stopped,
+                NoProbe::Failed(why) => Error::Failed(why),
+            })?;
+            self.probes.insert(task, fitted);
+        }
+        Ok(())
     }
 
     /// Means of z over all items of the task: two passes' worth of work, once per experiment.

@@ -10,6 +10,7 @@ use ablate_common::plan::{Ablation, Batch, Plan, PlannedSweep, PlannedTask, Pool
 use ablate_common::scores::TaskScores;
 use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Example, Item, Prepared, Scope, Scored, TaskKind};
+use ablate_common::units::UnitMap;
 use ablate_tests::root;
 use ablate_tests::tensors::every_tensor_is_checked;
 use ablate_worker::engine::model::Model;
@@ -173,6 +174,7 @@ fn plan(info: &ModelInfo, tasks: &[&Task]) -> Plan {
         kind,
         ablation,
         tasks: (0..tasks.len() as u32).collect(),
+        units: 0,
         scope: Scope::All,
         chunk,
     };
@@ -183,7 +185,7 @@ fn plan(info: &ModelInfo, tasks: &[&Task]) -> Plan {
             seed: 0,
             model: ModelSpec { source: String::new(), dtype: Dtype::F64, sha256: None },
             tasks: Vec::new(),
-            ablations: ablations.clone(),
+            ablations: ablations.iter().map(|a| (*a).into()).collect(),
             sweeps: Vec::new(),
         },
         model: info.clone(),
@@ -197,7 +199,9 @@ fn plan(info: &ModelInfo, tasks: &[&Task]) -> Plan {
                 ]
             })
             .collect(),
-        ablations,
+        ablations: ablations.into_iter().map(Into::into).collect(),
+        units: vec![UnitMap::heads(&info.heads)],
+        references: Vec::new(),
     }
 }
 
@@ -260,7 +264,7 @@ fn check(path: &Path, tasks: &[&Task], subsets: &[Vec<HeadIx>]) -> BTreeMap<&'st
         for chunk in 0..plan.round_chunks(sweep, 0) {
             let scores = engine.run(sweep, 0, &[], chunk, &stop).unwrap();
             for (at, rank) in plan.chunk_ranks(sweep, 0, chunk).enumerate() {
-                let subset = space.subset(rank).unwrap();
+                let subset = plan.removed(sweep, &space, rank).unwrap();
                 for block in &scores.tasks {
                     seen += compare(block, at, plan.sweeps[sweep as usize].ablation, &subset);
                 }

@@ -1,10 +1,11 @@
 //! From TOML to a checked [`Spec`].
 
+use super::ablations::ablations;
 use super::table::{Source, Table, Value};
 use super::{Dtype, Error, ModelSpec, Spec, SweepKindSpec, SweepSpec, TaskSpec};
 use crate::head::Stream;
 use crate::metric::Metric;
-use crate::plan::{Ablation, Order, Pool};
+use crate::plan::Order;
 use crate::task::TaskKind;
 use toml::de::DeTable;
 
@@ -215,58 +216,22 @@ fn metric(t: &Table<'_>, kind: TaskKind) -> Result<Metric, Error> {
     Ok(metric)
 }
 
-fn ablations(top: &Table<'_>) -> Result<Vec<Ablation>, Error> {
-    let mut out: Vec<Ablation> = Vec::new();
-    for t in top.tables("ablation", "[ablation]")? {
-        t.only(&["method", "pool", "scale", "unit"], &["donors", "reference", "sets"])?;
-        if let Some(v) = t.get("unit") {
-            v.choice(&[("head", ())], &["kv_group", "layer", "set"])?;
-        }
-        let method = t.need("method", "\"mean\"")?;
-        let name = method.text()?;
-        let ablation = match method
-            .choice(&[("zero", 0), ("mean", 1), ("scale", 2)], &["resample", "optimal"])?
-        {
-            0 => Ablation::Zero,
-            1 => {
-                let pools = [("tokens", Pool::Tokens), ("position", Pool::Position)];
-                Ablation::Mean { pool: t.get("pool").map_or(Ok(Pool::Tokens), |v| v.choice(&pools, &[]))? }
-            }
-            _ => Ablation::Scale { scale: t.need("scale", "0.5")?.number()? },
-        };
-        for (key, of) in [("pool", "mean"), ("scale", "scale")] {
-            if let Some(v) = t.get(key)
-                && name != of
-            {
-                return Err(v.error(format!("{key} is for method = \"{of}\" only; leave it out")));
-            }
-        }
-        if out.iter().any(|o| o.name() == ablation.name()) {
-            return Err(t.error(format!(
-                "method \"{name}\" is there twice; tables tell ablations apart by their method, so run two specs"
-            )));
-        }
-        out.push(ablation);
-    }
-    if out.is_empty() {
-        return Err(
-            top.error("[ablation] is missing; add it with method = \"mean\" (or \"zero\", \"scale\")")
-        );
-    }
-    Ok(out)
-}
-
 fn sweeps(top: &Table<'_>, tasks: &[TaskSpec]) -> Result<Vec<SweepSpec>, Error> {
     let mut out: Vec<SweepSpec> = Vec::new();
     for t in top.tables("sweep", "[[sweep]]")? {
         let sweep = sweep(&t, tasks)?;
         let runs = |s: &SweepSpec, name: &String| s.tasks.as_ref().is_none_or(|list| list.contains(name));
+        // Sweeps of different streams have no unit in common.
+        let meet = |o: &SweepSpec| match (&o.streams, &sweep.streams) {
+            (Some(a), Some(b)) => a.iter().any(|s| b.contains(s)),
+            _ => true,
+        };
         let same = |o: &&SweepSpec| std::mem::discriminant(&o.kind) == std::mem::discriminant(&sweep.kind);
-        for other in out.iter().filter(same) {
+        for other in out.iter().filter(same).filter(|o| meet(o)) {
             if let Some(task) = tasks.iter().find(|t| runs(other, &t.name) && runs(&sweep, &t.name)) {
                 let kind = t.need("kind", "\"single\"")?.text()?;
                 return Err(t.error(format!(
-                    "a sweep of kind \"{kind}\" already runs on task {:?}; narrow one of them with tasks, or leave it out",
+                    "a sweep of kind \"{kind}\" already runs on task {:?}; narrow one of them with tasks or streams, or leave it out",
                     task.name
                 )));
             }
@@ -329,11 +294,6 @@ fn streams(v: Value<'_>) -> Result<Vec<Stream>, Error> {
     let mut out = Vec::new();
     for item in v.list()? {
         let stream = item.choice(&all, &[])?;
-        if stream != Stream::SelfAttention {
-            return Err(item.error(format!(
-                "stream \"{stream}\" selects no head: decoder-only and encoder-only models have \"self\" only"
-            )));
-        }
         if out.contains(&stream) {
             return Err(item.error(format!("stream \"{stream}\" is there twice")));
         }

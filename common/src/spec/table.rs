@@ -169,6 +169,18 @@ impl<'s> Value<'s> {
         Ok(list.iter().map(|value| Value { source: self.source, key: self.key, value }).collect())
     }
 
+    /// The entries of a table, in the file's order.
+    pub fn entries(&self) -> Result<Vec<(&'s str, Value<'s>)>, Error> {
+        let table = self.value.get_ref().as_table().ok_or_else(|| self.wrong("a table"))?;
+        let mut all: Vec<_> = table.iter().collect();
+        all.sort_by_key(|(k, _)| k.span().start);
+        let key = self.key;
+        Ok(all
+            .into_iter()
+            .map(|(k, value)| (k.get_ref().as_ref(), Value { source: self.source, key, value }))
+            .collect())
+    }
+
     /// One of `known` by name; a name in `later` is refused as not built yet.
     pub fn choice<T: Copy>(&self, known: &[(&str, T)], later: &[&str]) -> Result<T, Error> {
         let name = self.text()?;

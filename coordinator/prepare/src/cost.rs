@@ -4,6 +4,7 @@ use ablate_common::model::ModelInfo;
 use ablate_common::plan::{Plan, PlannedTask, SweepKind};
 use ablate_common::spec::Dtype;
 use ablate_common::task::{Prepared, Scope, TaskKind};
+use ablate_common::units::{UnitIx, UnitMap};
 
 /// Cost of one sweep.
 #[derive(Clone, Debug, PartialEq)]
@@ -25,7 +26,6 @@ pub struct SweepCost {
 /// Cost of every sweep of a plan, in the plan's order.
 #[must_use]
 pub fn cost(plan: &Plan, prepared: &[Prepared]) -> Vec<SweepCost> {
-    let n = plan.heads().len() as f64;
     (0u32..)
         .zip(&plan.sweeps)
         .map(|(i, sweep)| {
@@ -40,18 +40,20 @@ pub fn cost(plan: &Plan, prepared: &[Prepared]) -> Vec<SweepCost> {
                 &sweep.tasks,
                 sweep.scope,
             );
+            let layers = work.layers(plan.units(i));
             let flops = match sweep.kind {
-                SweepKind::Single => work.single(),
-                SweepKind::Pairs => work.pairs(),
+                SweepKind::Single => work.single(&layers),
+                SweepKind::Pairs => work.pairs(&layers),
                 // A round extends the pruned base, which it runs once.
                 SweepKind::Greedy { .. } => {
-                    work.single() / n * subsets as f64 + f64::from(rounds) * work.whole()
+                    let n = plan.units(i).len() as f64;
+                    work.single(&layers) / n * subsets as f64 + f64::from(rounds) * work.whole()
                 }
                 SweepKind::Reference | SweepKind::Path { .. } | SweepKind::Random { .. } => {
                     work.whole() * subsets as f64
                 }
             };
-            let method = plan.ablations.get(sweep.ablation as usize).map_or("", |a| a.name());
+            let method = plan.ablations.get(sweep.ablation as usize).map_or_else(String::new, |a| a.title());
             let name = match plan.ablations.len() {
                 1 => sweep.kind.name().to_owned(),
                 _ => format!("{} ({method})", sweep.kind.name()),
@@ -130,21 +132,34 @@ impl<'a> Work<'a> {
         self.rest + f64::from(self.model.layers - 1 - l) * self.layer
     }
 
-    /// Every head alone.
-    pub fn single(&self) -> f64 {
-        let heads = f64::from(self.model.n_heads);
-        (0..self.model.layers).map(|l| heads * (self.after(l) + self.logits)).sum()
+    /// How many units begin to change the forward pass in each layer.
+    pub fn layers(&self, units: &UnitMap) -> Vec<f64> {
+        let mut count = vec![0.0; self.model.layers as usize];
+        for unit in (0..units.len() as u32).map(UnitIx) {
+            let layers =
+                units.heads_of(unit).iter().filter_map(|&h| self.model.heads.head(h)).map(|h| h.layer);
+            if let Some(n) = layers.min().and_then(|l| count.get_mut(l as usize)) {
+                *n += 1.0;
+            }
+        }
+        count
     }
 
-    /// Every pair, the part below the second head's layer once per first head.
-    pub fn pairs(&self) -> f64 {
-        let h = f64::from(self.model.n_heads);
-        (0..self.model.layers)
-            .map(|l| {
-                let second = h * f64::from(l) * h + h * (h - 1.0) / 2.0;
-                h * self.after(l) + second * (self.after(l) + self.logits)
-            })
-            .sum()
+    /// Every unit alone, of which `layers` begin in each layer.
+    pub fn single(&self, layers: &[f64]) -> f64 {
+        (0u32..).zip(layers).map(|(l, n)| n * (self.after(l) + self.logits)).sum()
+    }
+
+    /// Every pair, the part below the second unit's layer once per first unit.
+    pub fn pairs(&self, layers: &[f64]) -> f64 {
+        let mut before = 0.0;
+        let mut sum = 0.0;
+        for (l, &n) in (0u32..).zip(layers) {
+            let second = n * before + n * (n - 1.0) / 2.0;
+            sum += n * self.after(l) + second * (self.after(l) + self.logits);
+            before += n;
+        }
+        sum
     }
 
     /// Memory of a lane that runs `chunk` subsets at once.

@@ -3,15 +3,20 @@
 mod batches;
 mod cost;
 mod data;
+mod donors;
 mod planned;
 mod preview;
+mod sources;
 mod tasks;
 mod tokenizer;
+mod units;
 
 pub use batches::BATCH_TOKENS;
 pub use cost::{SweepCost, cost};
 pub use preview::preview;
 pub use tokenizer::Text;
+
+use sources::{Given, Sources};
 
 use ablate_common::metric::Metric;
 use ablate_common::model::{self, Inspected, MaskedNames, ModelInfo};
@@ -57,7 +62,7 @@ impl From<model::Error> for Error {
 pub struct PreparedExperiment {
     /// The recorded plan.
     pub plan: Plan,
-    /// Prepared tasks, in the plan's order. Their names in the store are in the plan.
+    /// Prepared tasks, in the plan's order, then reference sets. Their names in the store are in the plan.
     pub prepared: Vec<Prepared>,
     /// Where the model was found.
     pub model_path: PathBuf,
@@ -78,8 +83,9 @@ pub fn prepare(
         .map_err(|tried| Error::input(format!("model: there is no {tried}; correct source in [model]")))?;
     let model = model::inspect_headers(&model_path)?;
     fits(spec, &model, &model_path)?;
+    units::check(spec, &model.info)?;
     let text = Text::new(&model.tokenizer)?;
-    let mut prepared = Vec::new();
+    let mut read = Vec::new();
     for (at, task) in spec.tasks.iter().enumerate() {
         let step = format!("prepare {}", task.name);
         progress(&step, 0, 1);
@@ -103,9 +109,13 @@ pub fn prepare(
         binary(task, &one, &model.info)?;
         vocabulary(&one, &model.info).map_err(|e| Error::Input(format!("task {:?}: {e}", task.name)))?;
         halves(spec, &task.name, &one)?;
-        prepared.push(one);
+        read.push((one, data));
         progress(&step, 1, 1);
     }
+    let given = Given { spec, base_dir, model: &model.info, text: &text, tasks: &read };
+    let mut sources = Sources::of(&given)?;
+    let mut prepared: Vec<Prepared> = read.into_iter().map(|(task, _)| task).collect();
+    let references = std::mem::take(&mut sources.prepared);
     let mut info = model.info;
     info.weights_sha256 =
         model::weights_sha256_with(&model_path, &|done, total| progress("hash weights", done, total))?;
@@ -118,7 +128,8 @@ pub fn prepare(
             info.weights_sha256
         )));
     }
-    let plan = plan(spec, info, &prepared)?;
+    let plan = plan(spec, info, &prepared, sources)?;
+    prepared.extend(references);
     Ok(PreparedExperiment { plan, prepared, model_path })
 }
 
@@ -252,7 +263,7 @@ fn halves(spec: &Spec, name: &str, prepared: &Prepared) -> Result<(), Error> {
     Ok(())
 }
 
-fn plan(spec: &Spec, model: ModelInfo, prepared: &[Prepared]) -> Result<Plan, Error> {
+fn plan(spec: &Spec, model: ModelInfo, prepared: &[Prepared], sources: Sources) -> Result<Plan, Error> {
     let mut tasks = Vec::new();
     for (task, p) in spec.tasks.iter().zip(prepared) {
         let bytes = serde_json::to_vec(p).map_err(|e| Error::Failed(format!("task {:?}: {e}", task.name)))?;
@@ -267,13 +278,15 @@ fn plan(spec: &Spec, model: ModelInfo, prepared: &[Prepared]) -> Result<Plan, Er
             select: batches::batches(p, Scope::Select),
         });
     }
-    let sweeps = planned::sweeps(spec, &model, &tasks, prepared)?;
+    let (sweeps, units) = planned::sweeps(spec, &model, &tasks, prepared)?;
     Ok(Plan {
         engine: ablate_common::ENGINE_VERSION,
         spec: spec.clone(),
         model,
         tasks,
-        ablations: spec.ablations.clone(),
+        ablations: sources.ablations,
+        units,
+        references: sources.references,
         sweeps,
     })
 }

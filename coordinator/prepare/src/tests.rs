@@ -1,3 +1,5 @@
+mod sources;
+
 use super::*;
 use ablate_common::plan::{Order, SweepKind};
 use ablate_common::spec;

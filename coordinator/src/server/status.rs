@@ -95,7 +95,7 @@ impl Status {
                     name: format!(
                         "{} ({})",
                         sweep.kind.name(),
-                        plan.ablations[sweep.ablation as usize].name()
+                        plan.ablations[sweep.ablation as usize].title()
                     ),
                     subsets_total: (0..sweep.rounds()).map(|r| plan.round_subsets(i, r)).sum(),
                     subsets_done: rounds.into_iter().flatten().map(|(&r, &n)| subsets(r, n)).sum(),

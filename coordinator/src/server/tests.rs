@@ -3,7 +3,7 @@
 use super::*;
 use crate::store::conformance::{experiment, scores};
 use crate::store::{MemoryStore, SqliteStore};
-use ablate_common::head::HeadIx;
+use ablate_common::units::UnitIx;
 use ablate_common::{ENGINE_VERSION, PROTOCOL_VERSION};
 use ablate_proto::v1::coordinator_message::Body as ToWorker;
 use ablate_proto::v1::{self, cluster_client::ClusterClient, worker_message::Body};
@@ -47,7 +47,7 @@ async fn work(address: SocketAddr, new: NewExperiment, habit: Habit, pace: Durat
     let mut garbled = habit != Habit::Garbled;
     while let Ok(Some(message)) = from.message().await {
         let Some(ToWorker::Shard(s)) = message.body else { continue };
-        let list: Vec<HeadIx> = s.list.iter().copied().map(HeadIx).collect();
+        let list: Vec<UnitIx> = s.list.iter().copied().map(UnitIx).collect();
         for chunk in s.first_chunk..s.first_chunk + s.chunks {
             tokio::time::sleep(pace).await;
             let id = v1::ChunkId { experiment: s.experiment.clone(), sweep: s.sweep, round: s.round, chunk };

@@ -3,6 +3,7 @@
 //! layers from that head on; the same operations on the same shapes, so the same bits as from scratch.
 
 use super::model::{AttnView, BaseCut, Model};
+use super::replace::Replacement;
 use ablate_common::plan::Batch;
 use ablate_common::task::{Prepared, Scored, TaskKind};
 use tch::{Kind, Tensor};
@@ -132,6 +133,9 @@ pub struct BaseState {
     pub out: Vec<Tensor>,
     /// z of the kept heads of each layer: `[batch · len, kept · head_dim]`.
     pub z: Vec<Tensor>,
+    /// Σ b_h W_O of each layer's removed heads `[batch · len, d_model]`, where b is another for every token: a
+    /// part of `out` that no view adds.
+    pub added: Vec<Option<Tensor>>,
 }
 
 impl BaseState {
@@ -140,26 +144,37 @@ impl BaseState {
         self.x.truncate(layer + 1);
         self.out.truncate(layer);
         self.z.truncate(layer);
+        self.added.truncate(layer);
     }
 
-    /// Computes what is missing.
-    pub fn fill(&mut self, model: &Model, views: &[AttnView], batch: &DeviceBatch) {
+    /// Computes what is missing. `added` gives what the heads that a layer lacks add to its attention's output
+    /// beyond what its view says.
+    pub fn fill(
+        &mut self,
+        model: &Model,
+        views: &[AttnView],
+        batch: &DeviceBatch,
+        added: impl Fn(usize) -> Option<Tensor>,
+    ) {
         if self.x.is_empty() {
             self.x.push(model.embed(&batch.tokens));
         }
         for (layer, view) in views.iter().enumerate().skip(self.x.len() - 1) {
             let x = &self.x[layer];
             let (z, out) = model.attention(layer, view, x, batch.len, batch.mask.as_ref());
+            let more = added(layer);
+            let out = match &more {
+                Some(more) => out + more,
+                None => out,
+            };
             let next = model.after_attention(layer, x, &out);
             self.x.push(next);
             self.out.push(out);
             self.z.push(z);
+            self.added.push(more);
         }
     }
 }
-
-/// b of every head of a layer: `[heads, head_dim]` pooled over tokens, or `[context, heads, head_dim]`.
-pub type Replacement = Vec<Tensor>;
 
 /// A base set with the views and states that follow from it.
 #[derive(Debug)]
@@ -184,7 +199,8 @@ impl BaseSet {
         }
     }
 
-    /// Moves to another base set, keeping every layer before the first that differs.
+    /// Moves to another base set, keeping every layer before the first that differs. `replacement` is b where
+    /// it is the same for every batch; see [`Self::state_with`] where it isn't.
     pub fn move_to(
         &mut self,
         model: &Model,
@@ -198,9 +214,8 @@ impl BaseSet {
                 continue;
             }
             let cut = if keep == 0.0 {
-                let constant = replacement
-                    .filter(|_| !heads[l].is_empty())
-                    .map(|b| constant(model, l, &b[l], &heads[l]));
+                let constant =
+                    replacement.filter(|_| !heads[l].is_empty()).map(|b| b.output(model, l, &heads[l]));
                 BaseCut::Removed(heads[l].clone(), constant)
             } else {
                 BaseCut::Scaled(heads[l].clone(), keep)
@@ -217,28 +232,28 @@ impl BaseSet {
 
     /// The state of batch `at`, computed as far as it is missing.
     pub fn state(&mut self, model: &Model, at: usize, batch: &DeviceBatch) -> (&BaseState, &[AttnView]) {
-        self.states[at].fill(model, &self.views, batch);
+        self.state_with(model, at, batch, None)
+    }
+
+    /// [`Self::state`] where `tokens` is b of this batch's tokens. It must be the same b each time, as a state
+    /// isn't computed again for another.
+    pub fn state_with(
+        &mut self,
+        model: &Model,
+        at: usize,
+        batch: &DeviceBatch,
+        tokens: Option<&Replacement>,
+    ) -> (&BaseState, &[AttnView]) {
+        let heads = &self.heads;
+        let added = |layer: usize| {
+            tokens.filter(|_| !heads[layer].is_empty()).map(|b| b.output(model, layer, &heads[layer]))
+        };
+        self.states[at].fill(model, &self.views, batch, added);
         (&self.states[at], &self.views)
     }
 
     /// Gives back the memory of batch `at`; it is computed anew when asked for again.
     pub fn forget(&mut self, at: usize) {
         self.states[at] = BaseState::default();
-    }
-}
-
-/// Σ over `heads` of b_h W_O: `[d_model]`, or `[context, d_model]` by position.
-fn constant(model: &Model, layer: usize, b: &Tensor, heads: &[u32]) -> Tensor {
-    let pick = model.indices(&heads.iter().map(|&h| i64::from(h)).collect::<Vec<_>>());
-    let wo = model.blocks[layer].wo_heads.index_select(0, &pick);
-    if b.dim() == 2 {
-        b.index_select(0, &pick).unsqueeze(1).bmm(&wo).squeeze_dim(1).sum_dim_intlist(
-            [0i64].as_slice(),
-            false,
-            None::<Kind>,
-        )
-    } else {
-        let by_head = b.index_select(1, &pick).transpose(0, 1);
-        by_head.bmm(&wo).sum_dim_intlist([0i64].as_slice(), false, None::<Kind>)
     }
 }

@@ -15,6 +15,7 @@ pub mod model;
 mod opener;
 pub mod pass;
 pub mod readout;
+pub mod replace;
 pub mod score;
 pub mod trie;
 
@@ -22,19 +23,21 @@ pub use opener::TorchOpener;
 
 use ablate_common::head::HeadIx;
 use ablate_common::metric::Metric;
-use ablate_common::plan::{Ablation, Plan, Pool};
+use ablate_common::plan::{Ablation, Plan, Pool, Source};
 use ablate_common::scores::ChunkScores;
 use ablate_common::task::{Prepared, Scope};
-use base::{BaseSet, DeviceBatch, Replacement};
+use ablate_common::units::UnitIx;
+use base::{BaseSet, DeviceBatch};
 use classify::{FittedProbe, NoProbe};
 use model::Model;
-use pass::{Pass, sum_real};
+use pass::Pass;
+use replace::{DonorStates, Means, Replacement, donor_states};
 use score::Beside;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 use thiserror::Error;
 use trie::{Cut, Intervention, Trie};
 
@@ -57,6 +60,7 @@ pub enum Error {
 pub struct Engine {
     model: Arc<SharedModel>,
     plan: Arc<Plan>,
+    /// The tasks' data, then that of the plan's reference sets.
     prepared: Arc<Vec<Prepared>>,
     /// (task, scope) → batches on the device.
     batches: HashMap<(u32, Scope), Vec<DeviceBatch>>,
@@ -64,10 +68,12 @@ pub struct Engine {
     bases: HashMap<(u32, Scope, Option<u32>), BaseSet>,
     /// (task, scope) → unablated final states of each batch's scored positions, for tasks that compare with them.
     finals: HashMap<(u32, Scope), Vec<Tensor>>,
-    /// (task, ablation) → b of every head.
+    /// (task, ablation) → b of every head, where it is the same for every batch.
     replacements: HashMap<(u32, u32), Replacement>,
     /// Task → its probe, where it has one.
     probes: HashMap<u32, FittedProbe>,
+    /// (task, scope, ablation) → b of every batch, where it is z of donors.
+    donors: HashMap<(u32, Scope, u32), DonorStates>,
     /// Bytes of base states that may stay in memory.
     cache_bytes: u64,
 }
@@ -109,6 +115,7 @@ impl Engine {
             finals: HashMap::new(),
             replacements: HashMap::new(),
             probes: HashMap::new(),
+            donors: HashMap::new(),
             cache_bytes: CACHE_BYTES,
         }
     }
@@ -121,7 +128,7 @@ impl Engine {
         &mut self,
         sweep: u32,
         round: u32,
-        list: &[HeadIx],
+        list: &[UnitIx],
         chunk: u32,
         stop: &AtomicBool,
     ) -> Result<ChunkScores, Error> {
@@ -133,9 +140,10 @@ impl Engine {
         let (ablation, scope) = (planned.ablation, planned.scope);
         let tasks = planned.tasks.clone();
         let space = self.plan.space(sweep, list);
-        let base = space.base().to_vec();
+        let base = self.plan.units(sweep).union(space.base());
+        let ranks = self.plan.chunk_ranks(sweep, round, chunk);
         let subsets: Vec<Vec<HeadIx>> =
-            self.plan.chunk_ranks(sweep, round, chunk).map_while(|rank| space.subset(rank)).collect();
+            ranks.map_while(|rank| self.plan.removed(sweep, &space, rank)).collect();
         if subsets.is_empty() {
             return Err(Error::Failed(format!("round {round} of sweep {sweep} has no chunk {chunk}")));
         }
@@ -183,6 +191,7 @@ impl Engine {
                 self.finals.clear();
                 self.replacements.clear();
                 self.probes.clear();
+                self.donors.clear();
                 Err(typed(panic.downcast_ref::<String>().cloned().unwrap_or_else(|| {
                     panic
                         .downcast_ref::<&str>()
@@ -206,9 +215,9 @@ impl Engine {
 
     /// ξ of an ablation.
     fn keep(&self, ablation: u32) -> f64 {
-        match self.plan.ablations[ablation as usize] {
+        match self.plan.ablations[ablation as usize].method {
             Ablation::Scale { scale } => scale,
-            Ablation::Zero | Ablation::Mean { .. } => 0.0,
+            Ablation::Zero | Ablation::Mean { .. } | Ablation::Resample { .. } => 0.0,
         }
     }
 
@@ -232,32 +241,43 @@ impl Engine {
         let prepared = Arc::clone(&self.prepared);
         let batches = &self.batches[&(task, scope)];
         let replacement = self.replacements.get(&(task, ablation));
+        let (keep, source) = (self.keep(ablation), self.source(task, ablation));
         let key = (task, scope, (!base.is_empty()).then_some(ablation));
         let set = self.bases.entry(key).or_insert_with(|| BaseSet::empty(model, batches.len()));
         let mut by_layer = vec![Vec::new(); model.blocks.len()];
         for head in base.iter().filter_map(|&ix| self.plan.heads().head(ix)) {
             by_layer[head.layer as usize].push(head.head);
         }
-        let keep = match self.plan.ablations[ablation as usize] {
-            Ablation::Scale { scale } => scale,
-            _ => 0.0,
-        };
         set.move_to(model, &by_layer, keep, replacement);
         let metric = self.plan.tasks[task as usize].metric;
         let (finals, probe) = (self.finals.get(&(task, scope)), self.probes.get(&task));
         let mut collector =
             score::Collector::new(model, task, &prepared[task as usize], metric, scope, subsets);
+        let resampled = matches!(self.plan.ablations[ablation as usize].method, Ablation::Resample { .. });
+        let donated =
+            &prepared[source.reference.map_or(task as usize, |r| self.plan.tasks.len() + r as usize)];
+        let mut states = resampled.then(|| self.donors.entry((task, scope, ablation)).or_default());
         let mut held = 0;
         for (at, batch) in batches.iter().enumerate() {
-            let (state, views) = set.state(model, at, batch);
+            let tokens = states
+                .as_deref_mut()
+                .map(|s| s.get(at, || donor_states(model, donated, &source.donors, batch)));
+            let replacement = tokens.or(replacement);
+            let (state, views) = set.state_with(model, at, batch, tokens);
             let pass = Pass { model, batch, base: state, views, replacement };
             for done in pass.run(trie, stop).map_err(|_| Error::Stopped)? {
                 let beside = Beside { unablated: finals.and_then(|f| f.get(at)), probe };
                 collector.take(model, batch, &done, beside);
             }
             held += state_bytes(model, batch);
+            if resampled {
+                held += donor_bytes(model, batch);
+            }
             if held > self.cache_bytes {
                 set.forget(at);
+                if let Some(states) = states.as_deref_mut() {
+                    states.forget(at);
+                }
             }
         }
         Ok(collector.finish(model))
@@ -308,12 +328,26 @@ impl Engine {
         Ok(())
     }
 
-    /// Means of z over all items of the task: two passes' worth of work, once per experiment.
+    /// Means of z over the reference set, by default all items of the task: once per experiment.
     fn prepare_replacement(&mut self, task: u32, ablation: u32) {
-        let Ablation::Mean { pool } = self.plan.ablations[ablation as usize] else { return };
+        let Ablation::Mean { pool } = self.plan.ablations[ablation as usize].method else { return };
         if self.replacements.contains_key(&(task, ablation)) {
             return;
         }
+        let means = match self.source(task, ablation).reference {
+            Some(reference) => self.reference_means(reference, pool),
+            None => self.own_means(task, pool),
+        };
+        self.replacements.insert((task, ablation), means);
+    }
+
+    /// Where a task's b comes from.
+    fn source(&self, task: u32, ablation: u32) -> Source {
+        let sources = &self.plan.ablations[ablation as usize].sources;
+        sources.get(task as usize).cloned().unwrap_or_default()
+    }
+
+    fn own_means(&mut self, task: u32, pool: Pool) -> Replacement {
         self.prepare_batches(task, Scope::All);
         let model = &self.model.0;
         let batches = &self.batches[&(task, Scope::All)];
@@ -321,57 +355,29 @@ impl Engine {
             .bases
             .entry((task, Scope::All, None))
             .or_insert_with(|| BaseSet::empty(model, batches.len()));
-        let (h, dh, layers) = (i64::from(model.info.n_heads), model.head_dim(), model.blocks.len());
-        let longest = batches.iter().map(|b| b.len).max().unwrap_or(0);
-        let shape = match pool {
-            Pool::Tokens => vec![1, h * dh],
-            Pool::Position => vec![longest, h * dh],
-        };
-        let wide = (Kind::Double, model.device);
-        let sums: Vec<Tensor> = (0..layers).map(|_| Tensor::zeros(shape.as_slice(), wide)).collect();
-        let counts = Tensor::zeros([shape[0], 1], wide);
+        let mut means = Means::new(model, pool, batches.iter().map(|b| b.len).max().unwrap_or(0));
         let mut held = 0;
         for (at, batch) in batches.iter().enumerate() {
-            let (state, _) = set.state(model, at, batch);
-            match pool {
-                Pool::Tokens => {
-                    let _ = counts.shallow_clone().g_add_(&batch.real.sum(Kind::Double));
-                }
-                Pool::Position => {
-                    let per = batch.real.sum_dim_intlist([0i64].as_slice(), false, None::<Kind>).unsqueeze(1);
-                    let _ = counts.narrow(0, 0, batch.len).g_add_(&per);
-                }
-            }
-            for (layer, sum) in sums.iter().enumerate() {
-                match pool {
-                    Pool::Tokens => {
-                        let _ = sum.shallow_clone().g_add_(&sum_real(&state.z[layer], batch).unsqueeze(0));
-                    }
-                    Pool::Position => {
-                        let z = state.z[layer].to_kind(Kind::Double).view([-1, batch.len, h * dh]);
-                        let weighted = z * batch.real.unsqueeze(-1);
-                        let per = weighted.sum_dim_intlist([0i64].as_slice(), false, None::<Kind>);
-                        let _ = sum.narrow(0, 0, batch.len).g_add_(&per);
-                    }
-                }
-            }
+            means.add(set.state(model, at, batch).0, batch);
             held += state_bytes(model, batch);
             if held > self.cache_bytes {
                 set.forget(at);
             }
         }
-        let counts = counts.clamp_min(1.0);
-        let means = sums
-            .into_iter()
-            .map(|s| {
-                let mean = (s / &counts).to_kind(model.kind);
-                match pool {
-                    Pool::Tokens => mean.view([h, dh]),
-                    Pool::Position => mean.view([longest, h, dh]),
-                }
-            })
-            .collect();
-        self.replacements.insert((task, ablation), means);
+        means.finish(model)
+    }
+
+    fn reference_means(&self, reference: u32, pool: Pool) -> Replacement {
+        let model = &self.model.0;
+        let items = &self.prepared[self.plan.tasks.len() + reference as usize];
+        let batches = &self.plan.references[reference as usize].batches;
+        let longest = batches.iter().map(|b| i64::from(b.len)).max().unwrap_or(0);
+        let mut means = Means::new(model, pool, longest);
+        for batch in batches {
+            let batch = DeviceBatch::new(model, items, batch);
+            means.add(BaseSet::empty(model, 1).state(model, 0, &batch).0, &batch);
+        }
+        means.finish(model)
     }
 }
 
@@ -380,6 +386,12 @@ fn state_bytes(model: &Model, batch: &DeviceBatch) -> u64 {
     let width = 2 * model.d_model() + i64::from(model.info.n_heads) * model.head_dim();
     let element = model.kind.elt_size_in_bytes() as i64;
     (batch.tokens() * width * element * (model.blocks.len() as i64 + 1)) as u64
+}
+
+/// Bytes of the donors' z of a batch.
+fn donor_bytes(model: &Model, batch: &DeviceBatch) -> u64 {
+    let width = i64::from(model.info.n_heads) * model.head_dim() * model.blocks.len() as i64;
+    (batch.tokens() * width * model.kind.elt_size_in_bytes() as i64) as u64
 }
 
 fn typed(message: String) -> Error {

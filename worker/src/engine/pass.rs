@@ -1,8 +1,9 @@
 //! One pass: the trie of a chunk's subsets over one batch. The batch of rows grows layer by layer as
 //! subsets leave the shared prefix, and shrinks as nodes are no longer needed.
 
-use super::base::{BaseState, DeviceBatch, Replacement};
+use super::base::{BaseState, DeviceBatch};
 use super::model::{AttnView, Model};
+use super::replace::Replacement;
 use super::trie::{Node, Trie};
 use std::sync::atomic::{AtomicBool, Ordering};
 use tch::{Kind, Tensor};
@@ -62,7 +63,12 @@ impl Pass<'_> {
                 let flat = x.view([copies * tokens, d]);
                 let (z, out) =
                     model.attention(layer, &self.views[layer], &flat, self.batch.len, mask.as_ref());
-                (x, z.view([copies, tokens, -1]), out.view([copies, tokens, d]))
+                let out = out.view([copies, tokens, d]);
+                let out = match &self.base.added[layer] {
+                    Some(added) => out + added,
+                    None => out,
+                };
+                (x, z.view([copies, tokens, -1]), out)
             });
             if let Some((x, _, out)) = &attended {
                 let stay: Vec<i64> = (0..live.len())
@@ -134,14 +140,7 @@ impl Pass<'_> {
             let heads = model.indices(&cuts.iter().map(|c| i64::from(c.head)).collect::<Vec<_>>());
             let mut zs = z.index_select(1, &model.indices(&place));
             if let Some(b) = self.replacement {
-                let b = &b[layer];
-                zs = if b.dim() == 2 {
-                    zs - b.index_select(0, &heads)
-                } else {
-                    let (n, len) = (cuts.len() as i64, self.batch.len);
-                    (zs.view([-1, len, n, dh]) - b.narrow(0, 0, len).index_select(1, &heads))
-                        .view([-1, n, dh])
-                };
+                zs = b.subtract(layer, zs, &heads, self.batch.len);
             }
             if cuts.iter().any(|c| c.keep != 0.0) {
                 let factor: Vec<f64> = cuts.iter().map(|c| 1.0 - c.keep).collect();

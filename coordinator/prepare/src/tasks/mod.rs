@@ -2,11 +2,14 @@
 
 mod choices;
 pub mod classes;
+mod counterfactual;
 mod ioi;
 mod pairs;
 mod prompts;
 mod text;
 mod years;
+
+pub use counterfactual::counterfactuals;
 
 use crate::data::Data;
 use crate::tokenizer::Text;

@@ -84,6 +84,12 @@ pub struct TaskSpec {
     pub metric: Metric,
     /// Expected sha256 of the data file (hex, a prefix will do), checked where given.
     pub sha256: Option<String>,
+    /// Classification: whether by a probe (or else the model's own head); none: where the model has no head.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<bool>,
+    /// Classification: share of the documents that a probe is fitted on; none: half.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<f64>,
 }
 
 /// `[[ablation]]`.

@@ -69,7 +69,7 @@ fn prepared(kind: TaskKind) -> Prepared {
     } else {
         (0..n).map(|a| example(a, a)).collect()
     };
-    Prepared { kind, item_half: vec![0; items.len()], items, examples }
+    Prepared { kind, item_half: vec![0; items.len()], items, examples, probe: None }
 }
 
 fn plan(info: &ModelInfo, prepared: &[Prepared], all: &[Batch]) -> Plan {

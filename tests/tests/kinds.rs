@@ -116,7 +116,7 @@ fn prepared(kind: TaskKind, tokens: &[&[u32]]) -> Prepared {
     } else {
         (0..n).map(|a| example(a, a)).collect()
     };
-    Prepared { kind, item_half: vec![0; items.len()], items, examples }
+    Prepared { kind, item_half: vec![0; items.len()], items, examples, probe: None }
 }
 
 fn batch(tokens: &[&[u32]], items: &[u32]) -> Batch {

@@ -71,6 +71,7 @@ fn model(kind: Kind) -> Model {
         embed,
         position: None,
         masked: None,
+        classifier: None,
         embed_scale: None,
         embed_norm: None,
         embed_project: None,
@@ -114,6 +115,7 @@ fn main() {
                     examples: (0..examples)
                         .map(|a| Example { a, b: a, gold: 0.0, cluster: a, half: Some(0) })
                         .collect(),
+                    probe: None,
                 };
                 let batch = DeviceBatch::new(&m, &prepared, &Batch { items: (0..examples).collect(), len });
                 let mut set = BaseSet::empty(&m, 1);

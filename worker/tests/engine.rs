@@ -113,6 +113,7 @@ fn model(arch: &str, kind: Kind, seed: i64) -> Model {
         unembed: llama.then(|| embed.shallow_clone()),
         position: (!llama).then(|| random(&[16, d], kind)),
         masked: None,
+        classifier: None,
         embed_scale: None,
         embed_norm: (!llama).then(norm),
         embed_project: None,
@@ -157,7 +158,7 @@ fn prepared(kind: TaskKind) -> Prepared {
     } else {
         (0..n).map(|a| Example { a, b: a, gold: 0.0, cluster: a, half: Some((a % 2) as u8) }).collect()
     };
-    Prepared { kind, items, item_half, examples }
+    Prepared { kind, items, item_half, examples, probe: None }
 }
 
 /// What a case removes and replaces it by.
@@ -447,6 +448,7 @@ fn elsewhere() -> Prepared {
         items: vec![item(3), item(13)],
         item_half: vec![0, 0],
         examples: Vec::new(),
+        probe: None,
     }
 }
 

@@ -10,7 +10,7 @@ use crate::task::TaskKind;
 use toml::de::DeTable;
 
 /// Kinds of task that are built.
-const KINDS: [(&str, TaskKind); 8] = [
+const KINDS: [(&str, TaskKind); 9] = [
     ("language_modeling", TaskKind::LanguageModeling),
     ("masked_lm", TaskKind::MaskedLm),
     ("induction", TaskKind::Induction),
@@ -18,14 +18,16 @@ const KINDS: [(&str, TaskKind); 8] = [
     ("greater_than", TaskKind::GreaterThan),
     ("logit_difference", TaskKind::LogitDifference),
     ("next_token_choice", TaskKind::NextTokenChoice),
+    ("classification", TaskKind::Classification),
     ("similarity", TaskKind::Similarity),
 ];
-const KINDS_LATER: [&str; 3] = ["classification", "seq2seq", "generation"];
-const METRICS: [Metric; 10] = [
+const KINDS_LATER: [&str; 2] = ["seq2seq", "generation"];
+const METRICS: [Metric; 11] = [
     Metric::Loss,
     Metric::Perplexity,
     Metric::Accuracy,
     Metric::F1,
+    Metric::F1Binary,
     Metric::Matthews,
     Metric::LogitDiff,
     Metric::ProbDiff,
@@ -119,7 +121,7 @@ fn tasks(top: &Table<'_>) -> Result<Vec<TaskSpec>, Error> {
 }
 
 fn task(t: &Table<'_>) -> Result<TaskSpec, Error> {
-    t.only(&["name", "kind", "data", "examples", "max_tokens", "metric", "sha256"], &[])?;
+    t.only(&["name", "kind", "data", "examples", "max_tokens", "metric", "sha256", "probe", "train"], &[])?;
     let v = t.need("name", "\"wiki\"")?;
     let name = v.text()?;
     if name.trim().is_empty() || name.len() > 100 || name.chars().any(char::is_control) {
@@ -143,6 +145,12 @@ fn task(t: &Table<'_>) -> Result<TaskSpec, Error> {
     if let (Some(v), true) = (t.get("sha256"), generated) {
         return Err(v.error(format!("a {} task has no data file, so no sha256; leave it out", kind.name())));
     }
+    for key in ["probe", "train"] {
+        if let (Some(v), true) = (t.get(key), kind != TaskKind::Classification) {
+            return Err(v.error(format!("{key} is for kind = \"classification\" only; leave it out")));
+        }
+    }
+    let probe = t.get("probe").map(Value::truth).transpose()?;
     let examples = t.get("examples").map(|v| v.small(1, 10_000_000)).transpose()?;
     let least = if kind == TaskKind::Induction { 5 } else { 2 };
     Ok(TaskSpec {
@@ -153,7 +161,22 @@ fn task(t: &Table<'_>) -> Result<TaskSpec, Error> {
         max_tokens: t.get("max_tokens").map_or(Ok(128), |v| v.small(least, 1 << 24))?,
         metric: metric(t, kind)?,
         sha256: sha256(t)?,
+        probe,
+        train: t.get("train").map(|v| train(v, probe)).transpose()?,
     })
+}
+
+/// Share of the documents that a probe is fitted on.
+fn train(v: Value<'_>, probe: Option<bool>) -> Result<f64, Error> {
+    let share = v.number()?;
+    if probe == Some(false) {
+        return Err(v.error("train is the share that a probe is fitted on, but probe = false; leave one out"));
+    }
+    if share > 0.0 && share < 1.0 {
+        Ok(share)
+    } else {
+        Err(v.error(format!("train = {share} isn't a share of the documents: give a number between 0 and 1")))
+    }
 }
 
 fn data(v: Value<'_>, kind: TaskKind) -> Result<String, Error> {

@@ -158,6 +158,11 @@ impl<'s> Value<'s> {
         Ok(self.whole(low.into(), high.into())? as u32)
     }
 
+    /// true or false.
+    pub fn truth(self) -> Result<bool, Error> {
+        self.value.get_ref().as_bool().ok_or_else(|| self.wrong("true or false"))
+    }
+
     /// A list of values.
     pub fn list(&self) -> Result<Vec<Value<'s>>, Error> {
         let list = self.value.get_ref().as_array().ok_or_else(|| self.wrong("a list in brackets"))?;

@@ -82,6 +82,7 @@ fn ioi(n: u32) -> Prepared {
         items,
         item_half: (0..n).map(|i| (i % 2) as u8).collect(),
         examples: (0..n).map(example).collect(),
+        probe: None,
     }
 }
 
@@ -100,6 +101,7 @@ fn similarity(texts: u32) -> Prepared {
         items,
         item_half: (0..texts).map(|i| (i % 2) as u8).collect(),
         examples,
+        probe: None,
     }
 }
 

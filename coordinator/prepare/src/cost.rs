@@ -3,7 +3,7 @@
 use ablate_common::model::ModelInfo;
 use ablate_common::plan::{Ablation, Plan, PlannedTask, SweepKind};
 use ablate_common::spec::Dtype;
-use ablate_common::task::{Prepared, Scope};
+use ablate_common::task::{Prepared, Scope, TaskKind};
 use ablate_common::units::{UnitIx, UnitMap};
 
 /// Cost of one sweep.
@@ -106,10 +106,15 @@ impl<'a> Work<'a> {
                 let out = 2.0 * q * d * padded as f64;
                 layer += attention + out + mlp;
                 rest += mlp + 2.0 * f64::from(model.head_dim) * d * padded as f64;
-                logits += 2.0 * d * f64::from(model.vocab) * scored as f64;
+                // A classification head is next to nothing.
+                if task.kind != TaskKind::Classification {
+                    logits += 2.0 * d * f64::from(model.vocab) * scored as f64;
+                }
                 tokens += padded;
                 widest = widest.max(padded);
-                most_scored = most_scored.max(scored);
+                if task.kind != TaskKind::Classification {
+                    most_scored = most_scored.max(scored);
+                }
             }
         }
         let value_bytes = match dtype {

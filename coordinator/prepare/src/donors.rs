@@ -112,6 +112,7 @@ mod tests {
             items,
             item_half: vec![0; lengths.len()],
             examples: Vec::new(),
+            probe: None,
         }
     }
 

@@ -18,9 +18,10 @@ pub use tokenizer::Text;
 
 use sources::{Given, Sources};
 
+use ablate_common::metric::Metric;
 use ablate_common::model::{self, Inspected, MaskedNames, ModelInfo};
 use ablate_common::plan::{Plan, PlannedTask};
-use ablate_common::spec::{Spec, SweepKindSpec};
+use ablate_common::spec::{Spec, SweepKindSpec, TaskSpec};
 use ablate_common::task::{Prepared, Scope, TaskKind};
 use std::path::{Path, PathBuf};
 
@@ -98,8 +99,14 @@ pub fn prepare(
             }
         };
         let seed = spec.seed.wrapping_add(at as u64);
-        let one = tasks::prepare(task, data.as_ref(), &text, spec.seed, seed)
-            .map_err(|e| Error::Input(format!("task {:?}: {e}", task.name)))?;
+        let one = match (task.kind, &data) {
+            (TaskKind::Classification, Some(data)) => {
+                tasks::classes::classification(task, data, &text, &model.info, spec.seed)
+            }
+            _ => tasks::prepare(task, data.as_ref(), &text, spec.seed, seed),
+        };
+        let one = one.map_err(|e| Error::Input(format!("task {:?}: {e}", task.name)))?;
+        binary(task, &one, &model.info)?;
         vocabulary(&one, &model.info).map_err(|e| Error::Input(format!("task {:?}: {e}", task.name)))?;
         halves(spec, &task.name, &one)?;
         read.push((one, data));
@@ -149,6 +156,10 @@ fn fits(spec: &Spec, model: &Inspected, path: &Path) -> Result<(), Error> {
             )));
         }
         let kind = task.kind.name();
+        if task.kind == TaskKind::Classification {
+            labelled(task, info)?;
+            continue;
+        }
         if matches!(task.kind, TaskKind::Similarity | TaskKind::MaskedLm) {
             if info.causal() {
                 return Err(Error::input(format!(
@@ -176,21 +187,51 @@ fn fits(spec: &Spec, model: &Inspected, path: &Path) -> Result<(), Error> {
                 info.title,
                 info.arch
             )));
+        } else if !model::has_unembedding(info, &model.weights) {
+            return Err(Error::input(format!(
+                "task {name:?}: a {kind} task needs logits over tokens, but {} was saved with a classification head instead (ForSequenceClassification)",
+                info.title
+            )));
         }
+    }
+    Ok(())
+}
+
+/// Whether a classification task has a head, or a probe in its place.
+fn labelled(task: &TaskSpec, info: &ModelInfo) -> Result<(), Error> {
+    let (name, labels) = (&task.name, info.details.labels.len());
+    let wrong = |what: String| Err(Error::input(format!("task {name:?}: {what}")));
+    if !tasks::classes::probed(task, info) && labels < 2 {
+        return wrong(match labels {
+            0 => format!(
+                "probe = false, but {} has no classification head of its own; leave probe out, or use a checkpoint that was saved with it (ForSequenceClassification)",
+                info.title
+            ),
+            _ => {
+                format!("{}'s head has one output, which tells no labels apart; set probe = true", info.title)
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Whether a metric of two labels has two.
+fn binary(task: &TaskSpec, prepared: &Prepared, info: &ModelInfo) -> Result<(), Error> {
+    let labels = prepared.probe.as_ref().map_or(info.details.labels.len(), |p| p.classes.len());
+    if task.metric == Metric::F1Binary && labels != 2 {
+        return Err(Error::input(format!(
+            "task {:?}: metric = \"f1_binary\" is of two labels, but there are {labels}; use \"f1\"",
+            task.name
+        )));
     }
     Ok(())
 }
 
 /// Whether every token is one of the model's.
 fn vocabulary(prepared: &Prepared, info: &ModelInfo) -> Result<(), String> {
-    let scored = prepared.items.iter().flat_map(|i| &i.scored).flat_map(|s| [s.target, s.foil]);
-    match prepared
-        .items
-        .iter()
-        .flat_map(|i| i.tokens.iter().copied())
-        .chain(scored)
-        .find(|&t| t >= info.vocab)
-    {
+    let items = || prepared.items.iter().chain(prepared.probe.iter().flat_map(|p| &p.items));
+    let scored = items().flat_map(|i| &i.scored).flat_map(|s| [s.target, s.foil]);
+    match items().flat_map(|i| i.tokens.iter().copied()).chain(scored).find(|&t| t >= info.vocab) {
         Some(t) => Err(format!(
             "the tokenizer gives token {t}, but the model knows {} tokens: they don't belong together",
             info.vocab

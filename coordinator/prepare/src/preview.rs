@@ -20,7 +20,7 @@ pub fn preview(experiment: &PreparedExperiment, k: usize) -> Result<Vec<String>,
     let plan = &experiment.plan;
     for (at, (task, p)) in plan.tasks.iter().zip(&experiment.prepared).enumerate() {
         for (i, e) in p.examples.iter().take(k).enumerate() {
-            out.push(format!("{} {i}: {}", task.name, example(p, e, &text)));
+            out.push(format!("{} {i}: {}", task.name, example(p, e, &text, &plan.model.details.labels)));
             for ablation in &plan.ablations {
                 let Some(source) = ablation.sources.get(at) else { continue };
                 let Some(&donor) = source.donors.get(e.a as usize) else { continue };
@@ -40,7 +40,8 @@ pub fn preview(experiment: &PreparedExperiment, k: usize) -> Result<Vec<String>,
     Ok(out)
 }
 
-fn example(p: &Prepared, e: &Example, text: &Text) -> String {
+/// An example; `labels` are those of the model's own head.
+fn example(p: &Prepared, e: &Example, text: &Text, labels: &[String]) -> String {
     let (a, b) = (&p.items[e.a as usize], &p.items[e.b as usize]);
     match p.kind {
         TaskKind::Similarity => format!("score {}: {}  ~  {}", e.gold, tokens(a, text), tokens(b, text)),
@@ -72,6 +73,11 @@ fn example(p: &Prepared, e: &Example, text: &Text) -> String {
                 })
                 .collect();
             choices.join("  /  ")
+        }
+        TaskKind::Classification => {
+            let names = p.probe.as_ref().map_or(labels, |probe| &probe.classes);
+            let name = names.get(e.gold as usize).map_or("", String::as_str);
+            format!("label {name:?}: {}", tokens(a, text))
         }
         TaskKind::LanguageModeling | TaskKind::Induction => tokens(a, text),
     }

@@ -102,6 +102,7 @@ impl Sources {
             item_half: vec![0; tokens.len()],
             items: tokens.into_iter().map(|tokens| Item { tokens, scored: Vec::new() }).collect(),
             examples: Vec::new(),
+            probe: None,
         };
         crate::vocabulary(&set, given.model)?;
         let bytes = serde_json::to_vec(&set).map_err(|e| e.to_string())?;

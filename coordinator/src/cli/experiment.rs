@@ -6,6 +6,7 @@ use super::locate;
 use super::progress::Steps;
 use super::say;
 use ablate_common::spec::{Dtype, Spec};
+use ablate_common::task::{Prepared, TaskKind};
 use ablate_coordinator::store::NewExperiment;
 use ablate_prepare::PreparedExperiment;
 use std::path::{Path, PathBuf};
@@ -119,14 +120,15 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
         model.d_model,
         short(&model.weights_sha256)
     ));
-    for t in &plan.tasks {
+    for (t, p) in plan.tasks.iter().zip(&made.prepared.prepared) {
         say::out(format_args!(
-            "task     {}: {} examples in {} sequences, {} batches, {}",
+            "task     {}: {} examples in {} sequences, {} batches, {}{}",
             t.name,
             t.examples,
             t.items,
             t.all.len(),
-            t.metric.name()
+            t.metric.name(),
+            decided_by(t.kind, p, &model.details.labels)
         ));
     }
     let wide = costs.iter().map(|c| c.name.chars().count()).max().unwrap_or(0).max(18);
@@ -165,6 +167,21 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
         say::out(format_args!("  {line}"));
     }
     Ok(0)
+}
+
+/// What tells a classification's labels apart.
+fn decided_by(kind: TaskKind, prepared: &Prepared, own: &[String]) -> String {
+    match &prepared.probe {
+        Some(p) => format!(
+            "; {} labels by a linear probe of the unablated embedding, fitted on {} other examples",
+            p.classes.len(),
+            p.items.len()
+        ),
+        None if kind == TaskKind::Classification => {
+            format!("; {} labels by the model's own head", own.len())
+        }
+        None => String::new(),
+    }
 }
 
 fn short(hash: &str) -> &str {

@@ -20,6 +20,7 @@ pub(crate) fn experiment(seed: u64) -> NewExperiment {
         items: vec![item; 4],
         item_half: vec![0, 1, 0, 1],
         examples: (0..4).map(example).collect(),
+        probe: None,
     };
     let task = PlannedTask {
         name: "t".into(),

@@ -9,6 +9,7 @@ pub mod arch;
 mod attend;
 pub mod base;
 mod block;
+pub mod classify;
 pub mod masked;
 pub mod model;
 mod opener;
@@ -27,9 +28,11 @@ use ablate_common::scores::ChunkScores;
 use ablate_common::task::{Prepared, Scope};
 use ablate_common::units::UnitIx;
 use base::{BaseSet, DeviceBatch};
+use classify::{FittedProbe, NoProbe};
 use model::Model;
 use pass::Pass;
 use replace::{DonorStates, Means, Replacement, donor_states};
+use score::Beside;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -67,6 +70,8 @@ pub struct Engine {
     finals: HashMap<(u32, Scope), Vec<Tensor>>,
     /// (task, ablation) → b of every head, where it is the same for every batch.
     replacements: HashMap<(u32, u32), Replacement>,
+    /// Task → its probe, where it has one.
+    probes: HashMap<u32, FittedProbe>,
     /// (task, scope, ablation) → b of every batch, where it is z of donors.
     donors: HashMap<(u32, Scope, u32), DonorStates>,
     /// Bytes of base states that may stay in memory.
@@ -109,6 +114,7 @@ impl Engine {
             bases: HashMap::new(),
             finals: HashMap::new(),
             replacements: HashMap::new(),
+            probes: HashMap::new(),
             donors: HashMap::new(),
             cache_bytes: CACHE_BYTES,
         }
@@ -184,6 +190,7 @@ impl Engine {
                 self.bases.clear();
                 self.finals.clear();
                 self.replacements.clear();
+                self.probes.clear();
                 self.donors.clear();
                 Err(typed(panic.downcast_ref::<String>().cloned().unwrap_or_else(|| {
                     panic
@@ -228,6 +235,7 @@ impl Engine {
         self.prepare_batches(task, scope);
         self.prepare_replacement(task, ablation);
         self.prepare_finals(task, scope);
+        self.prepare_probe(task, stop)?;
         let model = Arc::clone(&self.model);
         let model = &model.0;
         let prepared = Arc::clone(&self.prepared);
@@ -242,7 +250,7 @@ impl Engine {
         }
         set.move_to(model, &by_layer, keep, replacement);
         let metric = self.plan.tasks[task as usize].metric;
-        let finals = self.finals.get(&(task, scope));
+        let (finals, probe) = (self.finals.get(&(task, scope)), self.probes.get(&task));
         let mut collector =
             score::Collector::new(model, task, &prepared[task as usize], metric, scope, subsets);
         let resampled = matches!(self.plan.ablations[ablation as usize].method, Ablation::Resample { .. });
@@ -258,7 +266,8 @@ impl Engine {
             let (state, views) = set.state_with(model, at, batch, tokens);
             let pass = Pass { model, batch, base: state, views, replacement };
             for done in pass.run(trie, stop).map_err(|_| Error::Stopped)? {
-                collector.take(model, batch, &done, finals.and_then(|f| f.get(at)));
+                let beside = Beside { unablated: finals.and_then(|f| f.get(at)), probe };
+                collector.take(model, batch, &done, beside);
             }
             held += state_bytes(model, batch);
             if resampled {
@@ -304,6 +313,19 @@ impl Engine {
             }
         }
         self.finals.insert((task, scope), finals);
+    }
+
+    /// The probe of a task that has one: once per experiment.
+    fn prepare_probe(&mut self, task: u32, stop: &AtomicBool) -> Result<(), Error> {
+        let prepared = &self.prepared[task as usize];
+        if let (Some(probe), false) = (&prepared.probe, self.probes.contains_key(&task)) {
+            let fitted = FittedProbe::fit(&self.model.0, prepared, probe, stop).map_err(|e| match e {
+                NoProbe::Stopped => Error::Stopped,
+                NoProbe::Failed(why) => Error::Failed(why),
+            })?;
+            self.probes.insert(task, fitted);
+        }
+        Ok(())
     }
 
     /// Means of z over the reference set, by default all items of the task: once per experiment.

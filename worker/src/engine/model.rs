@@ -5,6 +5,7 @@ use super::arch::{Arch, NormKind, NormPlace};
 pub use super::attend::rotary_tables;
 use super::attend::{attend, rotate};
 pub use super::block::{Block, Norm};
+use super::classify::ClassifierHead;
 use super::masked::{Apply, MaskedHead};
 use ablate_common::model::ModelInfo;
 use tch::{Device, Kind, Tensor};
@@ -34,6 +35,8 @@ pub struct Model {
     pub unembed: Option<Tensor>,
     /// Masked-LM head; none for decoders, and for encoders without one.
     pub masked: Option<MaskedHead>,
+    /// Classification head; none where the model has none.
+    pub classifier: Option<ClassifierHead>,
     /// cos and sin of the rotary angles, each `[context, 1, rotated width]`.
     pub rotary: Option<(Tensor, Tensor)>,
     /// Device of all weights.

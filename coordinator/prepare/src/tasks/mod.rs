@@ -1,6 +1,7 @@
 //! Tasks, kind by kind.
 
 mod choices;
+pub mod classes;
 mod counterfactual;
 mod ioi;
 mod pairs;
@@ -31,6 +32,8 @@ pub fn prepare(
     let (items, clusters) = match task.kind {
         TaskKind::Similarity => return pairs::similarity(task, data()?, text, split_seed),
         TaskKind::NextTokenChoice => return choices::next_token_choice(task, data()?, text, split_seed),
+        // With the model's labels: see `classes::classification`.
+        TaskKind::Classification => classes::texts(task, data()?, text)?,
         TaskKind::LanguageModeling => text::language_modeling(task, data()?, text)?,
         TaskKind::MaskedLm => text::masked_lm(task, data()?, text, seed)?,
         TaskKind::LogitDifference => prompts::logit_difference(task, data()?, text)?,
@@ -46,7 +49,7 @@ pub fn prepare(
         .zip(&item_half)
         .map(|((i, &cluster), &h)| Example { a: i, b: i, gold: 0.0, cluster, half: Some(h) })
         .collect();
-    Ok(Prepared { kind: task.kind, items, item_half, examples })
+    Ok(Prepared { kind: task.kind, items, item_half, examples, probe: None })
 }
 
 /// Items with the document of each.

@@ -230,6 +230,8 @@ mod tests {
             max_tokens: 128,
             metric: Metric::ProbDiff,
             sha256: None,
+            probe: None,
+            train: None,
         }
     }
 

@@ -25,8 +25,9 @@ libtorch:
 models:
 	@deploy/setup/models.sh
 
-reference:
+reference: models
 	@deploy/setup/reference.sh
+	@.deps/ref/bin/python deploy/setup/reactions.py
 
 build: rust libtorch
 	$(CARGO) build --release --workspace --bins
@@ -41,13 +42,13 @@ lint: rust libtorch
 fmt: rust
 	$(CARGO) fmt --all
 
-# The binaries come first: the integration tests start them.
+# The binaries come first: the integration tests start them. Tests run side by side, so each takes one thread.
 test: rust libtorch models reference lint build
-	$(CARGO) test --release --workspace
+	OMP_NUM_THREADS=1 $(CARGO) test --release --workspace
 
 parity: rust libtorch models reference
 	@mkdir -p target/proof
-	ABLATE_PARITY_LONG=1 $(CARGO) test --release -p ablate-tests --test parity -- --nocapture
+	OMP_NUM_THREADS=1 ABLATE_PARITY_LONG=1 $(CARGO) test --release -p ablate-tests --test parity -- --nocapture
 
 # Compares with TransformerLens, nnsight and plain hooks; writes target/proof/bench.json. CASES narrows it.
 bench: rust libtorch models reference

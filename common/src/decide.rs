@@ -1,20 +1,20 @@
 //! Decisions of a greedy sweep: pure functions of a round's stored scores, so that any replay decides
 //! the same.
 
-use crate::head::HeadIx;
 use crate::metric::Metric;
 use crate::plan::{Decision, Order, Plan, SweepKind};
 use crate::scores::ChunkScores;
 use crate::stats::point;
 use crate::task::{Prepared, Scope};
+use crate::units::UnitIx;
 use std::collections::HashMap;
 
-/// Head that a greedy round removes, given Δ of each candidate and ℓ(∅): the lowest in forward order
+/// Unit that a greedy round removes, given Δ of each candidate and ℓ(∅): the lowest in forward order
 /// among all with Δ ≤ min + 1e-6 · max(1, |ℓ(∅)|). A NaN is never chosen while a number is there.
 ///
-/// Candidates are (head, delta) in forward order. `None` only where there are none.
+/// Candidates are (unit, delta) in forward order. `None` only where there are none.
 #[must_use]
-pub fn pick(candidates: &[(HeadIx, f64)], baseline_loss: f64) -> Option<HeadIx> {
+pub fn pick(candidates: &[(UnitIx, f64)], baseline_loss: f64) -> Option<UnitIx> {
     let min = candidates.iter().map(|c| c.1).filter(|d| !d.is_nan()).min_by(f64::total_cmp);
     let Some(min) = min else { return candidates.first().map(|c| c.0) };
     let limit = min + 1e-6 * baseline_loss.abs().max(1.0);
@@ -26,7 +26,7 @@ pub type Round = HashMap<u32, ChunkScores>;
 
 /// The rounds that an experiment can start with, as (sweep, round, input).
 #[must_use]
-pub fn opening(plan: &Plan) -> Vec<(u32, u32, Vec<HeadIx>)> {
+pub fn opening(plan: &Plan) -> Vec<(u32, u32, Vec<UnitIx>)> {
     (0u32..)
         .zip(&plan.sweeps)
         .filter(|(_, s)| !matches!(s.kind, SweepKind::Path { .. }))
@@ -47,7 +47,7 @@ pub fn decide(
     plan: &Plan,
     sweep: u32,
     round: u32,
-    list: &[HeadIx],
+    list: &[UnitIx],
     scores: &Round,
     reference: &Round,
     earlier: Option<&Round>,
@@ -60,9 +60,9 @@ pub fn decide(
     let scope = plan.sweeps[sweep as usize].scope;
     let base = baseline(plan, sweep, task, reference, objective, scope, metric)?;
     let deltas = candidate_deltas(plan, sweep, round, list, scores, objective, task, base)?;
-    let head = pick(&deltas, base).ok_or("a greedy round has no candidate")?;
+    let unit = pick(&deltas, base).ok_or("a greedy round has no candidate")?;
     let mut removed = list.to_vec();
-    removed.push(head);
+    removed.push(unit);
     let mut opens = Vec::new();
     if round + 1 < steps {
         opens.push((sweep, round + 1, removed));
@@ -86,7 +86,7 @@ pub fn decide(
             }
         }
     }
-    Ok(Decision { remove: Some(head), opens })
+    Ok(Decision { remove: Some(unit), opens })
 }
 
 /// ℓ(∅) of a task on a scope, from the reference sweep of the same ablation (whose scope is `All`).
@@ -125,12 +125,12 @@ fn candidate_deltas(
     plan: &Plan,
     sweep: u32,
     round: u32,
-    list: &[HeadIx],
+    list: &[UnitIx],
     scores: &Round,
     prepared: &Prepared,
     task: u32,
     base: f64,
-) -> Result<Vec<(HeadIx, f64)>, String> {
+) -> Result<Vec<(UnitIx, f64)>, String> {
     let planned = &plan.sweeps[sweep as usize];
     let metric = plan.tasks[task as usize].metric;
     let at = planned.tasks.iter().position(|&t| t == task).ok_or("the sweep lacks its objective")?;
@@ -147,9 +147,9 @@ fn candidate_deltas(
         }
         for (i, rank) in plan.chunk_ranks(sweep, round, chunk).enumerate() {
             let subset = space.subset(rank).ok_or("a rank is past the end")?;
-            let head = *subset.iter().find(|h| !list.contains(h)).ok_or("a candidate adds no head")?;
+            let unit = *subset.iter().find(|u| !list.contains(u)).ok_or("a candidate adds no unit")?;
             let columns: Vec<&[f64]> = (0..block.columns as usize).map(|c| block.column(i, c)).collect();
-            out.push((head, metric.as_loss(point::value(metric, prepared, &keep, &columns)) - base));
+            out.push((unit, metric.as_loss(point::value(metric, prepared, &keep, &columns)) - base));
         }
     }
     Ok(out)
@@ -161,12 +161,12 @@ mod tests {
 
     #[test]
     fn ties_within_a_millionth_go_to_the_lowest_head() {
-        let c = |v: &[f64]| (0u32..).map(HeadIx).zip(v.iter().copied()).collect::<Vec<_>>();
-        assert_eq!(pick(&c(&[0.5, 1e-7, 0.0]), 0.1), Some(HeadIx(1)));
-        assert_eq!(pick(&c(&[0.5, 3e-6, 0.0]), 0.1), Some(HeadIx(2)));
-        assert_eq!(pick(&c(&[0.5, 3e-6, 0.0]), -4.0), Some(HeadIx(1)));
-        assert_eq!(pick(&c(&[f64::NAN, 2.0]), 1.0), Some(HeadIx(1)));
-        assert_eq!(pick(&c(&[f64::NAN]), 1.0), Some(HeadIx(0)));
+        let c = |v: &[f64]| (0u32..).map(UnitIx).zip(v.iter().copied()).collect::<Vec<_>>();
+        assert_eq!(pick(&c(&[0.5, 1e-7, 0.0]), 0.1), Some(UnitIx(1)));
+        assert_eq!(pick(&c(&[0.5, 3e-6, 0.0]), 0.1), Some(UnitIx(2)));
+        assert_eq!(pick(&c(&[0.5, 3e-6, 0.0]), -4.0), Some(UnitIx(1)));
+        assert_eq!(pick(&c(&[f64::NAN, 2.0]), 1.0), Some(UnitIx(1)));
+        assert_eq!(pick(&c(&[f64::NAN]), 1.0), Some(UnitIx(0)));
         assert_eq!(pick(&[], 1.0), None);
     }
 }

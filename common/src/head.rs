@@ -59,6 +59,30 @@ impl fmt::Display for Head {
     }
 }
 
+impl std::str::FromStr for Head {
+    type Err = String;
+
+    /// Reads "L3.H5" or "encoder L3.H5", as heads are written everywhere.
+    fn from_str(text: &str) -> Result<Self, String> {
+        let streams = [Stream::SelfAttention, Stream::Encoder, Stream::Decoder, Stream::Cross];
+        let (stream, rest) = match text.split_once(' ') {
+            None => (Some(Stream::SelfAttention), text),
+            Some((name, rest)) => (streams.into_iter().find(|s| s.name() == name), rest),
+        };
+        let number = |digits: &str| -> Option<u32> {
+            (!digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit())).then(|| digits.parse().ok())?
+        };
+        stream
+            .zip(rest.strip_prefix('L').and_then(|r| r.split_once(".H")))
+            .and_then(|(stream, (layer, head))| {
+                Some(Self { stream, layer: number(layer)?, head: number(head)? })
+            })
+            .ok_or_else(|| {
+                format!("{text:?} isn't a head; write \"L0.H3\", or \"encoder L0.H3\" (decoder, cross) in an encoder-decoder model")
+            })
+    }
+}
+
 /// A head's place in forward order, from 0 to [`HeadMap::len`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -191,6 +215,19 @@ impl HeadMap {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn heads_are_read_as_they_are_written() {
+        for text in ["L0.H3", "encoder L12.H0", "decoder L1.H10", "cross L2.H7"] {
+            assert_eq!(text.parse::<Head>().unwrap().to_string(), text);
+        }
+        assert_eq!("self L1.H2".parse::<Head>(), "L1.H2".parse());
+        for text in
+            ["", "L1", "L1.H", "L.H1", "L1.H-1", "L+1.H1", "l1.h1", "other L1.H1", "L1.H2 ", "L1.H4294967296"]
+        {
+            assert!(text.parse::<Head>().unwrap_err().contains("isn't a head"), "{text}");
+        }
+    }
 
     proptest! {
         #[test]

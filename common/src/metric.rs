@@ -7,15 +7,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
-    /// Token-weighted mean negative log-likelihood, in nats; for choices, of the right one among them.
+    /// Token-weighted mean negative log-likelihood, in nats; for choices and labels, of the right one among them.
     Loss,
     /// exp of [`Metric::Loss`].
     Perplexity,
     /// Share of scored tokens predicted (or of examples whose difference is above 0, or whose
-    /// right choice is chosen).
+    /// right choice or label is chosen).
     Accuracy,
     /// Macro F1 of the predicted labels.
     F1,
+    /// F1 of the second of two labels.
+    F1Binary,
     /// Matthews' correlation of predicted and right labels.
     Matthews,
     /// Mean logit difference.
@@ -40,6 +42,7 @@ impl Metric {
             Self::Perplexity => "perplexity",
             Self::Accuracy => "accuracy",
             Self::F1 => "f1",
+            Self::F1Binary => "f1_binary",
             Self::Matthews => "matthews",
             Self::LogitDiff => "logit_diff",
             Self::ProbDiff => "prob_diff",
@@ -89,6 +92,9 @@ impl Metric {
             TaskKind::Ioi | TaskKind::LogitDifference => &[Self::LogitDiff, Self::Accuracy, Self::Kl],
             TaskKind::GreaterThan => &[Self::ProbDiff, Self::Accuracy],
             TaskKind::NextTokenChoice => &[Self::Accuracy, Self::Loss, Self::F1, Self::Matthews],
+            TaskKind::Classification => {
+                &[Self::Accuracy, Self::Loss, Self::F1, Self::F1Binary, Self::Matthews]
+            }
             TaskKind::Similarity => &[Self::Pearson, Self::Spearman],
         }
     }

@@ -8,6 +8,7 @@ use crate::model::ModelInfo;
 use crate::space::{RandomOrders, SubsetSpace};
 use crate::spec::Spec;
 use crate::task::{Scope, TaskKind};
+use crate::units::{UnitIx, UnitKind, UnitMap};
 use serde::{Deserialize, Serialize};
 
 /// What replaces a removed head's z.
@@ -16,10 +17,15 @@ use serde::{Deserialize, Serialize};
 pub enum Ablation {
     /// ẑ = 0.
     Zero,
-    /// ẑ = the mean of z over the evaluation set of the same task.
+    /// ẑ = the mean of z over a reference set: the task's own items unless told.
     Mean {
         /// What the mean runs over.
         pool: Pool,
+    },
+    /// ẑ = z of the unablated model on another item, the donor, at the same position.
+    Resample {
+        /// Where donors come from.
+        donors: Donors,
     },
     /// ẑ = `scale` · z.
     Scale {
@@ -35,9 +41,20 @@ impl Ablation {
         match self {
             Self::Zero => "zero",
             Self::Mean { .. } => "mean",
+            Self::Resample { .. } => "resample",
             Self::Scale { .. } => "scale",
         }
     }
+}
+
+/// Where the donors of a resample ablation come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Donors {
+    /// Drawn by the seed from the reference set: another item for each.
+    Seeded,
+    /// The counterfactual that each record carries or its generator makes.
+    Paired,
 }
 
 /// What a mean of z runs over.
@@ -48,6 +65,58 @@ pub enum Pool {
     Tokens,
     /// All items at one position: one vector per head and position.
     Position,
+}
+
+/// An ablation with what it needs besides the model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PlannedAblation {
+    /// What replaces z.
+    #[serde(flatten)]
+    pub method: Ablation,
+    /// What is removed as a whole.
+    pub unit: UnitKind,
+    /// Where b comes from, task by task; empty where every task's b comes from its own items or from none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sources: Vec<Source>,
+}
+
+impl PlannedAblation {
+    /// The method, and behind it the unit where that isn't the head: for progress lines and headings.
+    #[must_use]
+    pub fn title(&self) -> String {
+        match self.unit {
+            UnitKind::Head => self.method.name().to_owned(),
+            unit => format!("{}, {}", self.method.name(), unit.plural()),
+        }
+    }
+}
+
+/// Of heads, from each task's own items.
+impl From<Ablation> for PlannedAblation {
+    fn from(method: Ablation) -> Self {
+        Self { method, unit: UnitKind::Head, sources: Vec::new() }
+    }
+}
+
+/// Where a task's b comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Index into [`Plan::references`]; none: the task's own items.
+    pub reference: Option<u32>,
+    /// Resample: for each item of the task its donor among the source's items; otherwise empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub donors: Vec<u32>,
+}
+
+/// Items that b is measured on and nothing is scored on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedReference {
+    /// blake3 of the prepared items' JSON, hex: their name in the store.
+    pub prepared: String,
+    /// Number of items.
+    pub items: u32,
+    /// Batches that cover them.
+    pub batches: Vec<Batch>,
 }
 
 /// Items that go through the model together, padded on the right to `len` tokens.
@@ -122,11 +191,11 @@ impl Order {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum SweepKind {
-    /// Nothing removed, and everything removed: P(0) and the floor.
+    /// Nothing removed, and every head removed: P(0) and the floor.
     Reference,
-    /// Every head.
+    /// Every unit.
     Single,
-    /// Every pair.
+    /// Every pair of units.
     Pairs,
     /// Rounds of single removals on top of what is already gone.
     Greedy {
@@ -148,7 +217,7 @@ pub enum SweepKind {
         orders: u32,
         /// Seed.
         seed: u64,
-        /// Numbers of removed heads at which each order is evaluated.
+        /// Numbers of removed units at which each order is evaluated.
         points: Vec<u32>,
     },
 }
@@ -178,6 +247,8 @@ pub struct PlannedSweep {
     pub ablation: u32,
     /// Indices of the tasks that are evaluated.
     pub tasks: Vec<u32>,
+    /// Index into [`Plan::units`] of the units that it removes.
+    pub units: u32,
     /// Examples that are evaluated.
     pub scope: Scope,
     /// Subsets per chunk; the last chunk of a round may hold fewer.
@@ -207,7 +278,12 @@ pub struct Plan {
     /// Tasks, in the spec's order.
     pub tasks: Vec<PlannedTask>,
     /// Ablations, in the spec's order.
-    pub ablations: Vec<Ablation>,
+    pub ablations: Vec<PlannedAblation>,
+    /// Units that sweeps choose from: those of each ablation, and narrowed to the streams of a sweep.
+    pub units: Vec<UnitMap>,
+    /// Reference sets of the ablations, in the order of their first use.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<PlannedReference>,
     /// Sweeps, in the order in which they are worked off.
     pub sweeps: Vec<PlannedSweep>,
 }
@@ -219,14 +295,38 @@ impl Plan {
         &self.model.heads
     }
 
-    /// The subset space of a round. `list` is the round's input: for a greedy round the heads removed so
+    /// The units that a sweep removes.
+    ///
+    /// # Panics
+    /// Where the plan has no such sweep.
+    #[must_use]
+    pub fn units(&self, sweep: u32) -> &UnitMap {
+        &self.units[self.sweeps[sweep as usize].units as usize]
+    }
+
+    /// The heads that the subset at `rank` of a sweep's `space` removes, ascending; `None` past the end.
+    ///
+    /// # Panics
+    /// Where the plan has no such sweep.
+    #[must_use]
+    pub fn removed(&self, sweep: u32, space: &SubsetSpace, rank: u64) -> Option<Vec<HeadIx>> {
+        let units = space.subset(rank)?;
+        // The floor is every head of the model, whatever the units leave out.
+        if matches!(space, SubsetSpace::Reference { .. }) {
+            let n = if rank == 0 { 0 } else { self.heads().len() as u32 };
+            return Some((0..n).map(HeadIx).collect());
+        }
+        Some(self.units(sweep).union(&units))
+    }
+
+    /// The subset space of a round. `list` is the round's input: for a greedy round the units removed so
     /// far, in order; for a path the whole order; otherwise empty.
     ///
     /// # Panics
     /// Where the plan has no such sweep.
     #[must_use]
-    pub fn space(&self, sweep: u32, list: &[HeadIx]) -> SubsetSpace {
-        let n = self.heads().len() as u32;
+    pub fn space(&self, sweep: u32, list: &[UnitIx]) -> SubsetSpace {
+        let n = self.units(sweep).len() as u32;
         match &self.sweeps[sweep as usize].kind {
             SweepKind::Reference => SubsetSpace::Reference { n },
             SweepKind::Single => SubsetSpace::Single { n },
@@ -246,7 +346,7 @@ impl Plan {
     /// Number of subsets in a round, known before the round's input is.
     #[must_use]
     pub fn round_subsets(&self, sweep: u32, round: u32) -> u64 {
-        let n = self.heads().len() as u64;
+        let n = self.units(sweep).len() as u64;
         match &self.sweeps[sweep as usize].kind {
             SweepKind::Greedy { .. } => n.saturating_sub(u64::from(round)),
             SweepKind::Path { greedy, .. } => u64::from(self.sweeps[*greedy as usize].rounds()),
@@ -286,19 +386,33 @@ impl Plan {
             .sum()
     }
 
-    /// The experiment's identity: blake3 over everything that decides its numbers (where files lie and
-    /// what the experiment is called are left out), hex.
-    ///
-    /// # Panics
-    /// Never: a plan always serialises.
+    /// Names and contents' sizes of what workers need besides the model: (hash, items, examples) of each task's
+    /// data, then of each reference set.
+    pub fn blobs(&self) -> impl Iterator<Item = (&str, u32, u32)> {
+        let tasks = self.tasks.iter().map(|t| (t.prepared.as_str(), t.items, t.examples));
+        tasks.chain(self.references.iter().map(|r| (r.prepared.as_str(), r.items, 0)))
+    }
+
+    /// The plan without what doesn't decide its numbers: where files lie, and what things are called.
     #[must_use]
-    pub fn identity(&self) -> String {
+    pub fn without_places(&self) -> Self {
         let mut plan = self.clone();
         plan.spec.name.clear();
         plan.spec.model.source.clear();
         plan.model.title.clear();
         plan.spec.tasks.iter_mut().for_each(|t| t.data = None);
-        let bytes = serde_json::to_vec(&plan).expect("a plan serialises");
+        plan.spec.ablations.iter_mut().for_each(|a| a.reference = None);
+        plan
+    }
+
+    /// The experiment's identity: blake3 over everything that decides its numbers (see
+    /// [`Self::without_places`]), hex.
+    ///
+    /// # Panics
+    /// Never: a plan always serialises.
+    #[must_use]
+    pub fn identity(&self) -> String {
+        let bytes = serde_json::to_vec(&self.without_places()).expect("a plan serialises");
         blake3::hash(&bytes).to_hex().to_string()
     }
 }
@@ -306,8 +420,8 @@ impl Plan {
 /// What an accepted round leads to: stored with the round, a pure function of its scores.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
-    /// Greedy: the head that this round removes. Other kinds: none.
-    pub remove: Option<HeadIx>,
+    /// Greedy: the unit that this round removes. Other kinds: none.
+    pub remove: Option<UnitIx>,
     /// Rounds that can start now: (sweep, round, input list).
-    pub opens: Vec<(u32, u32, Vec<HeadIx>)>,
+    pub opens: Vec<(u32, u32, Vec<UnitIx>)>,
 }

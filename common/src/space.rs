@@ -1,80 +1,81 @@
-//! Subset spaces: the ordered families of head subsets that sweeps run over. A space is a few
-//! numbers; subsets are computed from ranks and never stored as a list.
+//! Subset spaces: the ordered families of subsets of units that sweeps run over. A space is a few
+//! numbers; subsets are computed from ranks and never stored as a list. What a unit is (a head, a
+//! layer, …) is the [`crate::units::UnitMap`]'s business.
 
-use crate::head::HeadIx;
+use crate::units::UnitIx;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use std::sync::OnceLock;
 
-/// An ordered family of subsets of `n` heads. Ranks are lexicographic in forward order wherever the
+/// An ordered family of subsets of `n` units. Ranks are lexicographic in forward order wherever the
 /// family has such an order, so that neighbours share prefixes of the forward pass.
 #[derive(Clone, Debug)]
 pub enum SubsetSpace {
-    /// Two subsets: none (rank 0) and every head (rank 1).
+    /// Two subsets: none (rank 0) and every unit (rank 1).
     Reference {
-        /// Heads in the model.
+        /// Units in all.
         n: u32,
     },
-    /// Every head alone.
+    /// Every unit alone.
     Single {
-        /// Heads in the model.
+        /// Units in all.
         n: u32,
     },
     /// Every pair i < j, lexicographically.
     Pairs {
-        /// Heads in the model.
+        /// Units in all.
         n: u32,
     },
-    /// `base` plus one further head, for each head not in it: a round of a greedy sweep.
+    /// `base` plus one further unit, for each unit not in it: a round of a greedy sweep.
     Candidates {
-        /// Heads in the model.
+        /// Units in all.
         n: u32,
-        /// Heads already removed, ascending.
-        base: Vec<HeadIx>,
+        /// Units already removed, ascending.
+        base: Vec<UnitIx>,
     },
-    /// The first 1, 2, … heads of an order.
+    /// The first 1, 2, … units of an order.
     Prefixes {
-        /// Heads in order of removal.
-        order: Vec<HeadIx>,
+        /// Units in order of removal.
+        order: Vec<UnitIx>,
     },
     /// Seeded random orders, each cut at the same points.
     Random(RandomOrders),
 }
 
-/// Seeded random removal orders, each evaluated where `points[k]` heads are gone.
+/// Seeded random removal orders, each evaluated where `points[k]` units are gone.
 #[derive(Clone, Debug)]
 pub struct RandomOrders {
     n: u32,
     seed: u64,
     orders: u32,
     points: Vec<u32>,
-    made: OnceLock<Vec<Vec<HeadIx>>>,
+    made: OnceLock<Vec<Vec<UnitIx>>>,
 }
 
 impl RandomOrders {
-    /// `orders` permutations of `n` heads from `seed`, cut at `points` (each at most `n`).
+    /// `orders` permutations of `n` units from `seed`, cut at `points` (each at most `n`).
     #[must_use]
     pub fn new(n: u32, seed: u64, orders: u32, points: Vec<u32>) -> Self {
         Self { n, seed, orders, points, made: OnceLock::new() }
     }
 
     /// The permutations. Order `k` depends on the seed and `k` only.
-    pub fn orders(&self) -> &[Vec<HeadIx>] {
+    pub fn orders(&self) -> &[Vec<UnitIx>] {
         self.made.get_or_init(|| {
             (0..self.orders)
                 .map(|k| {
                     let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
                     rng.set_stream(u64::from(k) + 1);
-                    let mut heads: Vec<HeadIx> = (0..self.n).map(HeadIx).collect();
-                    heads.shuffle(&mut rng);
-                    heads
+                    let mut units: Vec<UnitIx> = (0..self.n).map(UnitIx).collect();
+                    units.shuffle(&mut rng);
+                    units
                 })
                 .collect()
         })
     }
 
-    /// Numbers of removed heads at which each order is evaluated.
+    /// Numbers of removed units at which each order is evaluated.
     #[must_use]
     pub fn points(&self) -> &[u32] {
         &self.points
@@ -101,32 +102,32 @@ impl SubsetSpace {
         self.len() == 0
     }
 
-    /// The heads that every subset of the space holds: the state a sweep starts from.
+    /// The units that every subset of the space holds: the state a sweep starts from.
     #[must_use]
-    pub fn base(&self) -> &[HeadIx] {
+    pub fn base(&self) -> &[UnitIx] {
         match self {
             Self::Candidates { base, .. } => base,
             _ => &[],
         }
     }
 
-    /// The subset at `rank`, ascending in forward order; `None` past the end.
+    /// The subset at `rank`, ascending; `None` past the end.
     #[must_use]
-    pub fn subset(&self, rank: u64) -> Option<Vec<HeadIx>> {
+    pub fn subset(&self, rank: u64) -> Option<Vec<UnitIx>> {
         if rank >= self.len() {
             return None;
         }
         Some(match self {
-            Self::Reference { n } => (0..if rank == 0 { 0 } else { *n }).map(HeadIx).collect(),
-            Self::Single { .. } => vec![HeadIx(rank as u32)],
+            Self::Reference { n } => (0..if rank == 0 { 0 } else { *n }).map(UnitIx).collect(),
+            Self::Single { .. } => vec![UnitIx(rank as u32)],
             Self::Pairs { n } => {
                 let (i, j) = pair_of_rank(*n, rank);
-                vec![HeadIx(i), HeadIx(j)]
+                vec![UnitIx(i), UnitIx(j)]
             }
             Self::Candidates { base, .. } => {
-                let head = nth_outside(base, rank as u32);
+                let unit = nth_outside(base, rank as u32);
                 let mut set = base.clone();
-                set.insert(set.partition_point(|&h| h < head), head);
+                set.insert(set.partition_point(|&u| u < unit), unit);
                 set
             }
             Self::Prefixes { order } => sorted(&order[..=rank as usize]),
@@ -140,7 +141,7 @@ impl SubsetSpace {
     /// The rank of an ascending `subset`; `None` where the space does not hold it. Where a space holds a
     /// subset more than once (random orders that meet), the lowest rank.
     #[must_use]
-    pub fn rank(&self, subset: &[HeadIx]) -> Option<u64> {
+    pub fn rank(&self, subset: &[UnitIx]) -> Option<u64> {
         if !subset.windows(2).all(|w| w[0] < w[1]) {
             return None;
         }
@@ -151,9 +152,9 @@ impl SubsetSpace {
             (Self::Pairs { n }, [i, j]) => (j.0 < *n).then(|| rank_of_pair(*n, i.0, j.0)),
             (Self::Candidates { n, base }, s) if s.len() == base.len() + 1 => {
                 let mut extra = s.iter().filter(|h| base.binary_search(h).is_err());
-                let head = *extra.next()?;
-                (extra.next().is_none() && head.0 < *n)
-                    .then(|| u64::from(head.0) - base.partition_point(|&b| b < head) as u64)
+                let unit = *extra.next()?;
+                (extra.next().is_none() && unit.0 < *n)
+                    .then(|| u64::from(unit.0) - base.partition_point(|&b| b < unit) as u64)
             }
             (Self::Prefixes { order }, s) => {
                 let k = s.len().checked_sub(1).filter(|&k| k < order.len())?;
@@ -165,8 +166,8 @@ impl SubsetSpace {
     }
 }
 
-fn sorted(heads: &[HeadIx]) -> Vec<HeadIx> {
-    let mut v = heads.to_vec();
+fn sorted(units: &[UnitIx]) -> Vec<UnitIx> {
+    let mut v = units.to_vec();
     v.sort_unstable();
     v
 }
@@ -191,13 +192,13 @@ fn pair_of_rank(n: u32, rank: u64) -> (u32, u32) {
     (low, low + 1 + (rank - row_start(n, low)) as u32)
 }
 
-/// The `k`-th head (from 0) that ascending `base` doesn't hold.
-fn nth_outside(base: &[HeadIx], k: u32) -> HeadIx {
-    let mut head = k;
+/// The `k`-th unit (from 0) that ascending `base` doesn't hold.
+fn nth_outside(base: &[UnitIx], k: u32) -> UnitIx {
+    let mut unit = k;
     for b in base {
-        if b.0 <= head { head += 1 } else { break }
+        if b.0 <= unit { unit += 1 } else { break }
     }
-    HeadIx(head)
+    UnitIx(unit)
 }
 
 #[cfg(test)]
@@ -207,7 +208,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn round_trip(space: &SubsetSpace) {
-        let mut last: Option<Vec<HeadIx>> = None;
+        let mut last: Option<Vec<UnitIx>> = None;
         for rank in 0..space.len() {
             let subset = space.subset(rank).unwrap();
             assert_eq!(space.rank(&subset), Some(rank), "{space:?} {subset:?}");
@@ -225,7 +226,7 @@ mod tests {
             round_trip(&SubsetSpace::Reference { n });
             round_trip(&SubsetSpace::Single { n });
             round_trip(&SubsetSpace::Pairs { n });
-            let base: Vec<HeadIx> = picks.into_iter().filter(|&h| h < n).map(HeadIx).collect();
+            let base: Vec<UnitIx> = picks.into_iter().filter(|&h| h < n).map(UnitIx).collect();
             round_trip(&SubsetSpace::Candidates { n, base });
             let orders = RandomOrders::new(n, seed, 3, vec![1, n.div_ceil(2), n]);
             round_trip(&SubsetSpace::Prefixes { order: orders.orders()[0].clone() });

@@ -1,5 +1,6 @@
 //! The experiment spec (TOML): an immutable description of what to remove, from what, measured how.
 
+mod ablations;
 mod parse;
 mod table;
 #[cfg(test)]
@@ -11,6 +12,7 @@ use crate::head::Stream;
 use crate::metric::Metric;
 use crate::plan::{Ablation, Order};
 use crate::task::TaskKind;
+use crate::units::{HeadSet, UnitKind};
 use serde::{Deserialize, Serialize};
 
 /// What is wrong with a spec: one line with the place, the problem and what to do.
@@ -37,7 +39,7 @@ pub struct Spec {
     /// Tasks; the first is the default objective.
     pub tasks: Vec<TaskSpec>,
     /// Ablations; sweeps run for each.
-    pub ablations: Vec<Ablation>,
+    pub ablations: Vec<AblationSpec>,
     /// Sweeps.
     pub sweeps: Vec<SweepSpec>,
 }
@@ -82,6 +84,34 @@ pub struct TaskSpec {
     pub metric: Metric,
     /// Expected sha256 of the data file (hex, a prefix will do), checked where given.
     pub sha256: Option<String>,
+    /// Classification: whether by a probe (or else the model's own head); none: where the model has no head.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<bool>,
+    /// Classification: share of the documents that a probe is fitted on; none: half.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub train: Option<f64>,
+}
+
+/// `[[ablation]]`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AblationSpec {
+    /// What replaces z.
+    #[serde(flatten)]
+    pub method: Ablation,
+    /// What is removed as a whole.
+    pub unit: UnitKind,
+    /// The named sets of [`UnitKind::Set`], in the file's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sets: Vec<HeadSet>,
+    /// File of the reference set that means and donors come from, as written; none: the evaluation set.
+    pub reference: Option<String>,
+}
+
+/// Of heads, over the evaluation set.
+impl From<Ablation> for AblationSpec {
+    fn from(method: Ablation) -> Self {
+        Self { method, unit: UnitKind::Head, sets: Vec::new(), reference: None }
+    }
 }
 
 /// `[[sweep]]`.
@@ -99,13 +129,13 @@ pub struct SweepSpec {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum SweepKindSpec {
-    /// Every head alone.
+    /// Every unit alone.
     Single,
-    /// Every pair of heads.
+    /// Every pair of units.
     Pairs,
     /// Greedy pruning.
     Greedy {
-        /// Share of the heads to remove, in (0, 1]: ⌈fraction · N⌉ heads.
+        /// Share of the units to remove, in (0, 1]: ⌈fraction · N⌉ of the sweep's N units.
         fraction: f64,
         /// Name of the task it minimises.
         objective: String,

@@ -1,6 +1,7 @@
 //! Prepared tasks: what a model is shown and where it is scored. The coordinator tokenizes once and
 //! stores the result by hash; workers fetch it and never see a tokenizer.
 
+use crate::plan::Batch;
 use serde::{Deserialize, Serialize};
 
 /// What a task asks of the model.
@@ -23,6 +24,8 @@ pub enum TaskKind {
     NextTokenChoice,
     /// Loss of a target that an encoder-decoder gives to a source.
     Seq2seq,
+    /// Which of several labels a text has, by the model's own head or by a probe of its embedding.
+    Classification,
     /// Cosine of two texts' embeddings against a human score.
     Similarity,
 }
@@ -40,6 +43,7 @@ impl TaskKind {
             Self::LogitDifference => "logit_difference",
             Self::NextTokenChoice => "next_token_choice",
             Self::Seq2seq => "seq2seq",
+            Self::Classification => "classification",
             Self::Similarity => "similarity",
         }
     }
@@ -58,8 +62,8 @@ impl TaskKind {
             Self::LanguageModeling | Self::MaskedLm | Self::Induction | Self::Seq2seq => &["nll", "correct"],
             Self::Ioi | Self::LogitDifference => &["logit_diff"],
             Self::GreaterThan => &["prob_diff"],
-            // The negative log of the right choice's share, and the numbers of the chosen and the right one.
-            Self::NextTokenChoice => &["nll", "prediction", "label"],
+            // The negative log of the right one's share, and the numbers of the chosen and the right one.
+            Self::NextTokenChoice | Self::Classification => &["nll", "prediction", "label"],
             Self::Similarity => &["cosine"],
         }
     }
@@ -86,7 +90,7 @@ pub struct Item {
     /// positions are positions here then. Empty for other models.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decoder: Vec<u32>,
-    /// Scored positions, ascending; empty for embedding kinds. A greater-than item has an entry for each token
+    /// Scored positions, ascending; empty where the embedding is the mean over all tokens. A greater-than item has an entry for each token
     /// that it weighs, all of the same position.
     pub scored: Vec<Scored>,
 }
@@ -107,7 +111,7 @@ pub struct Example {
     /// The second text (similarity), or the last continuation's item (choices, which are all from `a` to `b`);
     /// otherwise equal to `a`.
     pub b: u32,
-    /// Human score (similarity), or number of the right choice; otherwise 0.
+    /// Human score (similarity), or number of the right choice or label; otherwise 0.
     pub gold: f64,
     /// Document that the example is a part of: errors are clustered by it.
     pub cluster: u32,
@@ -127,6 +131,23 @@ pub struct Prepared {
     pub item_half: Vec<u8>,
     /// Scored examples.
     pub examples: Vec<Example>,
+    /// What a probe is fitted on (classification without the model's own head).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<Probe>,
+}
+
+/// What a linear probe is fitted on, and nothing is scored on: the unablated model's embeddings of `items`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Probe {
+    /// Names of the labels, by number.
+    pub classes: Vec<String>,
+    /// Sequences; scored at the position whose state is the embedding, or nowhere where that is the mean over
+    /// all tokens.
+    pub items: Vec<Item>,
+    /// Number of each item's label.
+    pub labels: Vec<u32>,
+    /// Batches that cover all items.
+    pub batches: Vec<Batch>,
 }
 
 /// Which examples a sweep runs on.

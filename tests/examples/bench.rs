@@ -8,6 +8,7 @@ use ablate_common::model::inspect;
 use ablate_common::plan::{Plan, SweepKind};
 use ablate_common::spec::{self, Dtype};
 use ablate_common::task::Prepared;
+use ablate_common::units::UnitIx;
 use ablate_tests::program::lee;
 use ablate_tests::reference::pairs_of;
 use ablate_tests::{minilm, root, smollm2};
@@ -248,7 +249,7 @@ fn least(loaded: &Loaded, base: &[HeadIx], subsets: &[Vec<HeadIx>]) -> Least {
 }
 
 impl Loaded {
-    fn run(&mut self, sweep: u32, round: u32, list: &[HeadIx], chunks: &[u32], name: &'static str) -> Ran {
+    fn run(&mut self, sweep: u32, round: u32, list: &[UnitIx], chunks: &[u32], name: &'static str) -> Ran {
         let stop = AtomicBool::new(false);
         let plan = Arc::clone(&self.plan);
         let space = plan.space(sweep, list);
@@ -260,12 +261,13 @@ impl Loaded {
             let block = &ran.tasks[0];
             let first = u64::from(chunk) * size;
             for at in 0..size.min(plan.round_subsets(sweep, round) - first) {
-                subsets.push(space.subset(first + at).unwrap());
+                subsets.push(plan.removed(sweep, &space, first + at).unwrap());
                 scores.push(block.column(at as usize, 0).to_vec());
             }
         }
         let seconds = began.elapsed().as_secs_f64();
-        let least = least(self, space.base(), &subsets);
+        let base = plan.units(sweep).union(space.base());
+        let least = least(self, &base, &subsets);
         Ran { sweep: name, subsets, scores, seconds, least }
     }
 
@@ -284,7 +286,7 @@ impl Loaded {
         let chunks = plan.round_chunks(pairs, 0);
         let some: Vec<u32> = (0..8).map(|k| (2 * k + 1) * chunks / 16).collect();
         // A plausible order of removal: a third of the heads, the later layers' first.
-        let heads: Vec<HeadIx> = (0..plan.heads().len() as u32).rev().step_by(3).map(HeadIx).collect();
+        let heads: Vec<UnitIx> = (0..plan.heads().len() as u32).rev().step_by(3).map(UnitIx).collect();
         let round = heads.len() as u32;
         vec![
             self.run(single, 0, &[], &every(single, 0), "single"),

@@ -10,7 +10,8 @@ is checked to be the same, bit for bit, as computing them, each time the referen
 usage: reference.py JOB.json RESULT.json
 
 JOB: {"model": {"kind": "gguf" | "hf", "path"}, "dtype": "f64" | "f32",
-      "ablation": "zero" | "mean", "prepared": {kind, items, item_half, examples},
+      "ablation": "zero" | "mean" | "resample", "donors": [[token, ...], ...] (resample: for each item as many
+      tokens as its own, whose z takes its place), "prepared": {kind, items, item_half, examples},
       "subsets": [[[layer, head], ...], ...],
       "greedy": {"rounds", "half"} (optional: brute force, objective loss / -logit_diff / -pearson)}
 RESULT: {"columns": {name: [subset][example]}, "removed": [[layer, head], ...]}
@@ -98,6 +99,7 @@ class Reference:
         self.width = self.projections[0].in_features // self.heads
         self.prepared = job["prepared"]
         self.ablation = job["ablation"]
+        self.donors, self.states, self.group = job.get("donors"), {}, None
         self.removed = {}
         self.seen = None
         for layer, projection in enumerate(self.projections):
@@ -111,14 +113,17 @@ class Reference:
     def hook(self, layer, args):
         (z,) = args
         if self.seen is not None:
-            self.seen[layer].append(z.reshape(-1, z.shape[-1]).clone())
+            self.seen[layer].append(z.clone())
         heads = self.removed.get(layer)
         if not heads:
             return None
         z = z.clone()
         for head in heads:
             part = slice(head * self.width, (head + 1) * self.width)
-            z[..., part] = 0.0 if self.means is None else self.means[layer][part]
+            if self.states:
+                z[..., part] = self.states[self.group][layer][..., part]
+            else:
+                z[..., part] = 0.0 if self.means is None else self.means[layer][part]
         return (z,)
 
     def groups(self, items):
@@ -134,7 +139,13 @@ class Reference:
         for group in self.groups(range(len(self.prepared["items"]))):
             self.forward(group, shortcut=True)
         if self.ablation == "mean":
-            self.means = [torch.cat(zs).to(torch.float64).mean(0).to(zs[0].dtype) for zs in self.seen]
+            flat = [torch.cat([z.flatten(0, 1) for z in zs]) for zs in self.seen]
+            self.means = [zs.to(torch.float64).mean(0).to(zs.dtype) for zs in flat]
+        if self.ablation == "resample":
+            for group in self.groups(range(len(self.prepared["items"]))):
+                self.seen = [[] for _ in self.projections]
+                self.forward(group, shortcut=False, tokens=[self.donors[item] for item in group])
+                self.states[group] = [zs[0] for zs in self.seen]
         self.seen = None
 
     def check_shortcut(self):
@@ -145,9 +156,10 @@ class Reference:
         if not all(torch.equal(w, s) for w, s in zip(whole, short, strict=True)):
             raise AssertionError("recorded layers change the result")
 
-    def forward(self, group, shortcut):
+    def forward(self, group, shortcut, tokens=None):
         """Final states (embedding models) or logits at the items' scored positions, an item each."""
-        tokens = torch.tensor([self.prepared["items"][item]["tokens"] for item in group])
+        self.group = group
+        tokens = torch.tensor(tokens or [self.prepared["items"][item]["tokens"] for item in group])
         first = min(self.removed, default=0)
         for at, layer in enumerate(self.recorded):
             layer.key = group if shortcut and (at < first or not self.removed) else None

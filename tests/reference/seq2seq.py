@@ -7,7 +7,7 @@ highest logit of a whole forward pass over all that is decoded so far, until a t
 usage: seq2seq.py JOB.json FOLDER    (tiny models are saved as FOLDER/NAME; writes FOLDER/NAME.json)
 
 JOB: {"models": {NAME: path, or null for a tiny one of that name}, "prepared": {NAME: a prepared task},
-      "ablations": {NAME: [{"method": "zero" | "mean" | "scale", "pool", "scale"}, ...]}, "limits": {NAME: [tokens, ...]} or
+      "ablations": {NAME: [{"method": "zero" | "mean" | "scale" | "resample", "pool", "scale", "sources"}, ...]}, "limits": {NAME: [tokens, ...]} or
       null to decode nothing, "subsets": {NAME: [[[stream, layer, head], ...], ...]}}
 NAME.json: {"logits": [item][position][token], "scores": [ablation]{column: [subset][item]},
             "decoded": [ablation][subset][item][token]}
@@ -101,6 +101,7 @@ class Model:
         self.start, self.end = config.decoder_start_token_id, end if isinstance(end, list) else [end]
         self.heads = config.num_attention_heads
         self.removed, self.keep, self.means, self.seen = {}, 0.0, None, None
+        self.states, self.donor = None, None
         self.places = []
         for name, module in self.model.named_modules():
             if found := PROJECTION.search(name):
@@ -121,6 +122,9 @@ class Model:
         for head in heads:
             part = slice(head * width, (head + 1) * width)
             b = 0.0 if self.means is None else self.means[at][: z.shape[1], part]
+            if self.donor:  # its last position stands for all behind it
+                own = self.donor[at]
+                b = own[[min(p, len(own) - 1) for p in range(z.shape[1])], part]
             z[..., part] = self.keep * z[..., part] + (1 - self.keep) * b
         return (z,)
 
@@ -147,12 +151,13 @@ class Model:
             pooled[at] = torch.cat(zs).mean(0, keepdim=True).expand(longest, -1)
             by_position[at] = torch.stack([torch.stack([z[p] for z in zs if z.shape[0] > p]).mean(0)
                                            for p in range(longest)])
-        return logits, {"tokens": pooled, "position": by_position}
+        return logits, {"tokens": pooled, "position": by_position}, seen
 
     def scores(self, items, subset):
         self.remove(subset)
         nll, correct = [], []
-        for item in items:
+        for at, item in enumerate(items):
+            self.donor = self.states and self.states[at]
             x = self.logits(item["tokens"], item["decoder"])
             at = [(s["position"], s["target"]) for s in item["scored"]]
             nll.append(sum(float(torch.logsumexp(x[p], 0) - x[p, t]) for p, t in at))
@@ -169,11 +174,13 @@ class Model:
         return out
 
     def answer(self, items, ablations, subsets, limits):
-        logits, means = self.measure(items)
+        logits, means, seen = self.measure(items)
         result = {"logits": [x.tolist() for x in logits], "scores": [], "decoded": []}
         for ablation in ablations:
             self.keep = ablation.get("scale", 0.0)
             self.means = means[ablation["pool"]] if ablation["method"] == "mean" else None
+            donors = ablation["sources"][0]["donors"] if ablation["method"] == "resample" else None
+            self.states = donors and [{at: zs[d] for at, zs in seen.items()} for d in donors]
             each = [self.scores(items, subset) for subset in subsets]
             result["scores"].append({k: [e[k] for e in each] for k in each[0]})
             if limits is not None:

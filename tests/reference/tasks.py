@@ -35,10 +35,18 @@ class Asked(tiny.Tiny):
 
     def log_probabilities(self, item, subset):
         logits = self.final(item, subset)
-        return logits - torch.logsumexp(logits, 1, keepdim=True)
+        return logits - torch.logsumexp(logits, -1, keepdim=True)
+
+    def labels(self, subset):
+        logs = [self.log_probabilities(e["a"], subset) for e in self.task["examples"]]
+        golds = [int(e["gold"]) for e in self.task["examples"]]
+        return {"nll": [-float(x[gold]) for x, gold in zip(logs, golds, strict=True)],
+                "prediction": [float(x.argmax()) for x in logs], "label": [float(gold) for gold in golds]}
 
     def columns(self, metric, subset):
         kind = self.task["kind"]
+        if kind == "classification":
+            return self.labels(subset)
         finals = [self.log_probabilities(item, subset) for item in range(len(self.items))]
         scored = [[(s["position"], s["target"], s["foil"]) for s in item["scored"]] for item in self.items]
         each = list(zip(finals, scored, strict=True))

@@ -42,7 +42,7 @@ OPT = {"hidden_size": 36, "num_attention_heads": HEADS, "num_hidden_layers": LAY
 GPT2 = {"n_embd": 36, "n_head": HEADS, "n_layer": LAYERS, "n_positions": POSITIONS, "vocab_size": VOCAB}
 NEOX = {**{k: v for k, v in WIDE.items() if k not in ("num_key_value_heads", "rms_norm_eps")},
         "layer_norm_eps": 1e-4}
-LM, BASE, MASKED = "LM", "base", "masked LM"
+LM, BASE, MASKED, CLASSES = "LM", "base", "masked LM", "classes"
 
 
 def rope(**more):
@@ -91,6 +91,18 @@ MASKED_CASES = {
     "distilbert-masked": ("DistilBertConfig", MASKED, {**DISTIL, "activation": "relu"}),
     "albert-masked": ("AlbertConfig", MASKED, {**BERT, "embedding_size": 14}),
 }
+# Models with classification heads: asked by tasks.py only.
+CLASS_CASES = {
+    "bert-classes": ("BertConfig", CLASSES, {**BERT, "num_labels": 4}),
+    "roberta-classes": ("RobertaConfig", CLASSES, {**BERT, "num_labels": 2}),
+    "distilbert-classes": ("DistilBertConfig", CLASSES, {**DISTIL, "num_labels": 3}),
+    "albert-classes": ("AlbertConfig", CLASSES, {**BERT, "embedding_size": 14, "num_labels": 3}),
+    "llama-classes": ("LlamaConfig", CLASSES, {**SHAPE, **rope(), "num_labels": 3}),
+    "gpt2-classes": ("GPT2Config", CLASSES, {**GPT2, "num_labels": 2}),
+    "gpt_neox-classes": ("GPTNeoXConfig", CLASSES, {**NEOX, **rope(partial_rotary_factor=0.4), "num_labels": 3}),
+    "opt-classes": ("OPTConfig", CLASSES, {**OPT, "num_labels": 3, "pad_token_id": None,
+                                           "tie_word_embeddings": False}),
+}
 # The input of these is z, all heads side by side.
 PROJECTIONS = ("o_proj", "c_proj", "attention.dense", "attention.output.dense", "out_lin", "out_proj")
 
@@ -104,13 +116,13 @@ def double_throughout():
 
 class Tiny:
     def __init__(self, name, folder, job):
-        config, head, settings = {**CASES, **MASKED_CASES}[name]
+        config, head, settings = {**CASES, **MASKED_CASES, **CLASS_CASES}[name]
         self.job = job
         self.decoder = head != BASE  # it has logits
         config = getattr(transformers, config)(**settings)
         config._attn_implementation = "eager"
         kind = {LM: transformers.AutoModelForCausalLM, MASKED: transformers.AutoModelForMaskedLM,
-                BASE: transformers.AutoModel}[head]
+                BASE: transformers.AutoModel, CLASSES: transformers.AutoModelForSequenceClassification}[head]
         torch.manual_seed(sum(map(ord, name)))
         self.model = kind.from_config(config, attn_implementation="eager").to(torch.float64).eval()
         with torch.no_grad():
@@ -122,7 +134,8 @@ class Tiny:
         self.model.save_pretrained(folder)
         self.removed, self.means, self.seen, self.call = {}, None, None, 0
         # Modules that several layers share are called once for each.
-        found = [m for n, m in self.model.named_modules() if n.endswith(PROJECTIONS) and ".mlp." not in n]
+        found = [m for n, m in self.model.named_modules()
+                 if n.endswith(PROJECTIONS) and ".mlp." not in n and not n.startswith("classifier")]
         self.layers = config.num_hidden_layers
         assert len(found) in (1, self.layers), found
         for projection in found:
@@ -144,7 +157,7 @@ class Tiny:
         return (z,)
 
     def final(self, item, subset=()):
-        """Logits or last hidden states of an item, [position, ...]."""
+        """Logits or last hidden states of an item, [position, ...]; logits of labels, [label]."""
         self.removed, self.call = {}, 0
         for layer, head in subset:
             self.removed.setdefault(layer, []).append(head)

@@ -17,8 +17,10 @@ pub struct Job<'a> {
     pub model: JobModel<'a>,
     /// "f64" or "f32".
     pub dtype: &'a str,
-    /// "zero" or "mean".
+    /// "zero", "mean" or "resample".
     pub ablation: &'a str,
+    /// Resample: tokens of each item's donor, as many as its own.
+    pub donors: Option<Vec<&'a [u32]>>,
     /// The task.
     pub prepared: &'a Prepared,
     /// Subsets as (layer, head).

@@ -9,6 +9,7 @@ use ablate_common::model::{DECODERS, ENCODERS, ModelInfo, inspect};
 use ablate_common::plan::{Ablation, Batch, Plan, PlannedSweep, PlannedTask, Pool, SweepKind};
 use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Example, Item, Prepared, Scope, Scored, TaskKind};
+use ablate_common::units::UnitMap;
 use ablate_tests::root;
 use ablate_tests::tensors::every_tensor_is_checked;
 use ablate_worker::engine::base::{BaseSet, DeviceBatch};
@@ -68,7 +69,7 @@ fn prepared(kind: TaskKind) -> Prepared {
     } else {
         (0..n).map(|a| example(a, a)).collect()
     };
-    Prepared { kind, item_half: vec![0; items.len()], items, examples }
+    Prepared { kind, item_half: vec![0; items.len()], items, examples, probe: None }
 }
 
 fn plan(info: &ModelInfo, prepared: &[Prepared], all: &[Batch]) -> Plan {
@@ -90,6 +91,7 @@ fn plan(info: &ModelInfo, prepared: &[Prepared], all: &[Batch]) -> Plan {
         kind,
         ablation,
         tasks: (0..tasks.len() as u32).collect(),
+        units: 0,
         scope: Scope::All,
         chunk,
     };
@@ -100,7 +102,7 @@ fn plan(info: &ModelInfo, prepared: &[Prepared], all: &[Batch]) -> Plan {
             seed: 0,
             model: ModelSpec { source: String::new(), dtype: Dtype::F64, sha256: None },
             tasks: Vec::new(),
-            ablations: ablations.clone(),
+            ablations: ablations.iter().map(|a| (*a).into()).collect(),
             sweeps: Vec::new(),
         },
         model: info.clone(),
@@ -108,7 +110,9 @@ fn plan(info: &ModelInfo, prepared: &[Prepared], all: &[Batch]) -> Plan {
             .flat_map(|a| [sweep(SweepKind::Single, a, 7), sweep(SweepKind::Pairs, a, 40)])
             .collect(),
         tasks,
-        ablations,
+        ablations: ablations.into_iter().map(Into::into).collect(),
+        units: vec![UnitMap::heads(&info.heads)],
+        references: Vec::new(),
     }
 }
 
@@ -244,7 +248,7 @@ impl Compared<'_> {
             for chunk in 0..plan.round_chunks(sweep, 0) {
                 let scores = self.engine.run(sweep, 0, &[], chunk, &stop).unwrap();
                 for (i, rank) in plan.chunk_ranks(sweep, 0, chunk).enumerate() {
-                    let subset = space.subset(rank).unwrap();
+                    let subset = plan.removed(sweep, &space, rank).unwrap();
                     let Some(asked) = self.subsets.iter().position(|s| *s == subset) else { continue };
                     seen.insert((ablation, asked));
                     for (t, (got, none)) in scores.tasks.iter().zip(&none.tasks).enumerate() {

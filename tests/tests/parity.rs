@@ -11,6 +11,7 @@ use ablate_common::scores::TaskScores;
 use ablate_common::spec::{self, Dtype};
 use ablate_common::stats::point;
 use ablate_common::task::{Prepared, Scope};
+use ablate_common::units::UnitIx;
 use ablate_tests::program::lee;
 use ablate_tests::reference::{Job, JobGreedy, JobModel, pairs_of, run};
 use ablate_tests::{minilm, root, smollm2};
@@ -66,6 +67,8 @@ fn minilm_case(folder: &Path, ablation: &'static str) -> Case {
 struct Loaded {
     plan: Arc<Plan>,
     prepared: Prepared,
+    /// Counterfactuals of the items, where the case has them.
+    donors: Option<Prepared>,
     engine: Engine,
 }
 
@@ -80,9 +83,9 @@ fn load(case: &Case, dtype: Dtype) -> Loaded {
     // Only a few pairs are asked for, far apart: a pair and its neighbour in a chunk instead of dozens.
     plan.sweeps.iter_mut().filter(|s| s.kind == SweepKind::Pairs).for_each(|s| s.chunk = 2);
     let plan = Arc::new(plan);
-    let prepared = made.prepared[0].clone();
+    let (prepared, donors) = (made.prepared[0].clone(), made.prepared.get(1).cloned());
     let engine = Engine::new(Arc::new(SharedModel::new(model)), Arc::clone(&plan), Arc::new(made.prepared));
-    Loaded { plan, prepared, engine }
+    Loaded { plan, prepared, donors, engine }
 }
 
 fn loss(plan: &Plan, prepared: &Prepared, columns: &[&[f64]]) -> f64 {
@@ -138,11 +141,14 @@ fn compare(case: &Case, stride: usize, pairs: u64) -> Compared {
     asked.extend(ranks.into_iter().map(|r| (pair, r)));
     let heads = plan.model.n_heads;
     let mut subsets = vec![Vec::new()];
-    subsets.extend(asked.iter().map(|&(s, r)| pairs_of(&plan.space(s, &[]).subset(r).unwrap(), heads)));
+    subsets.extend(
+        asked.iter().map(|&(s, r)| pairs_of(&plan.removed(s, &plan.space(s, &[]), r).unwrap(), heads)),
+    );
     let answer = run(&Job {
         model: JobModel { kind: case.kind, path: &case.path },
         dtype: "f64",
         ablation: case.ablation,
+        donors: wide.donors.as_ref().map(|d| d.items.iter().map(|i| i.tokens.as_slice()).collect()),
         prepared: &wide.prepared,
         subsets,
         greedy: None,
@@ -222,6 +228,51 @@ fn smollm2_heads_of_every_layer_equal_transformers_on_years() {
 }
 
 #[test]
+fn smollm2_kv_groups_equal_transformers_on_counterfactual_names() {
+    let mut case = smollm2_case("ioi");
+    case.ablation = "resample";
+    case.spec = case
+        .spec
+        .replace("method = \"mean\"", "method = \"resample\"\ndonors = \"paired\"\nunit = \"kv_group\"");
+    let made = ablate_prepare::prepare(&spec::parse(&case.spec, "p").unwrap(), Path::new("."), &|_, _, _| {});
+    let made = made.unwrap();
+    assert_eq!(made.plan.units[0].len(), 90, "three K/V heads in each of 30 layers");
+    for (own, other) in made.prepared[0].items.iter().zip(&made.prepared[1].items) {
+        let s = own.scored[0];
+        let changed: Vec<u32> =
+            own.tokens.iter().zip(&other.tokens).filter(|(a, b)| a != b).map(|(a, _)| *a).collect();
+        assert_eq!(changed.len(), 3, "the three names and nothing else");
+        assert_eq!(changed.iter().filter(|&&t| t == s.foil).count(), 2);
+        let names: Vec<u32> = other.tokens.iter().copied().filter(|t| !own.tokens.contains(t)).collect();
+        assert!(names.len() == 3 && names[0] != names[1] && names[1] != names[2] && names[0] != names[2]);
+    }
+    hold(&case, if long() { 1 } else { 30 }, if long() { 200 } else { 2 });
+}
+
+#[test]
+fn smollm2_generated_counterfactuals_have_as_many_tokens() {
+    for (task, max_tokens) in [("greater_than", 24), ("induction", 20)] {
+        let paired = "method = \"resample\"\ndonors = \"paired\"";
+        let spec = smollm2_case(task).spec.replace("method = \"mean\"", paired);
+        let spec = spec.replace("max_tokens = 20", &format!("max_tokens = {max_tokens}"));
+        let made = ablate_prepare::prepare(&spec::parse(&spec, "p").unwrap(), Path::new("."), &|_, _, _| {});
+        let made = made.unwrap();
+        for (own, other) in made.prepared[0].items.iter().zip(&made.prepared[1].items) {
+            assert_eq!(own.tokens.len(), other.tokens.len());
+            let half = own.tokens.len() / 2;
+            if task == "induction" {
+                assert_eq!(own.tokens[half..], other.tokens[half..]);
+                assert!(other.tokens[..half].iter().all(|t| !own.tokens.contains(t)));
+            } else {
+                // 17|4|9 became 17|0|1: two digits.
+                let changed = own.tokens.iter().zip(&other.tokens).filter(|(a, b)| a != b).count();
+                assert!((1..=2).contains(&changed), "{changed}");
+            }
+        }
+    }
+}
+
+#[test]
 fn minilm_every_head_and_random_pairs_equal_transformers_on_similarity() {
     let folder = tempfile::tempdir().unwrap();
     for ablation in ["mean", "zero"] {
@@ -239,7 +290,7 @@ fn minilm_ten_greedy_rounds_equal_a_brute_force_greedy_in_f64() {
     let stop = AtomicBool::new(false);
     let rounds = 10;
     let reference: Round = [(0, loaded.engine.run(0, 0, &[], 0, &stop).unwrap())].into();
-    let mut list: Vec<HeadIx> = Vec::new();
+    let mut list: Vec<UnitIx> = Vec::new();
     let mut first = None;
     for round in 0..rounds {
         let scores: Round = (0..plan.round_chunks(greedy, round))
@@ -263,11 +314,13 @@ fn minilm_ten_greedy_rounds_equal_a_brute_force_greedy_in_f64() {
         model: JobModel { kind: case.kind, path: &case.path },
         dtype: "f64",
         ablation: case.ablation,
+        donors: None,
         prepared: &loaded.prepared,
         subsets: Vec::new(),
         greedy: Some(JobGreedy { rounds, half: Some(0) }),
     })
     .unwrap();
+    let list: Vec<HeadIx> = list.iter().flat_map(|&u| plan.units(greedy).heads_of(u)).copied().collect();
     let same = pairs_of(&list, plan.model.n_heads) == answer.removed;
     prove(&case, "greedy order in f64", rounds as usize, if same { 0.0 } else { f64::NAN }, 1.0, 0.0);
     assert!(same, "{:?} is not {:?}", pairs_of(&list, plan.model.n_heads), answer.removed);

@@ -10,6 +10,7 @@ use ablate_common::plan::{Ablation, Batch, Plan, PlannedSweep, PlannedTask, Pool
 use ablate_common::scores::TaskScores;
 use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Example, Item, Prepared, Scope, Scored, TaskKind};
+use ablate_common::units::UnitMap;
 use ablate_tests::root;
 use ablate_tests::tensors::every_tensor_is_checked;
 use ablate_worker::engine::model::Model;
@@ -49,7 +50,7 @@ fn plain(name: &'static str, kind: TaskKind, metric: Metric, items: Vec<Item>) -
     let examples =
         (0..n).map(|a| Example { a, b: a, gold: 0.0, cluster: a, half: Some((a % 2) as u8) }).collect();
     let item_half = (0..n).map(|a| (a % 2) as u8).collect();
-    Task { name, metric, prepared: Prepared { kind, items, item_half, examples } }
+    Task { name, metric, prepared: Prepared { kind, items, item_half, examples, probe: None } }
 }
 
 /// Items of mixed lengths, scored as `scored` says of (item, length).
@@ -80,8 +81,18 @@ fn choices() -> Task {
         let gold = f64::from(k * 2 % (b - a + 1));
         examples.push(Example { a, b, gold, cluster: k.min(2), half: Some(half) });
     }
-    let prepared = Prepared { kind: TaskKind::NextTokenChoice, items, item_half, examples };
+    let prepared = Prepared { kind: TaskKind::NextTokenChoice, items, item_half, examples, probe: None };
     Task { name: "choice", metric: Metric::Accuracy, prepared }
+}
+
+/// Texts with labels 0 and 1, whose logits come from the state at `position` of a text's tokens.
+fn labelled(name: &'static str, position: impl Fn(u32) -> u32) -> Task {
+    let items = items(|_, n| vec![Scored { position: position(n), target: 0, foil: 0 }]);
+    let mut task = plain(name, TaskKind::Classification, Metric::Accuracy, items);
+    for (k, e) in task.prepared.examples.iter_mut().enumerate() {
+        e.gold = f64::from(u8::from(k % 3 == 1));
+    }
+    task
 }
 
 fn tasks() -> Vec<Task> {
@@ -97,12 +108,14 @@ fn tasks() -> Vec<Task> {
         plain("kl", TaskKind::LanguageModeling, Metric::Kl, items(every)),
         plain("masked", TaskKind::MaskedLm, Metric::Loss, items(some)),
         choices(),
+        labelled("first", |_| 0),
+        labelled("last", |n| n - 1),
         plain("kl-end", TaskKind::LogitDifference, Metric::Kl, items(last)),
     ]
 }
 
 /// Models, and the tasks that each is asked.
-const CASES: [(&str, &[&str]); 9] = [
+const CASES: [(&str, &[&str]); 17] = [
     ("llama", &["kl", "kl-end", "choice", "greater"]),
     ("gpt2-relu", &["kl", "kl-end", "choice", "greater"]),
     ("gemma2", &["kl", "kl-end", "choice", "greater"]),
@@ -112,6 +125,14 @@ const CASES: [(&str, &[&str]); 9] = [
     ("roberta-masked", &["masked"]),
     ("distilbert-masked", &["masked"]),
     ("albert-masked", &["masked"]),
+    ("bert-classes", &["first"]),
+    ("roberta-classes", &["first"]),
+    ("distilbert-classes", &["first"]),
+    ("albert-classes", &["first"]),
+    ("llama-classes", &["last"]),
+    ("gpt2-classes", &["last"]),
+    ("gpt_neox-classes", &["last"]),
+    ("opt-classes", &["last"]),
 ];
 
 /// Nothing, everything, each head, some pairs, and the union of the base set below with one head more.
@@ -153,6 +174,7 @@ fn plan(info: &ModelInfo, tasks: &[&Task]) -> Plan {
         kind,
         ablation,
         tasks: (0..tasks.len() as u32).collect(),
+        units: 0,
         scope: Scope::All,
         chunk,
     };
@@ -163,7 +185,7 @@ fn plan(info: &ModelInfo, tasks: &[&Task]) -> Plan {
             seed: 0,
             model: ModelSpec { source: String::new(), dtype: Dtype::F64, sha256: None },
             tasks: Vec::new(),
-            ablations: ablations.clone(),
+            ablations: ablations.iter().map(|a| (*a).into()).collect(),
             sweeps: Vec::new(),
         },
         model: info.clone(),
@@ -177,7 +199,9 @@ fn plan(info: &ModelInfo, tasks: &[&Task]) -> Plan {
                 ]
             })
             .collect(),
-        ablations,
+        ablations: ablations.into_iter().map(Into::into).collect(),
+        units: vec![UnitMap::heads(&info.heads)],
+        references: Vec::new(),
     }
 }
 
@@ -240,7 +264,7 @@ fn check(path: &Path, tasks: &[&Task], subsets: &[Vec<HeadIx>]) -> BTreeMap<&'st
         for chunk in 0..plan.round_chunks(sweep, 0) {
             let scores = engine.run(sweep, 0, &[], chunk, &stop).unwrap();
             for (at, rank) in plan.chunk_ranks(sweep, 0, chunk).enumerate() {
-                let subset = space.subset(rank).unwrap();
+                let subset = plan.removed(sweep, &space, rank).unwrap();
                 for block in &scores.tasks {
                     seen += compare(block, at, plan.sweeps[sweep as usize].ablation, &subset);
                 }

@@ -74,6 +74,7 @@ fn model(kind: Kind) -> Model {
         position: None,
         masked: None,
         decoder: None,
+        classifier: None,
         embed_scale: None,
         embed_norm: None,
         embed_project: None,
@@ -118,6 +119,7 @@ fn main() {
                     examples: (0..examples)
                         .map(|a| Example { a, b: a, gold: 0.0, cluster: a, half: Some(0) })
                         .collect(),
+                    probe: None,
                 };
                 let batch = DeviceBatch::new(&m, &prepared, &Batch { items: (0..examples).collect(), len });
                 let mut set = BaseSet::empty(&m, 1);

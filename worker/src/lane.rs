@@ -1,9 +1,9 @@
 //! Lanes: one OS thread per device, which runs one chunk at a time; and the boundary to the engine.
 
-use ablate_common::head::HeadIx;
 use ablate_common::plan::Plan;
 use ablate_common::scores::ChunkScores;
 use ablate_common::task::Prepared;
+use ablate_common::units::UnitIx;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -41,7 +41,7 @@ pub trait Executor: Send {
         &mut self,
         sweep: u32,
         round: u32,
-        list: &[HeadIx],
+        list: &[UnitIx],
         chunk: u32,
         stop: &AtomicBool,
     ) -> Result<ChunkScores, ExecError>;
@@ -122,7 +122,7 @@ pub struct Job {
     /// Round within the sweep.
     pub round: u32,
     /// Input of the round.
-    pub list: Arc<[HeadIx]>,
+    pub list: Arc<[UnitIx]>,
     /// Chunk within the round.
     pub chunk: u32,
     /// Set to give the chunk up.

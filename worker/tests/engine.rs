@@ -3,13 +3,17 @@
 //! no trie, no base state, no sliced weights, one item at a time, no padding.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use ablate_common::head::{HeadIx, HeadMap};
+use ablate_common::head::{Head, HeadIx, HeadMap, Stream};
 use ablate_common::metric::Metric;
 use ablate_common::model::ModelInfo;
-use ablate_common::plan::{Ablation, Batch, Order, Plan, PlannedSweep, PlannedTask, Pool, SweepKind};
+use ablate_common::plan::{
+    Ablation, Batch, Donors, Order, Plan, PlannedAblation, PlannedReference, PlannedSweep, PlannedTask, Pool,
+    Source, SweepKind,
+};
 use ablate_common::scores::TaskScores;
 use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Example, Item, Prepared, Scope, Scored, TaskKind};
+use ablate_common::units::{HeadSet, UnitIx, UnitKind, UnitMap};
 use ablate_worker::engine::arch::{Activation, Arch, Mlp, NormKind, NormPlace, Positions};
 use ablate_worker::engine::model::{BaseCut, Block, Feed, Model, Norm, rotary_tables};
 use ablate_worker::engine::score::host;
@@ -112,6 +116,7 @@ fn model(arch: &str, kind: Kind, seed: i64) -> Model {
         position: (!llama).then(|| random(&[16, d], kind)),
         masked: None,
         decoder: None,
+        classifier: None,
         embed_scale: None,
         embed_norm: (!llama).then(norm),
         embed_project: None,
@@ -156,15 +161,42 @@ fn prepared(kind: TaskKind) -> Prepared {
     } else {
         (0..n).map(|a| Example { a, b: a, gold: 0.0, cluster: a, half: Some((a % 2) as u8) }).collect()
     };
-    Prepared { kind, items, item_half, examples }
+    Prepared { kind, items, item_half, examples, probe: None }
 }
 
-fn plan(arch: &str, kind: TaskKind, prepared: &Prepared, ablation: Ablation) -> Plan {
+/// What a case removes and replaces it by.
+#[derive(Clone)]
+struct Case {
+    ablation: Ablation,
+    units: UnitMap,
+    /// Items that b is measured on, where they aren't the task's own.
+    reference: Option<Prepared>,
+    /// Resample: the donor of each item.
+    donors: Vec<u32>,
+}
+
+impl Case {
+    fn heads(ablation: Ablation) -> Self {
+        let units = UnitMap::heads(&info("llama").heads);
+        Self { ablation, units, reference: None, donors: Vec::new() }
+    }
+}
+
+fn plan(arch: &str, kind: TaskKind, prepared: &Prepared, case: &Case) -> Plan {
+    let (ablation, n) = (case.ablation, case.units.len() as u32);
+    let steps = n * 5 / 6;
+    let source = Source { reference: case.reference.as_ref().map(|_| 0), donors: case.donors.clone() };
+    let reference = |p: &Prepared| {
+        let one = |i: u32| Batch { items: vec![i], len: p.items[i as usize].tokens.len() as u32 };
+        let n = p.items.len() as u32;
+        PlannedReference { prepared: String::new(), items: n, batches: (0..n).map(one).collect() }
+    };
     let batch = |items: &[u32]| Batch {
         items: items.to_vec(),
         len: items.iter().map(|&i| prepared.items[i as usize].tokens.len() as u32).max().unwrap(),
     };
-    let sweep = |kind, scope, chunk| PlannedSweep { kind, ablation: 0, tasks: vec![0], scope, chunk };
+    let sweep =
+        |kind, scope, chunk| PlannedSweep { kind, ablation: 0, tasks: vec![0], units: 0, scope, chunk };
     Plan {
         engine: ablate_common::ENGINE_VERSION,
         spec: Spec {
@@ -172,7 +204,7 @@ fn plan(arch: &str, kind: TaskKind, prepared: &Prepared, ablation: Ablation) -> 
             seed: 0,
             model: ModelSpec { source: String::new(), dtype: Dtype::F64, sha256: None },
             tasks: Vec::new(),
-            ablations: vec![ablation],
+            ablations: vec![ablation.into()],
             sweeps: Vec::new(),
         },
         model: info(arch),
@@ -186,14 +218,16 @@ fn plan(arch: &str, kind: TaskKind, prepared: &Prepared, ablation: Ablation) -> 
             all: vec![batch(&[0, 4]), batch(&[2, 5, 1, 3])],
             select: vec![batch(&[0, 4]), batch(&[2])],
         }],
-        ablations: vec![ablation],
+        ablations: vec![PlannedAblation { method: ablation, unit: case.units.kind, sources: vec![source] }],
+        units: vec![case.units.clone()],
+        references: case.reference.iter().map(reference).collect(),
         sweeps: vec![
             sweep(SweepKind::Reference, Scope::All, 2),
             sweep(SweepKind::Single, Scope::All, 7),
             sweep(SweepKind::Pairs, Scope::All, 40),
-            sweep(SweepKind::Greedy { steps: 15, objective: 0 }, Scope::Select, 5),
+            sweep(SweepKind::Greedy { steps, objective: 0 }, Scope::Select, 5),
             sweep(SweepKind::Path { greedy: 3, order: Order::Greedy }, Scope::All, 4),
-            sweep(SweepKind::Random { orders: 2, seed: 5, points: vec![1, 9, 18] }, Scope::All, 6),
+            sweep(SweepKind::Random { orders: 2, seed: 5, points: vec![1, n / 2, n] }, Scope::All, 6),
         ],
     }
 }
@@ -202,15 +236,15 @@ fn plan(arch: &str, kind: TaskKind, prepared: &Prepared, ablation: Ablation) -> 
 struct Loop<'a> {
     model: &'a Model,
     prepared: &'a Prepared,
-    ablation: Ablation,
+    case: &'a Case,
 }
 
 impl Loop<'_> {
-    /// z of each layer (unablated) and the final residual stream of one item.
-    fn forward(&self, item: u32, subset: &[HeadIx], b: Option<&[Tensor]>) -> (Vec<Tensor>, Tensor) {
+    /// z of each layer (unablated) and the final residual stream of one item; `b [len, heads, head_dim]` of
+    /// each layer.
+    fn forward(&self, item: &Item, subset: &[HeadIx], b: Option<&[Tensor]>) -> (Vec<Tensor>, Tensor) {
         let m = self.model;
-        let tokens: Vec<i64> =
-            self.prepared.items[item as usize].tokens.iter().map(|&t| i64::from(t)).collect();
+        let tokens: Vec<i64> = item.tokens.iter().map(|&t| i64::from(t)).collect();
         let len = tokens.len() as i64;
         let mut x = m.embed(&Tensor::from_slice(&tokens).view([1, len]));
         let mut zs = Vec::new();
@@ -222,18 +256,13 @@ impl Loop<'_> {
             for ix in subset.iter().filter(|ix| ix.0 / HEADS == l as u32) {
                 let head = i64::from(ix.0 % HEADS);
                 let mut slot = new.select(1, head);
-                let _ = match self.ablation {
-                    Ablation::Zero => slot.zero_(),
-                    Ablation::Scale { scale } => slot.g_mul_scalar_(scale),
-                    Ablation::Mean { pool: Pool::Tokens } => {
-                        slot.copy_(&b.unwrap()[l].select(0, head).unsqueeze(0).expand([len, dh], false));
-                        slot.shallow_clone()
+                match self.case.ablation {
+                    Ablation::Zero => drop(slot.zero_()),
+                    Ablation::Scale { scale } => drop(slot.g_mul_scalar_(scale)),
+                    Ablation::Mean { .. } | Ablation::Resample { .. } => {
+                        slot.copy_(&b.unwrap()[l].select(1, head));
                     }
-                    Ablation::Mean { pool: Pool::Position } => {
-                        slot.copy_(&b.unwrap()[l].narrow(0, 0, len).select(1, head));
-                        slot.shallow_clone()
-                    }
-                };
+                }
             }
             let out = new.view([len, h * dh]).linear(&block.wo, block.wo_bias.as_ref());
             x = m.after_attention(l, &x, &out);
@@ -242,35 +271,55 @@ impl Loop<'_> {
         (zs, m.finish(&x))
     }
 
-    fn means(&self) -> Option<Vec<Tensor>> {
-        let Ablation::Mean { pool } = self.ablation else { return None };
-        let each: Vec<Vec<Tensor>> =
-            (0..self.prepared.items.len() as u32).map(|i| self.forward(i, &[], None).0).collect();
-        Some(
-            (0..LAYERS as usize)
-                .map(|l| match pool {
-                    Pool::Tokens => Tensor::cat(&each.iter().map(|z| &z[l]).collect::<Vec<_>>(), 0).mean_dim(
-                        [0i64].as_slice(),
-                        false,
-                        None::<Kind>,
-                    ),
-                    Pool::Position => {
-                        let longest = each.iter().map(|z| z[l].size()[0]).max().unwrap();
-                        let at = |t: i64| {
-                            let here: Vec<Tensor> =
-                                each.iter().filter(|z| z[l].size()[0] > t).map(|z| z[l].get(t)).collect();
-                            Tensor::stack(&here, 0).mean_dim([0i64].as_slice(), false, None::<Kind>)
-                        };
-                        Tensor::stack(&(0..longest).map(at).collect::<Vec<_>>(), 0)
-                    }
-                })
-                .collect(),
-        )
+    /// b of every item, by layer.
+    fn replacements(&self) -> Option<Vec<Vec<Tensor>>> {
+        let source = self.case.reference.as_ref().unwrap_or(self.prepared);
+        let each: Vec<Vec<Tensor>> = source.items.iter().map(|i| self.forward(i, &[], None).0).collect();
+        let pool = match self.case.ablation {
+            Ablation::Zero | Ablation::Scale { .. } => return None,
+            Ablation::Mean { pool } => pool,
+            Ablation::Resample { .. } => {
+                let of = |(item, &donor): (&Item, &u32)| {
+                    let last = source.items[donor as usize].tokens.len() - 1;
+                    let at: Vec<i64> = (0..item.tokens.len()).map(|p| p.min(last) as i64).collect();
+                    each[donor as usize].iter().map(|z| z.index_select(0, &Tensor::from_slice(&at))).collect()
+                };
+                return Some(self.prepared.items.iter().zip(&self.case.donors).map(of).collect());
+            }
+        };
+        let means: Vec<Tensor> = (0..LAYERS as usize)
+            .map(|l| match pool {
+                Pool::Tokens => Tensor::cat(&each.iter().map(|z| &z[l]).collect::<Vec<_>>(), 0).mean_dim(
+                    [0i64].as_slice(),
+                    false,
+                    None::<Kind>,
+                ),
+                Pool::Position => {
+                    let longest = each.iter().map(|z| z[l].size()[0]).max().unwrap();
+                    let at = |t: i64| {
+                        let here: Vec<Tensor> =
+                            each.iter().filter(|z| z[l].size()[0] > t).map(|z| z[l].get(t)).collect();
+                        Tensor::stack(&here, 0).mean_dim([0i64].as_slice(), false, None::<Kind>)
+                    };
+                    Tensor::stack(&(0..longest).map(at).collect::<Vec<_>>(), 0)
+                }
+            })
+            .collect();
+        let of = |item: &Item| -> Vec<Tensor> {
+            let len = item.tokens.len() as i64;
+            let one = |m: &Tensor| match pool {
+                Pool::Tokens => m.unsqueeze(0).expand([len, -1, -1], false),
+                Pool::Position => m.narrow(0, 0, len),
+            };
+            means.iter().map(one).collect()
+        };
+        Some(self.prepared.items.iter().map(of).collect())
     }
 
-    fn scores(&self, subset: &[HeadIx], scope: Scope, b: Option<&[Tensor]>) -> Vec<Vec<f64>> {
+    fn scores(&self, subset: &[HeadIx], scope: Scope, b: Option<&[Vec<Tensor>]>) -> Vec<Vec<f64>> {
+        let all = self.prepared.items.iter().enumerate();
         let finals: Vec<Tensor> =
-            (0..self.prepared.items.len() as u32).map(|i| self.forward(i, subset, b).1).collect();
+            all.map(|(i, item)| self.forward(item, subset, b.map(|b| b[i].as_slice())).1).collect();
         let examples = self.prepared.examples_in(scope);
         let mut columns = vec![Vec::new(); self.prepared.kind.columns().len()];
         for e in examples {
@@ -320,19 +369,29 @@ fn assert_close(block: &TaskScores, at: usize, expected: &[Vec<f64>], what: &str
 }
 
 fn check(arch: &str, kind: TaskKind, ablation: Ablation) {
+    check_case(arch, kind, &Case::heads(ablation));
+}
+
+fn check_case(arch: &str, kind: TaskKind, case: &Case) {
     let prepared = prepared(kind);
-    let plan = Arc::new(plan(arch, kind, &prepared, ablation));
+    let plan = Arc::new(plan(arch, kind, &prepared, case));
     let reference = model(arch, Kind::Double, 7);
-    let plain = Loop { model: &reference, prepared: &prepared, ablation };
-    let b = plain.means();
+    let plain = Loop { model: &reference, prepared: &prepared, case };
+    let b = plain.replacements();
     let shared = Arc::new(SharedModel::new(model(arch, Kind::Double, 7)));
-    let mut engine = Engine::new(shared, Arc::clone(&plan), Arc::new(vec![prepared.clone()]));
+    let data = std::iter::once(&prepared).chain(&case.reference).cloned().collect();
+    let mut engine = Engine::new(shared, Arc::clone(&plan), Arc::new(data));
     let stop = AtomicBool::new(false);
-    let random: Vec<HeadIx> = [14, 3, 8, 0, 17, 6, 2, 9, 11, 16, 5, 1, 13, 10, 4].map(HeadIx).to_vec();
+    let steps = plan.sweeps[3].rounds();
+    let random: Vec<UnitIx> = [14, 3, 8, 0, 17, 6, 2, 9, 11, 16, 5, 1, 13, 10, 4].map(UnitIx).to_vec();
+    let n = case.units.len() as u32;
+    let random: Vec<UnitIx> = random.into_iter().filter(|u| u.0 < n).take(steps as usize).collect();
     for sweep in 0..plan.sweeps.len() as u32 {
         let scope = plan.sweeps[sweep as usize].scope;
         // A greedy sweep goes back and forth between rounds: after a resume a base set may also shrink.
-        for round in if sweep == 3 { vec![0, 1, 2, 14, 3] } else { vec![0] } {
+        for round in
+            if sweep == 3 { vec![0, 1, 2.min(steps - 1), steps - 1, 3.min(steps - 1)] } else { vec![0] }
+        {
             let list = match sweep {
                 3 => random[..round as usize].to_vec(),
                 4 => random.clone(),
@@ -342,7 +401,7 @@ fn check(arch: &str, kind: TaskKind, ablation: Ablation) {
             for chunk in 0..plan.round_chunks(sweep, round) {
                 let scores = engine.run(sweep, round, &list, chunk, &stop).unwrap();
                 for (i, rank) in plan.chunk_ranks(sweep, round, chunk).enumerate() {
-                    let subset = space.subset(rank).unwrap();
+                    let subset = plan.removed(sweep, &space, rank).unwrap();
                     let expected = plain.scores(&subset, scope, b.as_deref());
                     assert_close(
                         &scores.tasks[0],
@@ -373,11 +432,83 @@ fn means_by_position_and_sign_flips_equal_the_plain_loop() {
     check("llama", TaskKind::Induction, Ablation::Mean { pool: Pool::Position });
     check("bert", TaskKind::Similarity, Ablation::Mean { pool: Pool::Position });
     check("llama", TaskKind::Ioi, Ablation::Scale { scale: -1.0 });
+    check("llama", TaskKind::LanguageModeling, Ablation::Scale { scale: 0.5 });
+    check("bert", TaskKind::Similarity, Ablation::Scale { scale: -1.0 });
+}
+
+/// A donor of the same length, shorter ones and longer ones.
+fn donated(reference: Option<Prepared>) -> Case {
+    let ablation = Ablation::Resample { donors: Donors::Seeded };
+    let donors = if reference.is_some() { vec![1, 0, 1, 1, 0, 1] } else { vec![1, 2, 3, 0, 5, 4] };
+    Case { reference, donors, ..Case::heads(ablation) }
+}
+
+/// Two items that aren't the task's, one longer than all of those.
+fn elsewhere() -> Prepared {
+    let item = |n: u32| Item { tokens: (0..n).map(|t| (t * 11 + n) % VOCAB).collect(), scored: Vec::new() };
+    Prepared {
+        kind: TaskKind::LanguageModeling,
+        items: vec![item(3), item(13)],
+        item_half: vec![0, 0],
+        examples: Vec::new(),
+        probe: None,
+    }
+}
+
+#[test]
+fn donors_states_equal_the_plain_loop() {
+    check_case("llama", TaskKind::LanguageModeling, &donated(None));
+    check_case("bert", TaskKind::Similarity, &donated(None));
+    check_case("llama", TaskKind::Ioi, &donated(Some(elsewhere())));
+    check_case("bert", TaskKind::Similarity, &donated(Some(elsewhere())));
+}
+
+#[test]
+fn means_over_a_reference_set_equal_the_plain_loop() {
+    for pool in [Pool::Tokens, Pool::Position] {
+        let case = Case { reference: Some(elsewhere()), ..Case::heads(Ablation::Mean { pool }) };
+        check_case("llama", TaskKind::LanguageModeling, &case);
+        check_case("bert", TaskKind::Similarity, &case);
+    }
+}
+
+/// Sets that cross layers, overlap, and leave heads out.
+fn sets() -> Vec<HeadSet> {
+    let set = |name: &str, heads: &[(u32, u32)]| HeadSet {
+        name: name.into(),
+        heads: heads
+            .iter()
+            .map(|&(layer, head)| Head { stream: Stream::SelfAttention, layer, head })
+            .collect(),
+    };
+    vec![
+        set("across", &[(2, 1), (0, 3)]),
+        set("within", &[(1, 0), (1, 4)]),
+        set("again", &[(0, 3), (1, 0), (1, 4)]),
+        set("one", &[(2, 5)]),
+    ]
+}
+
+#[test]
+fn every_kind_of_unit_equals_the_plain_loop() {
+    let mean = Ablation::Mean { pool: Pool::Tokens };
+    for (arch, kind, unit, ablation) in [
+        ("llama", TaskKind::LanguageModeling, UnitKind::KvGroup, mean),
+        ("llama", TaskKind::Ioi, UnitKind::Layer, Ablation::Zero),
+        ("llama", TaskKind::Ioi, UnitKind::Set, mean),
+        ("bert", TaskKind::Similarity, UnitKind::Layer, mean),
+        ("bert", TaskKind::Similarity, UnitKind::Set, Ablation::Scale { scale: -1.0 }),
+    ] {
+        let units = UnitMap::of(unit, &info(arch), &sets()).unwrap();
+        check_case(arch, kind, &Case { units, ..Case::heads(ablation) });
+    }
+    let units = UnitMap::of(UnitKind::Set, &info("llama"), &sets()).unwrap();
+    check_case("llama", TaskKind::LanguageModeling, &Case { units, ..donated(None) });
 }
 
 fn engine(kind: Kind, ablation: Ablation) -> Engine {
     let prepared = prepared(TaskKind::LanguageModeling);
-    let plan = plan("llama", TaskKind::LanguageModeling, &prepared, ablation);
+    let plan = plan("llama", TaskKind::LanguageModeling, &prepared, &Case::heads(ablation));
     Engine::new(Arc::new(SharedModel::new(model("llama", kind, 3))), Arc::new(plan), Arc::new(vec![prepared]))
 }
 
@@ -417,7 +548,7 @@ fn a_head_left_as_it_is_changes_nothing() {
 #[test]
 fn a_resumed_engine_gives_the_same_bits() {
     let stop = AtomicBool::new(false);
-    let list: Vec<HeadIx> = [14, 3, 8, 0, 17].map(HeadIx).to_vec();
+    let list: Vec<UnitIx> = [14, 3, 8, 0, 17].map(UnitIx).to_vec();
     for kind in [Kind::Float, Kind::BFloat16] {
         let mut steady = engine(kind, Ablation::Mean { pool: Pool::Tokens });
         for round in 0..5 {

@@ -88,6 +88,9 @@ pub struct Details {
     /// Width of the token embedding where it is projected to `d_model`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub embedding_width: Option<u32>,
+    /// Names of the labels of the model's classification head, by number; empty: it has none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
     /// Groups of equal length of consecutive layers that share their weights; none: no sharing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub groups: Option<u32>,

@@ -1,5 +1,6 @@
 //! Model files: what a model is made of, read from its headers only. Nothing here loads a weight.
 
+mod classifier;
 mod details;
 pub mod gguf;
 mod hf;
@@ -11,6 +12,7 @@ mod tensors;
 #[cfg(test)]
 mod tests;
 
+pub use classifier::{ClassifierNames, has_unembedding};
 pub use details::{Activation, Details, RopeScaling};
 pub use masked::MaskedNames;
 pub use seq2seq::{Relative, Seq2Seq, Tables};

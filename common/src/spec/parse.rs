@@ -1,15 +1,16 @@
 //! From TOML to a checked [`Spec`].
 
+use super::ablations::ablations;
 use super::table::{Source, Table, Value};
 use super::{Dtype, Error, ModelSpec, Spec, SweepKindSpec, SweepSpec, TaskSpec};
 use crate::head::Stream;
 use crate::metric::Metric;
-use crate::plan::{Ablation, Order, Pool};
+use crate::plan::Order;
 use crate::task::TaskKind;
 use toml::de::DeTable;
 
 /// Kinds of task that are built.
-const KINDS: [(&str, TaskKind); 9] = [
+const KINDS: [(&str, TaskKind); 10] = [
     ("language_modeling", TaskKind::LanguageModeling),
     ("masked_lm", TaskKind::MaskedLm),
     ("induction", TaskKind::Induction),
@@ -17,15 +18,17 @@ const KINDS: [(&str, TaskKind); 9] = [
     ("greater_than", TaskKind::GreaterThan),
     ("logit_difference", TaskKind::LogitDifference),
     ("next_token_choice", TaskKind::NextTokenChoice),
+    ("classification", TaskKind::Classification),
     ("seq2seq", TaskKind::Seq2seq),
     ("similarity", TaskKind::Similarity),
 ];
-const KINDS_LATER: [&str; 2] = ["classification", "generation"];
-const METRICS: [Metric; 10] = [
+const KINDS_LATER: [&str; 1] = ["generation"];
+const METRICS: [Metric; 11] = [
     Metric::Loss,
     Metric::Perplexity,
     Metric::Accuracy,
     Metric::F1,
+    Metric::F1Binary,
     Metric::Matthews,
     Metric::LogitDiff,
     Metric::ProbDiff,
@@ -119,7 +122,7 @@ fn tasks(top: &Table<'_>) -> Result<Vec<TaskSpec>, Error> {
 }
 
 fn task(t: &Table<'_>) -> Result<TaskSpec, Error> {
-    t.only(&["name", "kind", "data", "examples", "max_tokens", "metric", "sha256"], &[])?;
+    t.only(&["name", "kind", "data", "examples", "max_tokens", "metric", "sha256", "probe", "train"], &[])?;
     let v = t.need("name", "\"wiki\"")?;
     let name = v.text()?;
     if name.trim().is_empty() || name.len() > 100 || name.chars().any(char::is_control) {
@@ -143,6 +146,12 @@ fn task(t: &Table<'_>) -> Result<TaskSpec, Error> {
     if let (Some(v), true) = (t.get("sha256"), generated) {
         return Err(v.error(format!("a {} task has no data file, so no sha256; leave it out", kind.name())));
     }
+    for key in ["probe", "train"] {
+        if let (Some(v), true) = (t.get(key), kind != TaskKind::Classification) {
+            return Err(v.error(format!("{key} is for kind = \"classification\" only; leave it out")));
+        }
+    }
+    let probe = t.get("probe").map(Value::truth).transpose()?;
     let examples = t.get("examples").map(|v| v.small(1, 10_000_000)).transpose()?;
     let least = if kind == TaskKind::Induction { 5 } else { 2 };
     Ok(TaskSpec {
@@ -153,7 +162,22 @@ fn task(t: &Table<'_>) -> Result<TaskSpec, Error> {
         max_tokens: t.get("max_tokens").map_or(Ok(128), |v| v.small(least, 1 << 24))?,
         metric: metric(t, kind)?,
         sha256: sha256(t)?,
+        probe,
+        train: t.get("train").map(|v| train(v, probe)).transpose()?,
     })
+}
+
+/// Share of the documents that a probe is fitted on.
+fn train(v: Value<'_>, probe: Option<bool>) -> Result<f64, Error> {
+    let share = v.number()?;
+    if probe == Some(false) {
+        return Err(v.error("train is the share that a probe is fitted on, but probe = false; leave one out"));
+    }
+    if share > 0.0 && share < 1.0 {
+        Ok(share)
+    } else {
+        Err(v.error(format!("train = {share} isn't a share of the documents: give a number between 0 and 1")))
+    }
 }
 
 fn data(v: Value<'_>, kind: TaskKind) -> Result<String, Error> {
@@ -193,58 +217,22 @@ fn metric(t: &Table<'_>, kind: TaskKind) -> Result<Metric, Error> {
     Ok(metric)
 }
 
-fn ablations(top: &Table<'_>) -> Result<Vec<Ablation>, Error> {
-    let mut out: Vec<Ablation> = Vec::new();
-    for t in top.tables("ablation", "[ablation]")? {
-        t.only(&["method", "pool", "scale", "unit"], &["donors", "reference", "sets"])?;
-        if let Some(v) = t.get("unit") {
-            v.choice(&[("head", ())], &["kv_group", "layer", "set"])?;
-        }
-        let method = t.need("method", "\"mean\"")?;
-        let name = method.text()?;
-        let ablation = match method
-            .choice(&[("zero", 0), ("mean", 1), ("scale", 2)], &["resample", "optimal"])?
-        {
-            0 => Ablation::Zero,
-            1 => {
-                let pools = [("tokens", Pool::Tokens), ("position", Pool::Position)];
-                Ablation::Mean { pool: t.get("pool").map_or(Ok(Pool::Tokens), |v| v.choice(&pools, &[]))? }
-            }
-            _ => Ablation::Scale { scale: t.need("scale", "0.5")?.number()? },
-        };
-        for (key, of) in [("pool", "mean"), ("scale", "scale")] {
-            if let Some(v) = t.get(key)
-                && name != of
-            {
-                return Err(v.error(format!("{key} is for method = \"{of}\" only; leave it out")));
-            }
-        }
-        if out.iter().any(|o| o.name() == ablation.name()) {
-            return Err(t.error(format!(
-                "method \"{name}\" is there twice; tables tell ablations apart by their method, so run two specs"
-            )));
-        }
-        out.push(ablation);
-    }
-    if out.is_empty() {
-        return Err(
-            top.error("[ablation] is missing; add it with method = \"mean\" (or \"zero\", \"scale\")")
-        );
-    }
-    Ok(out)
-}
-
 fn sweeps(top: &Table<'_>, tasks: &[TaskSpec]) -> Result<Vec<SweepSpec>, Error> {
     let mut out: Vec<SweepSpec> = Vec::new();
     for t in top.tables("sweep", "[[sweep]]")? {
         let sweep = sweep(&t, tasks)?;
         let runs = |s: &SweepSpec, name: &String| s.tasks.as_ref().is_none_or(|list| list.contains(name));
+        // Sweeps of different streams have no unit in common.
+        let meet = |o: &SweepSpec| match (&o.streams, &sweep.streams) {
+            (Some(a), Some(b)) => a.iter().any(|s| b.contains(s)),
+            _ => true,
+        };
         let same = |o: &&SweepSpec| std::mem::discriminant(&o.kind) == std::mem::discriminant(&sweep.kind);
-        for other in out.iter().filter(same) {
+        for other in out.iter().filter(same).filter(|o| meet(o)) {
             if let Some(task) = tasks.iter().find(|t| runs(other, &t.name) && runs(&sweep, &t.name)) {
                 let kind = t.need("kind", "\"single\"")?.text()?;
                 return Err(t.error(format!(
-                    "a sweep of kind \"{kind}\" already runs on task {:?}; narrow one of them with tasks, or leave it out",
+                    "a sweep of kind \"{kind}\" already runs on task {:?}; narrow one of them with tasks or streams, or leave it out",
                     task.name
                 )));
             }
@@ -307,11 +295,6 @@ fn streams(v: Value<'_>) -> Result<Vec<Stream>, Error> {
     let mut out = Vec::new();
     for item in v.list()? {
         let stream = item.choice(&all, &[])?;
-        if stream != Stream::SelfAttention {
-            return Err(item.error(format!(
-                "stream \"{stream}\" selects no head: decoder-only and encoder-only models have \"self\" only"
-            )));
-        }
         if out.contains(&stream) {
             return Err(item.error(format!("stream \"{stream}\" is there twice")));
         }

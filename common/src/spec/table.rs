@@ -158,10 +158,27 @@ impl<'s> Value<'s> {
         Ok(self.whole(low.into(), high.into())? as u32)
     }
 
+    /// true or false.
+    pub fn truth(self) -> Result<bool, Error> {
+        self.value.get_ref().as_bool().ok_or_else(|| self.wrong("true or false"))
+    }
+
     /// A list of values.
     pub fn list(&self) -> Result<Vec<Value<'s>>, Error> {
         let list = self.value.get_ref().as_array().ok_or_else(|| self.wrong("a list in brackets"))?;
         Ok(list.iter().map(|value| Value { source: self.source, key: self.key, value }).collect())
+    }
+
+    /// The entries of a table, in the file's order.
+    pub fn entries(&self) -> Result<Vec<(&'s str, Value<'s>)>, Error> {
+        let table = self.value.get_ref().as_table().ok_or_else(|| self.wrong("a table"))?;
+        let mut all: Vec<_> = table.iter().collect();
+        all.sort_by_key(|(k, _)| k.span().start);
+        let key = self.key;
+        Ok(all
+            .into_iter()
+            .map(|(k, value)| (k.get_ref().as_ref(), Value { source: self.source, key, value }))
+            .collect())
     }
 
     /// One of `known` by name; a name in `later` is refused as not built yet.

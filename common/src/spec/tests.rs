@@ -40,7 +40,7 @@ fn a_good_spec_gets_its_defaults() {
         (7, Dtype::F64, Some(64), 128)
     );
     assert_eq!((s.tasks[0].metric, s.tasks[1].metric), (Metric::LogitDiff, Metric::Perplexity));
-    assert_eq!(s.ablations, [Ablation::Mean { pool: crate::plan::Pool::Tokens }]);
+    assert_eq!(s.ablations, [Ablation::Mean { pool: crate::plan::Pool::Tokens }.into()]);
     let greedy = SweepKindSpec::Greedy {
         fraction: 0.79,
         objective: "ioi".into(),
@@ -51,6 +51,18 @@ fn a_good_spec_gets_its_defaults() {
     assert_eq!(s.sweeps[1].kind, greedy);
     let json = serde_json::to_string(&s).unwrap();
     assert_eq!(serde_json::from_str::<Spec>(&json).unwrap(), s);
+    let sets = "[ablation]\nunit = \"set\"\nsets = { z = [\"L1.H2\", \"L0.H3\"], a = [\"cross L0.H0\"] }";
+    let s = parse(&GOOD.replace("[ablation]", sets), "x").unwrap();
+    let names: Vec<&str> = s.ablations[0].sets.iter().map(|s| s.name.as_str()).collect();
+    assert_eq!(names, ["z", "a"]);
+    assert_eq!(serde_json::from_str::<Spec>(&serde_json::to_string(&s).unwrap()).unwrap(), s);
+    let two = GOOD.replace(
+        "tasks = [\"wiki\"]",
+        "streams = [\"encoder\"]\n[[sweep]]\nkind = \"single\"\nstreams = [\"cross\"]",
+    );
+    assert_eq!(parse(&two, "x").unwrap().sweeps.len(), 3);
+    let units = GOOD.replace("[ablation]", "[[ablation]]\nmethod = \"mean\"\nunit = \"layer\"\n[[ablation]]");
+    assert_eq!(parse(&units, "x").unwrap().ablations.len(), 2);
     let several = GOOD.replace("[ablation]", "[[ablation]]\nmethod = \"zero\"\n[[ablation]]");
     assert_eq!(parse(&several, "x").unwrap().ablations.len(), 2);
 }
@@ -98,15 +110,47 @@ fn everything_wrong_is_said_with_its_line() {
         ),
         ("\"perplexity\"", "\"bleu\"", 19, "isn't built yet"),
         ("[ablation]\nmethod = \"mean\"", "", 1, "[ablation] is missing"),
-        ("method = \"mean\"", "method = \"resample\"", 22, "isn't built yet"),
-        ("method = \"mean\"", "method = \"mean\"\nunit = \"layer\"", 23, "isn't built yet"),
-        ("method = \"mean\"", "method = \"mean\"\nreference = \"r.jsonl\"", 23, "isn't built yet"),
+        ("method = \"mean\"", "method = \"optimal\"", 22, "isn't built yet"),
+        ("method = \"mean\"", "method = \"mean\"\nunit = \"layers\"", 23, "did you mean \"layer\""),
+        ("method = \"mean\"", "method = \"mean\"\nunit = \"set\"", 21, "needs sets"),
+        ("method = \"mean\"", "method = \"mean\"\nsets = { a = [\"L0.H1\"] }", 23, "for unit = \"set\" only"),
+        (
+            "method = \"mean\"",
+            "method = \"mean\"\nunit = \"set\"\n[ablation.sets]\nb = [\"L0.H1\"]\na = []",
+            26,
+            "set \"a\" selects no head",
+        ),
+        (
+            "method = \"mean\"",
+            "method = \"mean\"\nunit = \"set\"\n[ablation.sets]\nb = [\"L0.H1\",\n\"L0H1\"]",
+            26,
+            "isn't a head",
+        ),
+        (
+            "method = \"mean\"",
+            "method = \"mean\"\nunit = \"set\"\nsets = { a = [\"L0.H1\", \"L0.H1\"] }",
+            24,
+            "twice",
+        ),
+        ("method = \"mean\"", "method = \"mean\"\nunit = \"set\"\nsets = {}", 24, "names no set"),
+        ("method = \"mean\"", "method = \"mean\"\nreference = \"r.parquet\"", 23, "isn't built yet"),
+        ("method = \"mean\"", "method = \"mean\"\nreference = \"r.csv\"", 23, "can't be read"),
+        ("method = \"mean\"", "method = \"zero\"\nreference = \"r.jsonl\"", 23, "leave it out"),
+        (
+            "method = \"mean\"",
+            "method = \"resample\"\ndonors = \"paired\"\nreference = \"r.jsonl\"",
+            24,
+            "leave it out",
+        ),
+        ("method = \"mean\"", "method = \"mean\"\ndonors = \"paired\"", 23, "for method = \"resample\" only"),
+        ("method = \"mean\"", "method = \"resample\"\ndonors = \"next\"", 23, "unknown donors"),
         ("method = \"mean\"", "method = \"zero\"\npool = \"tokens\"", 23, "for method = \"mean\" only"),
         ("method = \"mean\"", "method = \"scale\"", 21, "needs scale"),
         ("[ablation]", "[[ablation]]\nmethod = \"mean\"\n[[ablation]]", 23, "is there twice"),
         ("tasks = [\"wiki\"]", "tasks = [\"wikki\"]", 26, "did you mean \"wiki\""),
         ("tasks = [\"wiki\"]", "tasks = []", 26, "selects no task"),
-        ("tasks = [\"wiki\"]", "streams = [\"cross\"]", 26, "selects no head"),
+        ("tasks = [\"wiki\"]", "streams = []", 26, "selects no head"),
+        ("tasks = [\"wiki\"]", "streams = [\"self\", \"self\"]", 26, "is there twice"),
         ("tasks = [\"wiki\"]", "fraction = 0.5", 26, "unknown key \"fraction\""),
         ("kind = \"greedy\"", "kind = \"greedy\"\nfraction = 0", 30, "outside (0, 1]"),
         ("kind = \"greedy\"", "kind = \"greedy\"\nfraction = 1.01", 30, "outside (0, 1]"),

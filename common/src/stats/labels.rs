@@ -14,6 +14,8 @@ use std::collections::HashMap;
 pub enum LabelMetric {
     /// Mean over the labels that occur, as right one or as prediction, of 2 · hits / (occurrences of both): macro F1.
     MacroF1,
+    /// 2 · hits / (occurrences as right one and as prediction) of label 1; 0 where it doesn't occur.
+    BinaryF1,
     /// Matthews' correlation, of any number of labels; 0 where it is undefined because either side has one label only.
     Matthews,
 }
@@ -27,6 +29,7 @@ impl LabelMetric {
     pub fn of_metric(metric: Metric) -> Option<Self> {
         match metric {
             Metric::F1 => Some(Self::MacroF1),
+            Metric::F1Binary => Some(Self::BinaryF1),
             Metric::Matthews => Some(Self::Matthews),
             _ => None,
         }
@@ -50,6 +53,11 @@ impl LabelMetric {
                 }
                 sum / occurring
             }
+            Self::BinaryF1 => match (hits.get(1), rows.get(1), columns.get(1)) {
+                (Some(hit), Some(row), Some(column)) if row + column > 0.0 => 2.0 * hit / (row + column),
+                _ if rows.iter().sum::<f64>() > 0.0 => 0.0,
+                _ => f64::NAN,
+            },
             Self::Matthews => {
                 let n: f64 = rows.iter().sum();
                 let both = hits.iter().sum::<f64>() * n - each().map(|(r, c)| r * c).sum::<f64>();
@@ -183,7 +191,11 @@ mod tests {
         assert_eq!(LabelMetric::Matthews.value(&labels, &labels), 1.0);
         assert_eq!(LabelMetric::Matthews.value(&[1.0; 6], &labels), 0.0, "one label only");
         assert_eq!(LabelMetric::MacroF1.value(&labels, &labels), 1.0);
-        for metric in [LabelMetric::MacroF1, LabelMetric::Matthews] {
+        // By hand: 1 hit, 2 right, 3 predicted.
+        let binary = LabelMetric::BinaryF1.value(&[1.0, 1.0, 1.0, 0.0], &[1.0, 0.0, 0.0, 1.0]);
+        assert_eq!(binary, 2.0 / 5.0);
+        assert_eq!(LabelMetric::BinaryF1.value(&[0.0; 3], &[0.0; 3]), 0.0, "label 1 doesn't occur");
+        for metric in [LabelMetric::MacroF1, LabelMetric::BinaryF1, LabelMetric::Matthews] {
             assert!(metric.value(&[], &[]).is_nan() && metric.value(&[f64::NAN], &[0.0]).is_nan());
         }
     }
@@ -192,7 +204,7 @@ mod tests {
     fn a_resample_is_the_metric_of_the_repeated_documents() {
         let (labels, predicted) = (vec![0.0, 1.0, 2.0, 0.0, 1.0, 1.0], [0.0, 2.0, 1.0, 0.0, 1.0, 1.0]);
         let clusters = [4, 4, 7, 8, 8, 9];
-        for metric in [LabelMetric::MacroF1, LabelMetric::Matthews] {
+        for metric in [LabelMetric::MacroF1, LabelMetric::BinaryF1, LabelMetric::Matthews] {
             let b = LabelBootstrap::new(metric, labels.clone(), &clusters, 50, 3);
             assert_eq!(b.clusters(), 4);
             let v = b.vector(&predicted);

@@ -4,6 +4,7 @@
 pub mod bootstrap;
 pub mod fdr;
 pub mod labels;
+pub mod logistic;
 pub mod paired;
 pub mod point;
 pub mod rank;

@@ -13,13 +13,13 @@ pub fn terms<'c>(metric: Metric, kind: TaskKind, columns: &[&'c [f64]]) -> Optio
     let at = match metric {
         Metric::Loss | Metric::Perplexity | Metric::LogitDiff | Metric::ProbDiff => 0,
         Metric::Accuracy if kind.by_token() => 1,
-        Metric::Accuracy if kind == TaskKind::NextTokenChoice => {
+        Metric::Accuracy if matches!(kind, TaskKind::NextTokenChoice | TaskKind::Classification) => {
             let (prediction, label) = (columns.get(1)?, columns.get(2)?);
             return Some(prediction.iter().zip(*label).map(|(&p, &l)| same(p, l)).collect());
         }
         Metric::Accuracy => return Some(columns.first()?.iter().map(|&d| above_zero(d)).collect()),
         Metric::Kl => metric.columns(kind).len() - 1,
-        Metric::F1 | Metric::Matthews | Metric::Pearson | Metric::Spearman => return None,
+        Metric::F1 | Metric::F1Binary | Metric::Matthews | Metric::Pearson | Metric::Spearman => return None,
     };
     columns.get(at).map(|c| Cow::Borrowed(*c))
 }
@@ -38,7 +38,7 @@ pub fn value(metric: Metric, prepared: &Prepared, keep: &[u32], columns: &[&[f64
     };
     match metric {
         Metric::Pearson => correlation(pearson),
-        Metric::F1 | Metric::Matthews => {
+        Metric::F1 | Metric::F1Binary | Metric::Matthews => {
             let (Some(metric), [_, predictions, labels]) = (LabelMetric::of_metric(metric), columns) else {
                 return f64::NAN;
             };
@@ -110,7 +110,7 @@ mod tests {
         let items =
             [1, 3].map(|n| Item { tokens: vec![0; 4], scored: scored(n), ..Item::default() }).to_vec();
         let example = |a| Example { a, b: a, gold: 1.0, cluster: a, half: None };
-        Prepared { kind, items, item_half: vec![0; 2], examples: vec![example(0), example(1)] }
+        Prepared { kind, items, item_half: vec![0; 2], examples: vec![example(0), example(1)], probe: None }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::analyse::Group;
 use crate::measure::RESAMPLES;
 use ablate_common::stats::bootstrap::interval_over_units;
 use ablate_common::stats::rank::{kendall, spearman};
+use ablate_common::units::UnitKind;
 use std::collections::BTreeMap;
 
 /// Rank agreement of two head scores.
@@ -13,6 +14,8 @@ pub struct AgreementRow {
     pub task: String,
     /// The ablation, or both.
     pub method: String,
+    /// What both remove as a whole.
+    pub unit: UnitKind,
     /// First score: "delta TASK METHOD".
     pub score_a: String,
     /// Second score.
@@ -27,17 +30,24 @@ pub struct AgreementRow {
     pub ci: (f64, f64),
 }
 
-/// Agreement of every two groups that share a task or a method.
+/// Agreement of every two groups that share a task or a method, and their units.
 pub fn rows(groups: &[Group], seed: u64) -> Vec<AgreementRow> {
     let both = |a: &str, b: &str| if a == b { a.to_owned() } else { format!("{a}, {b}") };
     let mut out = Vec::new();
     for (i, a) in groups.iter().enumerate() {
-        for b in groups[i + 1..].iter().filter(|b| b.task == a.task || b.ablation == a.ablation) {
+        let alike = |b: &&Group| b.unit == a.unit && b.places == a.places;
+        let shared_side = |b: &&Group| b.task == a.task || b.ablation == a.ablation;
+        for b in groups[i + 1..].iter().filter(alike).filter(shared_side) {
             let (layers, x, y) = shared(a, b);
             if x.len() < 2 {
                 continue;
             }
-            for scope in ["all", "within_layer"] {
+            // Sets lie in no layer, and layers in one of their own.
+            let scopes: &[&'static str] = match a.unit {
+                UnitKind::Head | UnitKind::KvGroup => &["all", "within_layer"],
+                UnitKind::Layer | UnitKind::Set => &["all"],
+            };
+            for &scope in scopes {
                 let units = if scope == "all" { vec![(0..x.len()).collect()] } else { layers.clone() };
                 let statistic = |f: fn(&[f64], &[f64]) -> f64| within(&units, &x, &y, f);
                 let ci = interval_over_units(x.len(), RESAMPLES, seed, |drawn| {
@@ -52,6 +62,7 @@ pub fn rows(groups: &[Group], seed: u64) -> Vec<AgreementRow> {
                 out.push(AgreementRow {
                     task: both(&a.name, &b.name),
                     method: both(a.method, b.method),
+                    unit: a.unit,
                     score_a: format!("delta {} {}", a.name, a.method),
                     score_b: format!("delta {} {}", b.name, b.method),
                     scope,
@@ -65,13 +76,13 @@ pub fn rows(groups: &[Group], seed: u64) -> Vec<AgreementRow> {
     out
 }
 
-/// Heads by layer, and the deltas of both groups.
+/// Units by layer, and the deltas of both groups.
 fn shared(a: &Group, b: &Group) -> (Vec<Vec<usize>>, Vec<f64>, Vec<f64>) {
     let other: BTreeMap<_, _> = b.heads.iter().map(|h| (h.ix, h.delta.value)).collect();
     let (mut layers, mut x, mut y) = (BTreeMap::<_, Vec<usize>>::new(), Vec::new(), Vec::new());
     for h in &a.heads {
         if let Some(v) = other.get(&h.ix).filter(|v| !v.is_nan() && !h.delta.value.is_nan()) {
-            layers.entry((h.head.stream, h.head.layer)).or_default().push(x.len());
+            layers.entry(a.places.get(h.ix.at()).map(|p| (p.stream, p.layer))).or_default().push(x.len());
             x.push(h.delta.value);
             y.push(*v);
         }

@@ -5,12 +5,12 @@ use crate::curve::{self, Curve};
 use crate::measure::{Measure, Sample};
 use crate::results::Results;
 use crate::view;
-use ablate_common::head::{Head, HeadIx};
 use ablate_common::metric::Metric;
 use ablate_common::plan::SweepKind;
 use ablate_common::stats::Estimate;
 use ablate_common::stats::fdr::benjamini_hochberg;
 use ablate_common::task::Scope;
+use ablate_common::units::{Place, UnitIx, UnitKind, UnitMap};
 use rayon::prelude::*;
 
 /// All statistics of an experiment.
@@ -35,6 +35,12 @@ pub struct Group {
     pub metric: Metric,
     /// Name of the ablation.
     pub method: &'static str,
+    /// What was removed as a whole.
+    pub unit: UnitKind,
+    /// Where each of the ablation's units stands; rows name units by their place here.
+    pub places: Vec<Place>,
+    /// Number of heads of each unit.
+    pub sizes: Vec<u32>,
     /// Examples of the task.
     pub examples: usize,
     /// Documents (for similarity: texts) that errors are clustered by.
@@ -43,30 +49,28 @@ pub struct Group {
     pub baseline: f64,
     /// The metric with every head removed, and Δ of that.
     pub floor: Option<(f64, Estimate)>,
-    /// Every head alone, in forward order.
+    /// Every unit alone, in the order of the units.
     pub heads: Vec<HeadRow>,
-    /// Every pair, in lexicographic forward order.
+    /// Every pair, sweep by sweep, each in lexicographic order of the units.
     pub pairs: Vec<PairRow>,
     /// Pruning curves, by sweep and order.
     pub curves: Vec<Curve>,
 }
 
-/// One head removed alone.
+/// One unit removed alone.
 #[derive(Clone, Copy, Debug)]
 pub struct HeadRow {
-    /// Place in forward order.
-    pub ix: HeadIx,
-    /// The head.
-    pub head: Head,
+    /// The unit's place in [`Group::places`].
+    pub ix: UnitIx,
     /// The metric without it.
     pub value: f64,
     /// Δ: positive where removing it hurts.
     pub delta: Estimate,
-    /// Benjamini–Hochberg q over all heads of the group.
+    /// Benjamini–Hochberg q over all units of the group.
     pub q: f64,
 }
 
-/// How two heads relate, given only at q ≤ 0.05.
+/// How two units relate, given only at q ≤ 0.05.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Relation {
     /// I > 0: losing both costs more than the sum.
@@ -89,13 +93,13 @@ impl Relation {
     }
 }
 
-/// Two heads removed together.
+/// Two units removed together.
 #[derive(Clone, Copy, Debug)]
 pub struct PairRow {
-    /// The earlier head.
-    pub a: (HeadIx, Head),
-    /// The later head.
-    pub b: (HeadIx, Head),
+    /// The earlier unit.
+    pub a: UnitIx,
+    /// The later unit.
+    pub b: UnitIx,
     /// Δ of the earlier alone.
     pub delta_a: f64,
     /// Δ of the later alone.
@@ -116,6 +120,14 @@ impl PairRow {
     pub fn normalised(&self) -> Option<f64> {
         let scale = self.delta_a.abs() + self.delta_b.abs();
         (self.relation != Relation::Unresolved && scale > 0.0).then(|| self.interaction.value / scale)
+    }
+}
+
+impl Group {
+    /// Name of a unit.
+    #[must_use]
+    pub fn name_of(&self, unit: UnitIx) -> &str {
+        self.places.get(unit.at()).map_or("", |p| p.name.as_str())
     }
 }
 
@@ -141,12 +153,19 @@ fn group(results: &Results, ablation: u32, task: u32) -> Group {
     let measure =
         Measure::new(prepared, planned.metric, prepared.examples_in(Scope::All), results.plan.spec.seed);
     let [none, all] = references(results, ablation, task, &measure);
+    let planned_ablation = &results.plan.ablations[ablation as usize];
+    let units = units(results, ablation);
+    let each = || (0..units.map_or(0, UnitMap::len) as u32).map(UnitIx);
+    let place = |u| units?.place(results.plan.heads(), u);
     let mut out = Group {
         ablation,
         task,
         name: planned.name.clone(),
         metric: planned.metric,
-        method: results.plan.ablations[ablation as usize].name(),
+        method: planned_ablation.method.name(),
+        unit: planned_ablation.unit,
+        places: each().filter_map(place).collect(),
+        sizes: each().map(|u| units.map_or(0, |m| m.heads_of(u).len() as u32)).collect(),
         examples: measure.examples(),
         clusters: measure.clusters(),
         baseline: none.as_ref().map_or(f64::NAN, |s| s.value),
@@ -158,9 +177,24 @@ fn group(results: &Results, ablation: u32, task: u32) -> Group {
     let Some(none) = none else { return out };
     out.floor = all.map(|s| (s.value, measure.contrast(&[(1.0, &s), (-1.0, &none)])));
     let singles = singles(results, ablation, task, &measure);
-    out.heads = heads(results, &measure, &none, &singles);
+    out.heads = heads(&measure, &none, &singles);
     out.pairs = pairs(results, ablation, task, &measure, &none, &singles);
     out
+}
+
+/// All units of an ablation: those of its reference sweep.
+pub fn units(results: &Results, ablation: u32) -> Option<&UnitMap> {
+    let reference = (0u32..)
+        .zip(&results.plan.sweeps)
+        .find(|(_, s)| s.ablation == ablation && s.kind == SweepKind::Reference)?;
+    Some(results.plan.units(reference.0))
+}
+
+/// For each unit of a sweep its place among all units of its ablation.
+pub fn places(results: &Results, sweep: u32) -> Vec<Option<UnitIx>> {
+    let some = results.plan.units(sweep);
+    let all = units(results, results.plan.sweeps[sweep as usize].ablation);
+    all.map_or_else(|| vec![None; some.len()], |all| all.places_of(some))
 }
 
 /// Samples with nothing and with everything removed, from the reference sweep of an ablation.
@@ -173,30 +207,32 @@ pub fn references(results: &Results, ablation: u32, task: u32, measure: &Measure
     })
 }
 
+/// The sample of every unit alone, from all sweeps that have it.
 fn singles(results: &Results, ablation: u32, task: u32, measure: &Measure<'_>) -> Vec<Option<Sample>> {
-    let n = results.plan.heads().len();
-    let Some(sweep) = view::sweep_of(results, ablation, task, |k| *k == SweepKind::Single) else {
-        return vec![None; n];
-    };
-    let scope = results.plan.sweeps[sweep as usize].scope;
-    (0..n as u64)
-        .into_par_iter()
-        .map(|rank| measure.sample(&view::columns(results, sweep, 0, task, rank)?, scope))
-        .collect()
+    let mut out = vec![None; units(results, ablation).map_or(0, UnitMap::len)];
+    for sweep in view::sweeps_of(results, ablation, task, |k| *k == SweepKind::Single) {
+        let scope = results.plan.sweeps[sweep as usize].scope;
+        let places = places(results, sweep);
+        let samples: Vec<Option<Sample>> = (0..places.len() as u64)
+            .into_par_iter()
+            .map(|rank| measure.sample(&view::columns(results, sweep, 0, task, rank)?, scope))
+            .collect();
+        for (at, sample) in places.iter().zip(samples) {
+            if let Some(slot) = at.and_then(|u| out.get_mut(u.at())) {
+                *slot = sample;
+            }
+        }
+    }
+    out
 }
 
-fn heads(
-    results: &Results,
-    measure: &Measure<'_>,
-    none: &Sample,
-    singles: &[Option<Sample>],
-) -> Vec<HeadRow> {
+fn heads(measure: &Measure<'_>, none: &Sample, singles: &[Option<Sample>]) -> Vec<HeadRow> {
     let mut rows: Vec<HeadRow> = (0u32..)
         .zip(singles)
         .filter_map(|(ix, s)| {
-            let (s, ix) = (s.as_ref()?, HeadIx(ix));
+            let s = s.as_ref()?;
             let delta = measure.contrast(&[(1.0, s), (-1.0, none)]);
-            Some(HeadRow { ix, head: results.plan.heads().head(ix)?, value: s.value, delta, q: f64::NAN })
+            Some(HeadRow { ix: UnitIx(ix), value: s.value, delta, q: f64::NAN })
         })
         .collect();
     let q = benjamini_hochberg(&rows.iter().map(|r| r.delta.p).collect::<Vec<_>>());
@@ -214,24 +250,22 @@ fn pairs(
     none: &Sample,
     singles: &[Option<Sample>],
 ) -> Vec<PairRow> {
-    let Some(sweep) = view::sweep_of(results, ablation, task, |k| *k == SweepKind::Pairs) else {
-        return Vec::new();
-    };
-    let scope = results.plan.sweeps[sweep as usize].scope;
-    let space = results.plan.space(sweep, &[]);
-    let map = results.plan.heads();
-    // One pair's resamples live only as long as its row is made: memory stays bounded by the rows.
-    let mut rows: Vec<PairRow> = (0..space.len())
-        .into_par_iter()
-        .filter_map(|rank| {
+    let mut rows = Vec::new();
+    for sweep in view::sweeps_of(results, ablation, task, |k| *k == SweepKind::Pairs) {
+        let scope = results.plan.sweeps[sweep as usize].scope;
+        let space = results.plan.space(sweep, &[]);
+        let places = places(results, sweep);
+        // One pair's resamples live only as long as its row is made: memory stays bounded by the rows.
+        let of_sweep = (0..space.len()).into_par_iter().filter_map(|rank| {
             let columns = view::columns(results, sweep, 0, task, rank)?;
             let &[i, j] = space.subset(rank)?.as_slice() else { return None };
+            let (i, j) = ((*places.get(i.at())?)?, (*places.get(j.at())?)?);
             let (a, b) = (singles.get(i.at())?.as_ref()?, singles.get(j.at())?.as_ref()?);
             let ab = measure.sample(&columns, scope)?;
             let loss = |s: &Sample| measure.contrast_value(&[(1.0, s), (-1.0, none)]);
             Some(PairRow {
-                a: (i, map.head(i)?),
-                b: (j, map.head(j)?),
+                a: i,
+                b: j,
                 delta_a: loss(a),
                 delta_b: loss(b),
                 delta_ab: loss(&ab),
@@ -239,8 +273,9 @@ fn pairs(
                 q: f64::NAN,
                 relation: Relation::Unresolved,
             })
-        })
-        .collect();
+        });
+        rows.extend(of_sweep.collect::<Vec<PairRow>>());
+    }
     let q = benjamini_hochberg(&rows.iter().map(|r| r.interaction.p).collect::<Vec<_>>());
     for (row, q) in rows.iter_mut().zip(q) {
         row.q = q;

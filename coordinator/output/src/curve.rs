@@ -1,14 +1,15 @@
 //! Pruning curves: what is left of the metric as heads go.
 
-use crate::analyse::references;
+use crate::analyse::{places, references};
 use crate::measure::{Measure, Sample};
 use crate::results::Results;
 use crate::view;
-use ablate_common::head::Head;
 use ablate_common::metric::Metric;
 use ablate_common::plan::SweepKind;
+use ablate_common::space::SubsetSpace;
 use ablate_common::stats::Estimate;
 use ablate_common::task::Scope;
+use ablate_common::units::UnitIx;
 
 /// One order of removal, evaluated along the way.
 #[derive(Clone, Debug)]
@@ -44,8 +45,11 @@ pub struct Point {
     pub step: u32,
     /// Heads removed.
     pub removed: u32,
-    /// The head that this step removed; `None` at step 0 and where a step removes several.
-    pub head: Option<Head>,
+    /// Heads that were gone before the last unit was removed.
+    pub before: u32,
+    /// The unit that this step removed, by its place in [`crate::Group::places`]; `None` at step 0 and where a
+    /// step removes several.
+    pub unit: Option<UnitIx>,
     /// The metric.
     pub value: f64,
     /// r = (P − P_floor) / (P(0) − P_floor).
@@ -61,11 +65,11 @@ impl Curve {
         f64::from(removed) / f64::from(self.heads.max(1))
     }
 
-    /// The point at which ⌈`kappa` · N⌉ heads are gone.
+    /// The point at which ⌈`kappa` · N⌉ heads are gone, and weren't before its last unit was removed.
     #[must_use]
     pub fn at(&self, kappa: f64) -> Option<&Point> {
         let removed = (kappa * f64::from(self.heads) - 1e-9).ceil().max(0.0) as u32;
-        self.points.iter().find(|p| p.removed == removed)
+        self.points.iter().find(|p| p.removed == removed || (p.before < removed && removed < p.removed))
     }
 
     /// r once ⌈`kappa` · N⌉ heads are gone, and that number of heads.
@@ -174,31 +178,42 @@ fn fill(
     let sample = |rank: u64| -> Option<Sample> {
         measure.sample_value(&view::columns(results, sweep, 0, task, rank)?, planned.scope)
     };
-    let point = |step, removed, head, value: f64| {
+    let point = |step, [before, removed]: [u32; 2], unit, value: f64| {
         let retained = (value - blank.floor) / (blank.start - blank.floor);
         let retained = if blank.flagged || retained.is_nan() { None } else { Some(retained) };
-        Point { step, removed, head, value, retained, ratio: ratio(metric, blank.start, value) }
+        Point { step, removed, before, unit, value, retained, ratio: ratio(metric, blank.start, value) }
     };
-    let start = point(0, 0, None, blank.start);
+    let start = point(0, [0, 0], None, blank.start);
+    let units = results.plan.units(sweep);
+    let gone = |order: &[UnitIx]| units.union(order).len() as u32;
     match &planned.kind {
         SweepKind::Path { .. } => {
             let Some(round) = results.rounds.get(&(sweep, 0)) else { return };
-            let last = results.plan.round_subsets(sweep, 0) as u32;
+            let steps = (results.plan.round_subsets(sweep, 0) as usize).min(round.list.len());
+            let places = places(results, sweep);
+            let last = gone(&round.list[..steps]);
             let mut curve = Curve { points: vec![start], last, ..blank.clone() };
-            for (k, ix) in (0u32..last).zip(&round.list) {
-                if let Some(s) = sample(u64::from(k)) {
-                    curve.points.push(point(k + 1, k + 1, results.plan.heads().head(*ix), s.value));
+            let mut before = 0;
+            for (k, unit) in round.list[..steps].iter().enumerate() {
+                let removed = gone(&round.list[..=k]);
+                if let Some(s) = sample(k as u64) {
+                    let place = places.get(unit.at()).copied().flatten();
+                    curve.points.push(point(k as u32 + 1, [before, removed], place, s.value));
                 }
+                before = removed;
             }
             out.push(curve);
         }
         SweepKind::Random { orders, points, .. } => {
-            for order in 0..*orders {
-                let last = points.last().copied().unwrap_or(0);
+            let SubsetSpace::Random(drawn) = results.plan.space(sweep, &[]) else { return };
+            for (order, list) in (0..*orders).zip(drawn.orders()) {
+                let cut = |n: u32| gone(&list[..(n as usize).min(list.len())]);
+                let last = cut(points.last().copied().unwrap_or(0));
                 let name = format!("random-{order:02}");
                 let mut curve = Curve { order: name, points: vec![start], last, ..blank.clone() };
-                for (k, &removed) in (0u32..).zip(points) {
+                for (k, &units) in (0u32..).zip(points) {
                     if let Some(s) = sample(u64::from(order) * points.len() as u64 + u64::from(k)) {
+                        let removed = [cut(units.saturating_sub(1)), cut(units)];
                         curve.points.push(point(k + 1, removed, None, s.value));
                     }
                 }

@@ -4,7 +4,9 @@ use crate::analyse::{Analysis, Group, HeadRow, PairRow, RESOLVED, Relation};
 use crate::curve::Curve;
 use crate::results::Results;
 use crate::view;
+use ablate_common::head::Stream;
 use ablate_common::stats::bootstrap::quantile;
+use ablate_common::units::UnitIx;
 use serde_json::{Value, json};
 
 /// Whether chunks of the plan are missing.
@@ -12,7 +14,7 @@ pub fn partial(results: &Results) -> bool {
     (0..results.plan.sweeps.len() as u32).any(|s| !view::missing(results, s).is_empty())
 }
 
-/// The heads whose removal hurts most, unknown ones left out.
+/// The units whose removal hurts most, unknown ones left out.
 pub fn top_heads(g: &Group, k: usize) -> Vec<&HeadRow> {
     let mut v: Vec<&HeadRow> = g.heads.iter().filter(|h| !h.delta.value.is_nan()).collect();
     v.sort_by(|a, b| b.delta.value.total_cmp(&a.delta.value).then(a.ix.cmp(&b.ix)));
@@ -28,7 +30,7 @@ pub fn top_pairs(g: &Group, k: usize) -> Vec<&PairRow> {
         resolved(b)
             .cmp(&resolved(a))
             .then(b.interaction.value.total_cmp(&a.interaction.value))
-            .then((a.a.0, a.b.0).cmp(&(b.a.0, b.b.0)))
+            .then((a.a, a.b).cmp(&(b.a, b.b)))
     });
     v.truncate(k);
     v
@@ -44,7 +46,7 @@ pub fn count(g: &Group, relation: Relation) -> usize {
     g.pairs.iter().filter(|p| p.relation == relation).count()
 }
 
-/// Number of heads with a resolved delta of either sign: (hurts, helps).
+/// Number of units with a resolved delta of either sign: (hurts, helps).
 pub fn resolved_heads(g: &Group) -> (usize, usize) {
     let with = |up: bool| g.heads.iter().filter(|h| h.q <= RESOLVED && (h.delta.value > 0.0) == up).count();
     (with(true), with(false))
@@ -79,7 +81,10 @@ pub fn warnings(results: &Results, g: &Group) -> Vec<String> {
     }
     let nan = g.heads.iter().filter(|h| h.delta.value.is_nan()).count();
     if nan > 0 {
-        out.push(format!("{nan} heads have scores that are not numbers; they are kept as such."));
+        out.push(format!(
+            "{nan} {} have scores that are not numbers; they are kept as such.",
+            g.unit.plural()
+        ));
     }
     if g.examples < 200 || g.clusters < 50 {
         out.push(format!(
@@ -134,17 +139,20 @@ pub fn summary(results: &Results, analysis: &Analysis) -> Value {
 
 fn group(results: &Results, g: &Group) -> Value {
     let (hurts, helps) = resolved_heads(g);
+    let stream = |u: UnitIx| g.places.get(u.at()).and_then(|p| p.stream).map(Stream::name);
+    let layer = |u: UnitIx| g.places.get(u.at()).and_then(|p| p.layer);
+    let first = |u: UnitIx| g.places.get(u.at()).and_then(|p| p.head);
     let head = |h: &HeadRow| {
         json!({
-            "stream": h.head.stream.name(), "layer": h.head.layer, "head": h.head.head,
+            "name": g.name_of(h.ix), "stream": stream(h.ix), "layer": layer(h.ix), "head": first(h.ix),
             "delta": h.delta.value, "se": h.delta.se, "ci_low": h.delta.low, "ci_high": h.delta.high, "q_value": h.q,
         })
     };
     let pair = |p: &PairRow| {
         json!({
-            "a": p.a.1.to_string(), "b": p.b.1.to_string(),
-            "a_stream": p.a.1.stream.name(), "a_layer": p.a.1.layer, "a_head": p.a.1.head,
-            "b_stream": p.b.1.stream.name(), "b_layer": p.b.1.layer, "b_head": p.b.1.head,
+            "a": g.name_of(p.a), "b": g.name_of(p.b),
+            "a_stream": stream(p.a), "a_layer": layer(p.a), "a_head": first(p.a),
+            "b_stream": stream(p.b), "b_layer": layer(p.b), "b_head": first(p.b),
             "interaction": p.interaction.value, "se": p.interaction.se, "ci_low": p.interaction.low,
             "ci_high": p.interaction.high, "q_value": p.q, "relation": p.relation.name(), "normalised": p.normalised(),
         })
@@ -170,7 +178,7 @@ fn group(results: &Results, g: &Group) -> Value {
         "task": g.name,
         "metric": g.metric.name(),
         "method": g.method,
-        "unit": "head",
+        "unit": g.unit.name(),
         "examples": g.examples,
         "clusters": g.clusters,
         "baseline": g.baseline,

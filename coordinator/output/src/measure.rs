@@ -49,8 +49,7 @@ impl<'a> Measure<'a> {
                 let gold = of(&|e| examples[e].gold);
                 How::Correlation(Box::new(Bootstrap::new(kind, &gold, &pairs, RESAMPLES, seed)))
             }
-            Metric::F1 | Metric::Matthews => {
-                let metric = if metric == Metric::F1 { LabelMetric::MacroF1 } else { LabelMetric::Matthews };
+            _ if let Some(metric) = LabelMetric::of_metric(metric) => {
                 let clusters: Vec<u32> = keep.iter().map(|&e| examples[e as usize].cluster).collect();
                 let labels = of(&|e| examples[e].gold);
                 How::Labels(LabelBootstrap::new(metric, labels, &clusters, RESAMPLES, seed))
@@ -180,6 +179,7 @@ mod tests {
             items,
             item_half: (0..24).map(|i| (i / 4 % 2) as u8).collect(),
             examples: (0..12).map(example).collect(),
+            probe: None,
         }
     }
 

@@ -1,9 +1,9 @@
 //! What a store gives for an experiment: the input of every table.
 
-use ablate_common::head::HeadIx;
 use ablate_common::plan::{Decision, Plan};
 use ablate_common::scores::ChunkScores;
 use ablate_common::task::Prepared;
+use ablate_common::units::UnitIx;
 use std::collections::BTreeMap;
 
 /// All that was recorded of an experiment. May be partial: rounds or chunks that are missing are left
@@ -26,7 +26,7 @@ pub struct Results {
 #[derive(Clone, Debug, Default)]
 pub struct RoundResult {
     /// Input of the round (see [`Plan::space`]).
-    pub list: Vec<HeadIx>,
+    pub list: Vec<UnitIx>,
     /// Decision, where the round has ended.
     pub decision: Option<Decision>,
     /// Chunk → scores.

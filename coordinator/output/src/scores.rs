@@ -89,10 +89,10 @@ fn batch(
     let space = results.plan.space(sweep, &recorded.list);
     let ranks: Vec<u64> = results.plan.chunk_ranks(sweep, round, chunk).collect();
     let n = ranks.len();
-    let heads = results.plan.heads();
+    let (heads, ablation) = (results.plan.heads(), &results.plan.ablations[planned.ablation as usize]);
     let mut subsets = ListBuilder::new(StructBuilder::from_fields(head_fields(), 0));
     for &rank in &ranks {
-        let Some(subset) = space.subset(rank) else { return Ok(None) };
+        let Some(subset) = results.plan.removed(sweep, &space, rank) else { return Ok(None) };
         for head in subset.into_iter().filter_map(|ix| heads.head(ix)) {
             let s = subsets.values();
             if let Some(b) = s.field_builder::<StringBuilder>(0) {
@@ -115,8 +115,8 @@ fn batch(
     let mut columns: Vec<ArrayRef> = vec![
         same(&info.name),
         same(info.metric.name()),
-        same(results.plan.ablations[planned.ablation as usize].name()),
-        same("head"),
+        same(ablation.method.name()),
+        same(ablation.unit.name()),
         Arc::new(UInt32Array::from_iter_values(std::iter::repeat_n(sweep, n))),
         same(planned.kind.name()),
         Arc::new(UInt32Array::from_iter_values(std::iter::repeat_n(round, n))),

@@ -2,8 +2,8 @@
 
 use crate::analyse::{Analysis, Group, PairRow};
 use crate::results::Results;
-use ablate_common::head::Head;
 use ablate_common::task::Scope;
+use ablate_common::units::{Place, UnitIx, UnitKind};
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array};
 use arrow::datatypes::{Field, Schema};
 use std::collections::HashSet;
@@ -40,17 +40,27 @@ fn common(g: &Group, rows: usize) -> Columns {
         ("task", texts(std::iter::repeat_n(g.name.as_str(), rows)), false),
         ("metric", same(g.metric.name()), false),
         ("method", same(g.method), false),
-        ("unit", same("head"), false),
+        ("unit", same(g.unit.name()), false),
     ]
 }
 
-/// Stream, layer and head, under these names.
-fn place(names: [&'static str; 3], heads: &[Head]) -> Columns {
+/// Stream, layer and head of units, under these names: null where a unit has none (see [`Place`]).
+fn place(names: [&'static str; 3], g: &Group, units: &[Option<UnitIx>]) -> Columns {
+    let place = |u: &Option<UnitIx>| -> Option<&Place> { g.places.get((*u)?.at()) };
+    let stream: StringArray = units.iter().map(|u| Some(place(u)?.stream?.name())).collect();
+    let of = |f: fn(&Place) -> Option<u32>| -> ArrayRef {
+        Arc::new(units.iter().map(|u| f(place(u)?)).collect::<UInt32Array>())
+    };
     vec![
-        (names[0], texts(heads.iter().map(|h| h.stream.name())), false),
-        (names[1], ints(heads.iter().map(|h| h.layer)), false),
-        (names[2], ints(heads.iter().map(|h| h.head)), false),
+        (names[0], Arc::new(stream), true),
+        (names[1], of(|p| p.layer), true),
+        (names[2], of(|p| p.head), true),
     ]
+}
+
+/// Names of units.
+fn unit_names(g: &Group, units: &[Option<UnitIx>]) -> ArrayRef {
+    Arc::new(units.iter().map(|u| u.map(|u| g.name_of(u))).collect::<StringArray>())
 }
 
 /// `heads`: every head alone.
@@ -58,7 +68,8 @@ pub fn heads(analysis: &Analysis) -> anyhow::Result<Vec<RecordBatch>> {
     let one = |g: &Group| {
         let rows = &g.heads;
         let mut c = common(g, rows.len());
-        c.extend(place(["stream", "layer", "head"], &rows.iter().map(|r| r.head).collect::<Vec<_>>()));
+        let units: Vec<_> = rows.iter().map(|r| Some(r.ix)).collect();
+        c.extend(place(["stream", "layer", "head"], g, &units));
         c.push(("baseline", floats(rows.iter().map(|_| g.baseline)), false));
         c.push(("value", floats(rows.iter().map(|r| r.value)), false));
         c.push(("delta", floats(rows.iter().map(|r| r.delta.value)), false));
@@ -69,6 +80,9 @@ pub fn heads(analysis: &Analysis) -> anyhow::Result<Vec<RecordBatch>> {
         c.push(("q_value", floats(rows.iter().map(|r| r.q)), false));
         c.push(("n", ints(rows.iter().map(|_| g.examples as u32)), false));
         c.push(("clusters", ints(rows.iter().map(|_| g.clusters as u32)), false));
+        c.push(("name", unit_names(g, &units), true));
+        let sizes = rows.iter().map(|r| g.sizes.get(r.ix.at()).copied().unwrap_or(0));
+        c.push(("unit_heads", ints(sizes), false));
         batch(c)
     };
     analysis.groups.iter().map(one).collect()
@@ -81,14 +95,10 @@ pub fn pairs(analysis: &Analysis) -> anyhow::Result<Vec<RecordBatch>> {
         for rows in g.pairs.chunks(BATCH) {
             let f = |f: fn(&PairRow) -> f64| floats(rows.iter().map(f));
             let mut c = common(g, rows.len());
-            c.extend(place(
-                ["a_stream", "a_layer", "a_head"],
-                &rows.iter().map(|r| r.a.1).collect::<Vec<_>>(),
-            ));
-            c.extend(place(
-                ["b_stream", "b_layer", "b_head"],
-                &rows.iter().map(|r| r.b.1).collect::<Vec<_>>(),
-            ));
+            let a: Vec<_> = rows.iter().map(|r| Some(r.a)).collect();
+            let b: Vec<_> = rows.iter().map(|r| Some(r.b)).collect();
+            c.extend(place(["a_stream", "a_layer", "a_head"], g, &a));
+            c.extend(place(["b_stream", "b_layer", "b_head"], g, &b));
             c.push(("delta_a", f(|r| r.delta_a), false));
             c.push(("delta_b", f(|r| r.delta_b), false));
             c.push(("delta_ab", f(|r| r.delta_ab), false));
@@ -101,6 +111,8 @@ pub fn pairs(analysis: &Analysis) -> anyhow::Result<Vec<RecordBatch>> {
             c.push(("relation", texts(rows.iter().map(|r| r.relation.name())), false));
             let normalised: Float64Array = rows.iter().map(PairRow::normalised).collect();
             c.push(("normalised", Arc::new(normalised), true));
+            c.push(("a_name", unit_names(g, &a), true));
+            c.push(("b_name", unit_names(g, &b), true));
             out.push(batch(c)?);
         }
     }
@@ -115,8 +127,11 @@ fn empty_pairs() -> anyhow::Result<RecordBatch> {
     for n in ["task", "metric", "method", "unit"] {
         c.push((n, texts(std::iter::empty()), false));
     }
-    c.extend(place(["a_stream", "a_layer", "a_head"], &[]));
-    c.extend(place(["b_stream", "b_layer", "b_head"], &[]));
+    for side in [["a_stream", "a_layer", "a_head"], ["b_stream", "b_layer", "b_head"]] {
+        c.push((side[0], texts(std::iter::empty()), true));
+        c.push((side[1], ints(std::iter::empty()), true));
+        c.push((side[2], ints(std::iter::empty()), true));
+    }
     for n in
         ["delta_a", "delta_b", "delta_ab", "interaction", "se", "ci_low", "ci_high", "p_value", "q_value"]
     {
@@ -124,6 +139,9 @@ fn empty_pairs() -> anyhow::Result<RecordBatch> {
     }
     c.push(("relation", texts(std::iter::empty()), false));
     c.push(("normalised", floats(std::iter::empty()), true));
+    for n in ["a_name", "b_name"] {
+        c.push((n, texts(std::iter::empty()), true));
+    }
     batch(c)
 }
 
@@ -142,19 +160,15 @@ pub fn curve(analysis: &Analysis) -> anyhow::Result<Vec<RecordBatch>> {
             true,
         ));
         c.push(("step", ints(rows.iter().map(|r| r.1.step)), false));
-        let stream: StringArray = rows.iter().map(|r| r.1.head.map(|h| h.stream.name())).collect();
-        c.push(("stream", Arc::new(stream), true));
-        let of = |f: fn(Head) -> u32| -> ArrayRef {
-            Arc::new(rows.iter().map(|r| r.1.head.map(f)).collect::<UInt32Array>())
-        };
-        c.push(("layer", of(|h| h.layer), true));
-        c.push(("head", of(|h| h.head), true));
+        let units: Vec<_> = rows.iter().map(|r| r.1.unit).collect();
+        c.extend(place(["stream", "layer", "head"], g, &units));
         c.push(("removed", ints(rows.iter().map(|r| r.1.removed)), false));
         c.push(("fraction", floats(rows.iter().map(|r| r.0.fraction(r.1.removed))), false));
         c.push(("value", floats(rows.iter().map(|r| r.1.value)), false));
         let retained: Float64Array = rows.iter().map(|r| r.1.retained).collect();
         c.push(("retained", Arc::new(retained), true));
         c.push(("ratio", Arc::new(rows.iter().map(|r| r.1.ratio).collect::<Float64Array>()), true));
+        c.push(("name", unit_names(g, &units), true));
         batch(c)
     };
     analysis.groups.iter().map(one).collect()
@@ -166,7 +180,7 @@ pub fn agreement(analysis: &Analysis) -> anyhow::Result<RecordBatch> {
     batch(vec![
         ("task", texts(rows.iter().map(|r| r.task.as_str())), false),
         ("method", texts(rows.iter().map(|r| r.method.as_str())), false),
-        ("unit", texts(rows.iter().map(|_| "head")), false),
+        ("unit", texts(rows.iter().map(|r| r.unit.name())), false),
         ("score_a", texts(rows.iter().map(|r| r.score_a.as_str())), false),
         ("score_b", texts(rows.iter().map(|r| r.score_b.as_str())), false),
         ("scope", texts(rows.iter().map(|r| r.scope)), false),
@@ -177,12 +191,14 @@ pub fn agreement(analysis: &Analysis) -> anyhow::Result<RecordBatch> {
     ])
 }
 
-/// `examples`: every example of every task, with the methods it is used under (comma-separated).
+/// `examples`: every example of every task, with the methods and units it is used under (comma-separated).
 pub fn examples(results: &Results) -> anyhow::Result<Vec<RecordBatch>> {
     let mut seen = HashSet::new();
-    let methods: Vec<&str> =
-        results.plan.ablations.iter().map(|a| a.name()).filter(|m| seen.insert(*m)).collect();
-    let methods = methods.join(",");
+    let ablations = &results.plan.ablations;
+    let methods: Vec<&str> = ablations.iter().map(|a| a.method.name()).filter(|m| seen.insert(*m)).collect();
+    let units: Vec<&str> =
+        ablations.iter().map(|a| a.unit).map(UnitKind::name).filter(|u| seen.insert(*u)).collect();
+    let (methods, units) = (methods.join(","), units.join(","));
     let one = |(task, prepared): (&ablate_common::plan::PlannedTask, &ablate_common::task::Prepared)| {
         let rows: Vec<_> = prepared
             .examples_in(Scope::All)
@@ -196,7 +212,7 @@ pub fn examples(results: &Results) -> anyhow::Result<Vec<RecordBatch>> {
         batch(vec![
             ("task", texts(rows.iter().map(|_| task.name.as_str())), false),
             ("method", texts(rows.iter().map(|_| methods.as_str())), false),
-            ("unit", texts(rows.iter().map(|_| "head")), false),
+            ("unit", texts(rows.iter().map(|_| units.as_str())), false),
             ("index", ints(rows.iter().map(|r| r.0)), false),
             ("cluster", ints(rows.iter().map(|r| r.1.cluster)), false),
             ("half", Arc::new(rows.iter().map(|r| r.1.half.map(u32::from)).collect::<UInt32Array>()), true),

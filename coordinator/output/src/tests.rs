@@ -10,6 +10,7 @@ use ablate_common::plan::{Ablation, Decision, Order, Plan, PlannedSweep, Planned
 use ablate_common::scores::{ChunkScores, TaskScores};
 use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Example, Item, Prepared, Scope, TaskKind};
+use ablate_common::units::{UnitIx, UnitMap};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -37,7 +38,7 @@ fn scores(
     prepared: &[Prepared],
     sweep: u32,
     round: u32,
-    list: &[HeadIx],
+    list: &[UnitIx],
     floor: bool,
 ) -> RoundResult {
     let planned = &plan.sweeps[sweep as usize];
@@ -53,7 +54,7 @@ fn scores(
                 let keep = p.examples_in(planned.scope);
                 let mut values = Vec::new();
                 for rank in ranks.clone() {
-                    let subset = space.subset(rank).unwrap();
+                    let subset = plan.removed(sweep, &space, rank).unwrap();
                     for &e in &keep {
                         let e = u64::from(e);
                         let hurt = if floor { damage(&subset, u64::from(t), e) } else { 0.0 };
@@ -81,6 +82,7 @@ fn ioi(n: u32) -> Prepared {
         items,
         item_half: (0..n).map(|i| (i % 2) as u8).collect(),
         examples: (0..n).map(example).collect(),
+        probe: None,
     }
 }
 
@@ -99,6 +101,7 @@ fn similarity(texts: u32) -> Prepared {
         items,
         item_half: (0..texts).map(|i| (i % 2) as u8).collect(),
         examples,
+        probe: None,
     }
 }
 
@@ -117,7 +120,8 @@ fn experiment(layers: u32, heads: u32, texts: u32, floor: bool) -> Results {
         all: Vec::new(),
         select: Vec::new(),
     };
-    let sweep = |kind, scope| PlannedSweep { kind, ablation: 0, tasks: vec![0, 1], scope, chunk: 7 };
+    let sweep =
+        |kind, scope| PlannedSweep { kind, ablation: 0, tasks: vec![0, 1], units: 0, scope, chunk: 7 };
     let greedy = SweepKind::Greedy { steps, objective: 0 };
     let points: Vec<u32> = (1..=10).map(|k| (steps * k).div_ceil(10)).collect();
     let plan = Plan {
@@ -127,7 +131,7 @@ fn experiment(layers: u32, heads: u32, texts: u32, floor: bool) -> Results {
             seed: 3,
             model: ModelSpec { source: "none".into(), dtype: Dtype::F32, sha256: None },
             tasks: Vec::new(),
-            ablations: vec![Ablation::Mean { pool: Pool::Tokens }],
+            ablations: vec![Ablation::Mean { pool: Pool::Tokens }.into()],
             sweeps: Vec::new(),
         },
         model: ModelInfo {
@@ -152,7 +156,9 @@ fn experiment(layers: u32, heads: u32, texts: u32, floor: bool) -> Results {
             task("ioi", &prepared[0], Metric::LogitDiff),
             task("news", &prepared[1], Metric::Pearson),
         ],
-        ablations: vec![Ablation::Mean { pool: Pool::Tokens }],
+        ablations: vec![Ablation::Mean { pool: Pool::Tokens }.into()],
+        units: vec![UnitMap::heads(&HeadMap::single_stream(layers, heads))],
+        references: Vec::new(),
         sweeps: vec![
             sweep(SweepKind::Reference, Scope::All),
             sweep(SweepKind::Single, Scope::All),
@@ -163,11 +169,11 @@ fn experiment(layers: u32, heads: u32, texts: u32, floor: bool) -> Results {
             sweep(SweepKind::Random { orders: 20, seed: 5, points }, Scope::All),
         ],
     };
-    let mut order: Vec<HeadIx> = (0..n).map(HeadIx).collect();
-    order.sort_by(|a, b| damage(&[*a], 0, 0).total_cmp(&damage(&[*b], 0, 0)));
+    let mut order: Vec<UnitIx> = (0..n).map(UnitIx).collect();
+    order.sort_by(|a, b| damage(&[HeadIx(a.0)], 0, 0).total_cmp(&damage(&[HeadIx(b.0)], 0, 0)));
     // Keep one of the two that stand in for each other to the end.
     order.retain(|h| h.0 != 5);
-    order.push(HeadIx(5));
+    order.push(UnitIx(5));
     let mut rounds = BTreeMap::new();
     for s in [0, 1, 2, 6] {
         rounds.insert((s, 0), scores(&plan, &prepared, s, 0, &[], floor));
@@ -207,7 +213,7 @@ fn the_planted_pair_and_head_are_found() {
         let top = facts::top_heads(g, 1)[0];
         assert_eq!((top.ix.0, top.q < 0.05), (2, true), "{}", g.name);
         let pair = facts::top_pairs(g, 1)[0];
-        assert_eq!((pair.a.0.0, pair.b.0.0, pair.relation), (1, 5, Relation::Redundant), "{}", g.name);
+        assert_eq!((pair.a.0, pair.b.0, pair.relation), (1, 5, Relation::Redundant), "{}", g.name);
         let sum = pair.delta_ab - pair.delta_a - pair.delta_b;
         assert!((pair.interaction.value - sum).abs() < 1e-9);
         assert!(pair.normalised().unwrap() > 1.0);
@@ -298,7 +304,7 @@ fn csv_and_json_hold_the_same_rows() {
         serde_json::from_slice(&std::fs::read(dir.path().join("pairs.json")).unwrap()).unwrap();
     assert!(csv.starts_with("task,metric,method,unit,a_stream"), "{csv}");
     assert_eq!(csv.lines().count() - 1, json.as_array().unwrap().len());
-    assert!(std::fs::read_to_string(dir.path().join("scores.csv")).unwrap().contains("layer: 1"));
+    assert!(std::fs::read_to_string(dir.path().join("scores.csv")).unwrap().contains("\"\"layer\"\":1"));
 }
 
 #[test]

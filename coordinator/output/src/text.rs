@@ -3,6 +3,7 @@
 use crate::analyse::{Analysis, Group, Relation, analyse};
 use crate::facts;
 use crate::results::Results;
+use ablate_common::units::UnitKind;
 use std::fmt::Write as _;
 
 /// The ten most important heads, the ten most redundant pairs and what is retained at 79 %, per task.
@@ -51,17 +52,22 @@ fn interval(low: f64, high: f64) -> String {
 
 fn group(out: &mut String, results: &Results, g: &Group) -> std::fmt::Result {
     let metric = g.metric.name();
-    write!(out, "{} ({metric}, {} ablation): {} with every head", g.name, g.method, short(g.baseline))?;
+    let unit = match g.unit {
+        UnitKind::Head => String::new(),
+        unit => format!(" of {}", unit.plural()),
+    };
+    write!(out, "{} ({metric}, {} ablation{unit}): {} with every head", g.name, g.method, short(g.baseline))?;
     match g.floor {
         Some((floor, _)) => writeln!(out, ", {} with none; {} examples", short(floor), g.examples)?,
         None => writeln!(out, "; {} examples", g.examples)?,
     }
     let heads = facts::top_heads(g, 10);
     if !heads.is_empty() {
-        writeln!(out, "  Most important heads       Δ {metric:<12} 95 % interval           q")?;
+        let title = format!("Most important {}", g.unit.plural());
+        writeln!(out, "  {title:<26} Δ {metric:<12} 95 % interval           q")?;
         for (k, h) in heads.iter().enumerate() {
             let ci = interval(h.delta.low, h.delta.high);
-            let (name, q) = (h.head.to_string(), short(h.q));
+            let (name, q) = (g.name_of(h.ix).to_owned(), short(h.q));
             writeln!(out, "  {:>3}. {name:<20} {:>10}   {ci:<24}  {q}", k + 1, signed(h.delta.value))?;
         }
     }
@@ -82,7 +88,7 @@ fn group(out: &mut String, results: &Results, g: &Group) -> std::fmt::Result {
         }
         for (k, p) in pairs.iter().enumerate() {
             let ci = interval(p.interaction.low, p.interaction.high);
-            let (name, q) = (format!("{} + {}", p.a.1, p.b.1), short(p.q));
+            let (name, q) = (format!("{} + {}", g.name_of(p.a), g.name_of(p.b)), short(p.q));
             writeln!(
                 out,
                 "  {:>3}. {name:<20} {:>10}   {ci:<24}  {q:<8}  {}",

@@ -47,6 +47,19 @@ pub fn sweep_of(
         .map(|s| s.0)
 }
 
+/// Every sweep of a kind that runs an ablation on a task: sweeps of different streams have no unit in common.
+pub fn sweeps_of(
+    results: &Results,
+    ablation: u32,
+    task: u32,
+    kind: impl Fn(&SweepKind) -> bool,
+) -> impl Iterator<Item = u32> {
+    (0u32..)
+        .zip(&results.plan.sweeps)
+        .filter(move |(_, s)| s.ablation == ablation && s.tasks.contains(&task) && kind(&s.kind))
+        .map(|s| s.0)
+}
+
 /// Chunks of a sweep's rounds: (round, present, planned) for every round that isn't complete.
 pub fn missing(results: &Results, sweep: u32) -> Vec<(u32, u32, u32)> {
     let Some(planned) = results.plan.sweeps.get(sweep as usize) else { return Vec::new() };

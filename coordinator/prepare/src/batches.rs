@@ -1,15 +1,19 @@
 //! Which items go through the model together.
 
 use ablate_common::plan::Batch;
-use ablate_common::task::{Prepared, Scope};
+use ablate_common::task::{Item, Prepared, Scope};
 
 /// Most padded tokens in a batch of more than one item.
 pub const BATCH_TOKENS: usize = 512;
 
 /// Items of a scope by length, in batches whose padding is at most a quarter.
 pub fn batches(prepared: &Prepared, scope: Scope) -> Vec<Batch> {
-    let len = |i: u32| prepared.items[i as usize].tokens.len();
-    let mut items = prepared.items_in(scope);
+    of_items(&prepared.items, prepared.items_in(scope))
+}
+
+/// The same of `items` of a list.
+pub fn of_items(all: &[Item], mut items: Vec<u32>) -> Vec<Batch> {
+    let len = |i: u32| all[i as usize].tokens.len();
     items.sort_by_key(|&i| (len(i), i));
     let mut out: Vec<Batch> = Vec::new();
     let mut tokens = 0;

@@ -3,19 +3,25 @@
 mod batches;
 mod cost;
 mod data;
+mod donors;
 mod planned;
 mod preview;
+mod sources;
 mod tasks;
 mod tokenizer;
+mod units;
 
 pub use batches::BATCH_TOKENS;
 pub use cost::{SweepCost, cost};
 pub use preview::preview;
 pub use tokenizer::Text;
 
+use sources::{Given, Sources};
+
+use ablate_common::metric::Metric;
 use ablate_common::model::{self, Inspected, MaskedNames, ModelInfo};
 use ablate_common::plan::{Plan, PlannedTask};
-use ablate_common::spec::{Spec, SweepKindSpec};
+use ablate_common::spec::{Spec, SweepKindSpec, TaskSpec};
 use ablate_common::task::{Prepared, Scope, TaskKind};
 use std::path::{Path, PathBuf};
 
@@ -56,7 +62,7 @@ impl From<model::Error> for Error {
 pub struct PreparedExperiment {
     /// The recorded plan.
     pub plan: Plan,
-    /// Prepared tasks, in the plan's order. Their names in the store are in the plan.
+    /// Prepared tasks, in the plan's order, then reference sets. Their names in the store are in the plan.
     pub prepared: Vec<Prepared>,
     /// Where the model was found.
     pub model_path: PathBuf,
@@ -77,8 +83,9 @@ pub fn prepare(
         .map_err(|tried| Error::input(format!("model: there is no {tried}; correct source in [model]")))?;
     let model = model::inspect_headers(&model_path)?;
     fits(spec, &model, &model_path)?;
+    units::check(spec, &model.info)?;
     let text = Text::new(&model.tokenizer)?;
-    let mut prepared = Vec::new();
+    let mut read = Vec::new();
     for (at, task) in spec.tasks.iter().enumerate() {
         let step = format!("prepare {}", task.name);
         progress(&step, 0, 1);
@@ -92,13 +99,23 @@ pub fn prepare(
             }
         };
         let seed = spec.seed.wrapping_add(at as u64);
-        let one = tasks::prepare(task, data.as_ref(), &text, &model.info, spec.seed, seed)
-            .map_err(|e| Error::Input(format!("task {:?}: {e}", task.name)))?;
+        let one = match (task.kind, &data) {
+            (TaskKind::Classification, Some(data)) => {
+                tasks::classes::classification(task, data, &text, &model.info, spec.seed)
+            }
+            _ => tasks::prepare(task, data.as_ref(), &text, &model.info, spec.seed, seed),
+        };
+        let one = one.map_err(|e| Error::Input(format!("task {:?}: {e}", task.name)))?;
+        binary(task, &one, &model.info)?;
         vocabulary(&one, &model.info).map_err(|e| Error::Input(format!("task {:?}: {e}", task.name)))?;
         halves(spec, &task.name, &one)?;
-        prepared.push(one);
+        read.push((one, data));
         progress(&step, 1, 1);
     }
+    let given = Given { spec, base_dir, model: &model.info, text: &text, tasks: &read };
+    let mut sources = Sources::of(&given)?;
+    let mut prepared: Vec<Prepared> = read.into_iter().map(|(task, _)| task).collect();
+    let references = std::mem::take(&mut sources.prepared);
     let mut info = model.info;
     info.weights_sha256 =
         model::weights_sha256_with(&model_path, &|done, total| progress("hash weights", done, total))?;
@@ -111,7 +128,8 @@ pub fn prepare(
             info.weights_sha256
         )));
     }
-    let plan = plan(spec, info, &prepared)?;
+    let plan = plan(spec, info, &prepared, sources)?;
+    prepared.extend(references);
     Ok(PreparedExperiment { plan, prepared, model_path })
 }
 
@@ -138,6 +156,10 @@ fn fits(spec: &Spec, model: &Inspected, path: &Path) -> Result<(), Error> {
             )));
         }
         let kind = task.kind.name();
+        if task.kind == TaskKind::Classification {
+            labelled(task, info)?;
+            continue;
+        }
         if matches!(task.kind, TaskKind::Similarity | TaskKind::MaskedLm) {
             if !model::ENCODERS.contains(&info.arch.as_str()) {
                 return Err(Error::input(format!(
@@ -174,16 +196,58 @@ fn fits(spec: &Spec, model: &Inspected, path: &Path) -> Result<(), Error> {
                 info.title,
                 info.arch
             )));
+        } else if !model::has_unembedding(info, &model.weights) {
+            return Err(Error::input(format!(
+                "task {name:?}: a {kind} task needs logits over tokens, but {} was saved with a classification head instead (ForSequenceClassification)",
+                info.title
+            )));
         }
+    }
+    Ok(())
+}
+
+/// Whether a classification task has a head, or a probe in its place.
+fn labelled(task: &TaskSpec, info: &ModelInfo) -> Result<(), Error> {
+    let (name, labels) = (&task.name, info.details.labels.len());
+    let wrong = |what: String| Err(Error::input(format!("task {name:?}: {what}")));
+    if info.details.seq2seq.is_some() {
+        return wrong(format!(
+            "a classification task needs an encoder or a decoder alone, but {} is a {}",
+            info.title, info.arch
+        ));
+    }
+    if !tasks::classes::probed(task, info) && labels < 2 {
+        return wrong(match labels {
+            0 => format!(
+                "probe = false, but {} has no classification head of its own; leave probe out, or use a checkpoint that was saved with it (ForSequenceClassification)",
+                info.title
+            ),
+            _ => {
+                format!("{}'s head has one output, which tells no labels apart; set probe = true", info.title)
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Whether a metric of two labels has two.
+fn binary(task: &TaskSpec, prepared: &Prepared, info: &ModelInfo) -> Result<(), Error> {
+    let labels = prepared.probe.as_ref().map_or(info.details.labels.len(), |p| p.classes.len());
+    if task.metric == Metric::F1Binary && labels != 2 {
+        return Err(Error::input(format!(
+            "task {:?}: metric = \"f1_binary\" is of two labels, but there are {labels}; use \"f1\"",
+            task.name
+        )));
     }
     Ok(())
 }
 
 /// Whether every token is one of the model's.
 fn vocabulary(prepared: &Prepared, info: &ModelInfo) -> Result<(), String> {
-    let scored = prepared.items.iter().flat_map(|i| &i.scored).flat_map(|s| [s.target, s.foil]);
-    let read = prepared.items.iter().flat_map(|i| i.tokens.iter().copied());
-    let decoded = prepared.items.iter().flat_map(|i| i.decoder.iter().copied()).chain(scored);
+    let items = || prepared.items.iter().chain(prepared.probe.iter().flat_map(|p| &p.items));
+    let scored = items().flat_map(|i| &i.scored).flat_map(|s| [s.target, s.foil]);
+    let read = items().flat_map(|i| i.tokens.iter().copied());
+    let decoded = items().flat_map(|i| i.decoder.iter().copied()).chain(scored);
     let above =
         |mut tokens: Box<dyn Iterator<Item = u32> + '_>, most| tokens.find(|&t| t >= most).map(|t| (t, most));
     match above(Box::new(read), info.vocab).or_else(|| above(Box::new(decoded), info.target_vocab())) {
@@ -217,7 +281,7 @@ fn halves(spec: &Spec, name: &str, prepared: &Prepared) -> Result<(), Error> {
     Ok(())
 }
 
-fn plan(spec: &Spec, model: ModelInfo, prepared: &[Prepared]) -> Result<Plan, Error> {
+fn plan(spec: &Spec, model: ModelInfo, prepared: &[Prepared], sources: Sources) -> Result<Plan, Error> {
     let mut tasks = Vec::new();
     for (task, p) in spec.tasks.iter().zip(prepared) {
         let bytes = serde_json::to_vec(p).map_err(|e| Error::Failed(format!("task {:?}: {e}", task.name)))?;
@@ -232,13 +296,15 @@ fn plan(spec: &Spec, model: ModelInfo, prepared: &[Prepared]) -> Result<Plan, Er
             select: batches::batches(p, Scope::Select),
         });
     }
-    let sweeps = planned::sweeps(spec, &model, &tasks, prepared)?;
+    let (sweeps, units) = planned::sweeps(spec, &model, &tasks, prepared)?;
     Ok(Plan {
         engine: ablate_common::ENGINE_VERSION,
         spec: spec.clone(),
         model,
         tasks,
-        ablations: spec.ablations.clone(),
+        ablations: sources.ablations,
+        units,
+        references: sources.references,
         sweeps,
     })
 }

@@ -2,48 +2,77 @@
 
 use crate::Error;
 use crate::cost::Work;
+use crate::units::{self, Maps};
 use ablate_common::model::ModelInfo;
 use ablate_common::plan::{Order, PlannedSweep, PlannedTask, SweepKind};
 use ablate_common::spec::{Spec, SweepKindSpec, SweepSpec};
 use ablate_common::task::{Prepared, Scope};
+use ablate_common::units::UnitMap;
 
 /// Floating-point operations that a chunk is to take.
 const CHUNK_FLOPS: f64 = 2e12;
-/// Numbers of removed heads at which a random order is evaluated.
+/// Numbers of removed units at which a random order is evaluated.
 const POINTS: u32 = 10;
 
-/// Per ablation: the reference, then the spec's sweeps in order.
+/// Per ablation: the reference, then the spec's sweeps in order. With the units that they remove.
 pub fn sweeps(
     spec: &Spec,
     model: &ModelInfo,
     tasks: &[PlannedTask],
     prepared: &[Prepared],
-) -> Result<Vec<PlannedSweep>, Error> {
-    let n = model.heads.len() as u32;
+) -> Result<(Vec<PlannedSweep>, Vec<UnitMap>), Error> {
     let all: Vec<u32> = (0..tasks.len() as u32).collect();
     let mut out: Vec<PlannedSweep> = Vec::new();
-    for ablation in 0..spec.ablations.len() as u32 {
+    let mut maps = Maps::default();
+    for (ablation, a) in (0u32..).zip(&spec.ablations) {
         let scope = Scope::All;
-        out.push(PlannedSweep { kind: SweepKind::Reference, ablation, tasks: all.clone(), scope, chunk: 2 });
-        for sweep in &spec.sweeps {
+        let whole = units::of(ablation as usize, a, model)?;
+        let units = maps.put(whole.clone());
+        out.push(PlannedSweep {
+            kind: SweepKind::Reference,
+            ablation,
+            tasks: all.clone(),
+            units,
+            scope,
+            chunk: 2,
+        });
+        for (at, sweep) in spec.sweeps.iter().enumerate() {
+            let map = units::narrowed(at, sweep, &whole, model)?;
+            let n = map.len() as u32;
             let tasks_of = narrowed(sweep, tasks)?;
             let work = Work::new(model, spec.model.dtype, tasks, prepared, &tasks_of, scope);
+            let beginning = work.beginning(&map);
+            let units = maps.put(map);
             let mut add = |kind, tasks: &[u32], scope, chunk| {
-                out.push(PlannedSweep { kind, ablation, tasks: tasks.to_vec(), scope, chunk });
+                out.push(PlannedSweep { kind, ablation, tasks: tasks.to_vec(), units, scope, chunk });
                 (out.len() - 1) as u32
             };
             match &sweep.kind {
                 SweepKindSpec::Single => {
-                    let chunk = chunk(work.single() / f64::from(n), u64::from(n), 4);
+                    let chunk = chunk(work.single(&beginning) / f64::from(n), u64::from(n), 4);
                     add(SweepKind::Single, &tasks_of, scope, chunk);
                 }
                 SweepKindSpec::Pairs => {
                     if n < 2 {
-                        return Err(Error::input("[[sweep]] pairs: the model has fewer than two heads"));
+                        return Err(Error::Input(format!(
+                            "[[sweep]] {}: there are no pairs of {} where there is only one; leave the sweep out",
+                            at + 1,
+                            a.unit.plural()
+                        )));
                     }
                     let pairs = u64::from(n) * u64::from(n - 1) / 2;
-                    let chunk = chunk(work.pairs() / pairs as f64, pairs, 8);
-                    add(SweepKind::Pairs, &tasks_of, scope, chunk);
+                    let size = chunk(work.pairs(&beginning) / pairs as f64, pairs, 8);
+                    add(SweepKind::Pairs, &tasks_of, scope, size);
+                    // An interaction is Δ(ij) − Δ(i) − Δ(j): without a sweep of the same singles, one is added.
+                    let same = |s: &SweepSpec| {
+                        s.kind == SweepKindSpec::Single
+                            && [&sweep.tasks, &None].contains(&&s.tasks)
+                            && [&sweep.streams, &None].contains(&&s.streams)
+                    };
+                    if !spec.sweeps.iter().any(same) {
+                        let size = chunk(work.single(&beginning) / f64::from(n), u64::from(n), 4);
+                        add(SweepKind::Single, &tasks_of, scope, size);
+                    }
                 }
                 SweepKindSpec::Greedy { fraction, objective, halves, orders, random } => {
                     let objective = place(objective, tasks)?;
@@ -65,7 +94,7 @@ pub fn sweeps(
             }
         }
     }
-    Ok(out)
+    Ok((out, maps.0))
 }
 
 /// ⌈fraction · n⌉, where a product that is whole but for rounding counts as whole.

@@ -2,30 +2,45 @@
 
 use crate::tokenizer::Text;
 use crate::{Error, PreparedExperiment};
-use ablate_common::model;
+use ablate_common::model::{self, ModelInfo};
 use ablate_common::task::{Example, Item, Prepared, TaskKind};
 
 /// Most tokens of an item that are shown.
 const SHOWN: usize = 96;
 
 /// The first `k` examples of each task: tokens separated by `|`, scored positions in `[…]` (there the
-/// next token is predicted), with target and foil, or all choices, where there are any.
+/// next token is predicted), with target and foil, or all choices, where there are any. Where states of a donor
+/// take their place, the donor of the example's first sequence.
 ///
 /// # Errors
 /// Where the model's tokenizer can't be read.
 pub fn preview(experiment: &PreparedExperiment, k: usize) -> Result<Vec<String>, Error> {
     let text = Text::new(&model::inspect_headers(&experiment.model_path)?.tokenizer)?;
-    let shared = experiment.plan.model.details.seq2seq.as_ref().is_none_or(|s| s.shared);
     let mut out = Vec::new();
-    for (task, p) in experiment.plan.tasks.iter().zip(&experiment.prepared) {
+    let plan = &experiment.plan;
+    for (at, (task, p)) in plan.tasks.iter().zip(&experiment.prepared).enumerate() {
         for (i, e) in p.examples.iter().take(k).enumerate() {
-            out.push(format!("{} {i}: {}", task.name, example(p, e, &text, shared)));
+            out.push(format!("{} {i}: {}", task.name, example(p, e, &text, &plan.model)));
+            for ablation in &plan.ablations {
+                let Some(source) = ablation.sources.get(at) else { continue };
+                let Some(&donor) = source.donors.get(e.a as usize) else { continue };
+                let from = source.reference.map_or(at, |r| plan.tasks.len() + r as usize);
+                let item = experiment.prepared.get(from).and_then(|p| p.items.get(donor as usize));
+                if let Some(item) = item {
+                    out.push(format!(
+                        "{} {i}, donor ({}): {}",
+                        task.name,
+                        ablation.title(),
+                        tokens(item, &text)
+                    ));
+                }
+            }
         }
     }
     Ok(out)
 }
 
-fn example(p: &Prepared, e: &Example, text: &Text, shared: bool) -> String {
+fn example(p: &Prepared, e: &Example, text: &Text, info: &ModelInfo) -> String {
     let (a, b) = (&p.items[e.a as usize], &p.items[e.b as usize]);
     match p.kind {
         TaskKind::Similarity => format!("score {}: {}  ~  {}", e.gold, tokens(a, text), tokens(b, text)),
@@ -58,8 +73,14 @@ fn example(p: &Prepared, e: &Example, text: &Text, shared: bool) -> String {
                 .collect();
             choices.join("  /  ")
         }
+        TaskKind::Classification => {
+            let names = p.probe.as_ref().map_or(&info.details.labels, |probe| &probe.classes);
+            let name = names.get(e.gold as usize).map_or("", String::as_str);
+            format!("label {name:?}: {}", tokens(a, text))
+        }
         TaskKind::LanguageModeling | TaskKind::Induction => tokens(a, text),
         TaskKind::Seq2seq => {
+            let shared = info.details.seq2seq.as_ref().is_none_or(|s| s.shared);
             // Only where both sides share a vocabulary does the tokenizer know the target's tokens.
             let target: Vec<String> = a
                 .scored

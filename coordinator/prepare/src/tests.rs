@@ -1,3 +1,5 @@
+mod sources;
+
 use super::*;
 use ablate_common::plan::{Order, SweepKind};
 use ablate_common::spec;
@@ -323,7 +325,7 @@ proptest::proptest! {
     #[test]
     fn batches_hold_every_item_once_within_their_limits(lens in proptest::collection::vec(1usize..700, 1..60)) {
         let items: Vec<_> = lens.iter().map(|&n| ablate_common::task::Item { tokens: vec![0; n], ..Default::default() }).collect();
-        let p = Prepared { kind: TaskKind::Similarity, item_half: vec![0; items.len()], items, examples: Vec::new() };
+        let p = Prepared { kind: TaskKind::Similarity, item_half: vec![0; items.len()], items, examples: Vec::new(), probe: None };
         let mut seen = Vec::new();
         for b in batches::batches(&p, Scope::All) {
             let padded = b.items.len() * b.len as usize;

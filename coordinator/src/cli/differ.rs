@@ -7,15 +7,7 @@ use serde_json::Value;
 /// identity (its name, where files lie) is no difference.
 pub fn differences(old: &Plan, new: &Plan, most: usize) -> Vec<String> {
     let mut out = Vec::new();
-    let strip = |plan: &Plan| {
-        let mut plan = plan.clone();
-        plan.spec.name.clear();
-        plan.spec.model.source.clear();
-        plan.model.title.clear();
-        plan.spec.tasks.iter_mut().for_each(|t| t.data = None);
-        plan
-    };
-    let (a, b) = (strip(old), strip(new));
+    let (a, b) = (old.without_places(), new.without_places());
     let json = |v: serde_json::Result<Value>| v.unwrap_or(Value::Null);
     walk("spec", &json(serde_json::to_value(&a.spec)), &json(serde_json::to_value(&b.spec)), &mut out);
     if a.engine != b.engine {
@@ -31,6 +23,9 @@ pub fn differences(old: &Plan, new: &Plan, most: usize) -> Vec<String> {
                 start(&y.prepared),
             ));
         }
+    }
+    if a.references != b.references {
+        out.push("data of a reference set".to_owned());
     }
     if out.is_empty() {
         out.push("recorded plan: batches or chunk sizes (another version of ablate planned it)".to_owned());
@@ -109,7 +104,7 @@ mod tests {
         let text = "name = \"x\"\n[model]\nsource = \"m\"\n[[task]]\nname = \"ioi\"\nkind = \"ioi\"\nexamples = 4\n[ablation]\nmethod = \"zero\"\n[[sweep]]\nkind = \"single\"\n";
         let spec = ablate_common::spec::parse(text, "x.toml").unwrap();
         serde_json::from_value(json!({
-            "engine": 1, "spec": spec, "ablations": spec.ablations, "sweeps": [],
+            "engine": 1, "spec": spec, "ablations": [{"method": "zero", "unit": "head"}], "units": [], "sweeps": [],
             "model": {"arch": "llama", "title": "m", "weights_sha256": "aa", "heads": HeadMap::single_stream(1, 2), "layers": 1, "n_heads": 2, "n_kv_heads": 2,
                 "head_dim": 4, "d_model": 8, "d_ff": 16, "vocab": 10, "context": 32, "rope_theta": 1e4, "norm_eps": 1e-5, "tied": true},
             "tasks": [{"name": "ioi", "kind": "ioi", "metric": "logit_diff", "prepared": "aa", "items": 1, "examples": 1, "all": [], "select": []}],

@@ -5,7 +5,9 @@ use super::fail::Fail;
 use super::locate;
 use super::progress::Steps;
 use super::say;
+use ablate_common::head::{HeadMap, Stream};
 use ablate_common::spec::{Dtype, Spec};
+use ablate_common::task::{Prepared, TaskKind};
 use ablate_coordinator::store::NewExperiment;
 use ablate_prepare::PreparedExperiment;
 use std::path::{Path, PathBuf};
@@ -82,6 +84,16 @@ fn duration(seconds: f64) -> String {
     indicatif::HumanDuration(std::time::Duration::from_secs_f64(seconds.clamp(0.0, 1e12))).to_string()
 }
 
+/// A model's layers, in words.
+fn layers(heads: &HeadMap) -> String {
+    match heads.decoder_stage() {
+        None => format!("{} layers", heads.stages()),
+        Some(encoder) => {
+            format!("{encoder} encoder layers and {} decoder layers", heads.layers(Stream::Decoder))
+        }
+    }
+}
+
 /// `ablate plan`.
 pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
     let steps = Steps::new(args.json);
@@ -110,32 +122,34 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
     say::out(format_args!("{} ({})", plan.spec.name, short(&plan.identity())));
     let model = &plan.model;
     say::out(format_args!(
-        "model    {}: {}, {} layers of {} heads ({} K/V), width {}, weights {}",
+        "model    {}: {}, {} of {} heads ({} K/V), width {}, weights {}",
         model.title,
         model.arch,
-        model.layers,
+        layers(&model.heads),
         model.n_heads,
         model.n_kv_heads,
         model.d_model,
         short(&model.weights_sha256)
     ));
-    for t in &plan.tasks {
+    for (t, p) in plan.tasks.iter().zip(&made.prepared.prepared) {
         say::out(format_args!(
-            "task     {}: {} examples in {} sequences, {} batches, {}",
+            "task     {}: {} examples in {} sequences, {} batches, {}{}",
             t.name,
             t.examples,
             t.items,
             t.all.len(),
-            t.metric.name()
+            t.metric.name(),
+            decided_by(t.kind, p, &model.details.labels)
         ));
     }
+    let wide = costs.iter().map(|c| c.name.chars().count()).max().unwrap_or(0).max(18);
     say::out(format_args!(
-        "\n{:<18} {:>10} {:>8} {:>8} {:>12} {:>10}",
+        "\n{:<wide$} {:>10} {:>8} {:>8} {:>12} {:>10}",
         "sweep", "subsets", "chunks", "rounds", "TFLOP", "memory"
     ));
     for c in &costs {
         say::out(format_args!(
-            "{:<18} {:>10} {:>8} {:>8} {:>12.3} {:>7.0} MB",
+            "{:<wide$} {:>10} {:>8} {:>8} {:>12.3} {:>7.0} MB",
             c.name,
             c.subsets,
             c.chunks,
@@ -145,7 +159,7 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
         ));
     }
     say::out(format_args!(
-        "{:<18} {:>10} {:>8} {:>8} {:>12.3}",
+        "{:<wide$} {:>10} {:>8} {:>8} {:>12.3}",
         "all",
         plan.total_subsets(),
         plan.total_chunks(),
@@ -164,6 +178,21 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
         say::out(format_args!("  {line}"));
     }
     Ok(0)
+}
+
+/// What tells a classification's labels apart.
+fn decided_by(kind: TaskKind, prepared: &Prepared, own: &[String]) -> String {
+    match &prepared.probe {
+        Some(p) => format!(
+            "; {} labels by a linear probe of the unablated embedding, fitted on {} other examples",
+            p.classes.len(),
+            p.items.len()
+        ),
+        None if kind == TaskKind::Classification => {
+            format!("; {} labels by the model's own head", own.len())
+        }
+        None => String::new(),
+    }
 }
 
 fn short(hash: &str) -> &str {

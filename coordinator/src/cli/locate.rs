@@ -1,12 +1,16 @@
 //! Where in a spec a complaint belongs: the parser knows lines, what comes after it knows only sections
 //! and keys.
 
-/// Line (from 1) that `complaint` is about: it begins with `model:` or `task "NAME":`, and may name a key
-/// of that section.
+/// Line (from 1) that `complaint` is about: it begins with `model:`, `task "NAME":` or `[[SECTION]] N:` (the
+/// Nth, from 1), and may name a key of that section.
 pub fn line_of(spec: &str, complaint: &str) -> Option<usize> {
     let sections = sections(spec);
     let section = if complaint.starts_with("model:") {
         sections.iter().find(|s| s.header == "[model]")?
+    } else if let Some((header, rest)) = complaint.strip_prefix("[[").and_then(|r| r.split_once("]] ")) {
+        let number: usize = rest.split(':').next()?.parse().ok()?;
+        let same = |s: &&Section<'_>| s.header.trim_matches(['[', ']']) == header;
+        sections.iter().filter(same).nth(number.checked_sub(1)?)?
     } else {
         let rest = complaint.strip_prefix("task \"")?;
         let name = &rest[..rest.find('"')?];
@@ -34,7 +38,12 @@ fn sections(spec: &str) -> Vec<Section<'_>> {
     let mut all: Vec<Section<'_>> = Vec::new();
     for (i, line) in spec.lines().enumerate() {
         let text = line.split(" #").next().unwrap_or_default().trim();
-        if text.starts_with('[') {
+        let inner = text.trim_matches(['[', ']']);
+        // The keys of [ablation.sets] belong to the ablation before it.
+        if text.starts_with('[') && inner.split_once('.').is_some_and(|(table, _)| table == "ablation") {
+            continue;
+        }
+        if text.starts_with('[') && text.ends_with(']') && !inner.contains(['"', ',']) {
             all.push(Section { header: text, line: i + 1, keys: Vec::new() });
         } else if let (Some(section), Some((key, value))) = (all.last_mut(), text.split_once('=')) {
             section.keys.push((key.trim(), value.trim().trim_matches(['"', '\'']), i + 1));
@@ -69,5 +78,10 @@ mod tests {
         assert_eq!(line_of(SPEC, "task \"a\": empty"), Some(6));
         assert_eq!(line_of(SPEC, "task \"c\": empty"), None);
         assert_eq!(line_of(SPEC, "something else"), None);
+        let sets = "[[ablation]]\nmethod = \"zero\"\n[[ablation]]\nunit = \"set\"\n[ablation.sets]\nfew = [\n\"L0.H0\",\n]\nmore = [\"L9.H0\"]\n[[sweep]]\nkind = \"single\"\nstreams = [\"x\"]\n";
+        assert_eq!(line_of(sets, "[[ablation]] 2: set \"more\" selects no head; correct more"), Some(9));
+        assert_eq!(line_of(sets, "[[ablation]] 1: wrong"), Some(1));
+        assert_eq!(line_of(sets, "[[sweep]] 1: stream \"x\" selects no head; correct streams"), Some(12));
+        assert_eq!(line_of(sets, "[[sweep]] 2: wrong"), None);
     }
 }

@@ -4,9 +4,9 @@ use super::actor::Command;
 use crate::scheduler::Event;
 use crate::store::{Error, Store};
 use ablate_common::decide;
-use ablate_common::head::HeadIx;
 use ablate_common::plan::{Plan, SweepKind};
 use ablate_common::task::Prepared;
+use ablate_common::units::UnitIx;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -53,7 +53,7 @@ async fn decide_round(
 ) -> Result<Opens, Error> {
     let rounds = store.rounds(id).await?;
     let missing = || Error::Damaged(format!("round {round} of sweep {sweep} was never opened"));
-    let list: Vec<HeadIx> =
+    let list: Vec<UnitIx> =
         rounds.into_iter().find(|r| (r.sweep, r.round) == (sweep, round)).ok_or_else(missing)?.list;
     let scores = store.round(id, sweep, round).await?;
     let reference = store.round(id, reference_of(&plan, sweep), 0).await?;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::store::conformance::{experiment, scores};
 use crate::store::{MemoryStore, SqliteStore};
-use ablate_common::head::HeadIx;
+use ablate_common::units::UnitIx;
 use ablate_common::{ENGINE_VERSION, PROTOCOL_VERSION};
 use ablate_proto::v1::coordinator_message::Body as ToWorker;
 use ablate_proto::v1::{self, cluster_client::ClusterClient, worker_message::Body};
@@ -47,7 +47,7 @@ async fn work(address: SocketAddr, new: NewExperiment, habit: Habit, pace: Durat
     let mut garbled = habit != Habit::Garbled;
     while let Ok(Some(message)) = from.message().await {
         let Some(ToWorker::Shard(s)) = message.body else { continue };
-        let list: Vec<HeadIx> = s.list.iter().copied().map(HeadIx).collect();
+        let list: Vec<UnitIx> = s.list.iter().copied().map(UnitIx).collect();
         for chunk in s.first_chunk..s.first_chunk + s.chunks {
             tokio::time::sleep(pace).await;
             let id = v1::ChunkId { experiment: s.experiment.clone(), sweep: s.sweep, round: s.round, chunk };
@@ -188,6 +188,8 @@ async fn users_pause_resume_cancel_and_retry() {
     service.control(&id, Control::Retry).await.unwrap();
     until(&service, &id, |s| s.state == "done").await;
     let (other, _) = service.submit(experiment(2)).await.unwrap();
+    assert_eq!(service.control(&other, Control::Cancel).await.unwrap().state, "cancelled");
+    assert_eq!(service.control(&other, Control::Retry).await.unwrap().state, "running");
     assert_eq!(service.control(&other, Control::Cancel).await.unwrap().state, "cancelled");
     assert!(matches!(service.control("nothing", Control::Cancel).await, Err(Error::NoExperiment(_))));
     assert_eq!(service.workers().await.unwrap()[0].name, "w");

@@ -8,6 +8,7 @@ use ablate_common::plan::{Ablation, Order, PlannedSweep, PlannedTask, SweepKind}
 use ablate_common::scores::{ChunkScores, TaskScores};
 use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Example, Item, Scope, TaskKind};
+use ablate_common::units::{UnitIx, UnitMap};
 use std::sync::Arc;
 
 /// An experiment on a model of 2 layers of 3 heads: every kind of sweep.
@@ -19,6 +20,7 @@ pub(crate) fn experiment(seed: u64) -> NewExperiment {
         items: vec![item; 4],
         item_half: vec![0, 1, 0, 1],
         examples: (0..4).map(example).collect(),
+        probe: None,
     };
     let task = PlannedTask {
         name: "t".into(),
@@ -43,7 +45,7 @@ pub(crate) fn experiment(seed: u64) -> NewExperiment {
         .into_iter()
         .map(|(kind, chunk)| {
             let scope = if matches!(kind, SweepKind::Greedy { .. }) { Scope::Select } else { Scope::All };
-            PlannedSweep { kind, ablation: 0, tasks: vec![0], scope, chunk }
+            PlannedSweep { kind, ablation: 0, tasks: vec![0], units: 0, scope, chunk }
         })
         .collect();
     let model = ModelInfo {
@@ -71,12 +73,14 @@ pub(crate) fn experiment(seed: u64) -> NewExperiment {
             seed,
             model: ModelSpec { source: "m".into(), dtype: Dtype::F32, sha256: None },
             tasks: vec![],
-            ablations: vec![Ablation::Zero],
+            ablations: vec![Ablation::Zero.into()],
             sweeps: vec![],
         },
         model,
         tasks: vec![task],
-        ablations: vec![Ablation::Zero],
+        ablations: vec![Ablation::Zero.into()],
+        units: vec![UnitMap::heads(&HeadMap::single_stream(2, 3))],
+        references: vec![],
         sweeps,
     };
     NewExperiment {
@@ -89,7 +93,7 @@ pub(crate) fn experiment(seed: u64) -> NewExperiment {
 }
 
 /// Scores of a chunk: a pure function of the subsets.
-pub(crate) fn scores(new: &NewExperiment, sweep: u32, round: u32, list: &[HeadIx], chunk: u32) -> Vec<u8> {
+pub(crate) fn scores(new: &NewExperiment, sweep: u32, round: u32, list: &[UnitIx], chunk: u32) -> Vec<u8> {
     let (plan, prepared) = (&new.plan, &new.prepared[0]);
     let space = plan.space(sweep, list);
     let ranks = plan.chunk_ranks(sweep, round, chunk);
@@ -98,7 +102,7 @@ pub(crate) fn scores(new: &NewExperiment, sweep: u32, round: u32, list: &[HeadIx
     for rank in ranks.clone() {
         let subset = space.subset(rank).unwrap();
         for &e in &keep {
-            let hurt = |h: &HeadIx| f64::from((h.0 * 7 + 3) % 5) + f64::from(e) * 0.01;
+            let hurt = |h: &UnitIx| f64::from((h.0 * 7 + 3) % 5) + f64::from(e) * 0.01;
             values.push(9.0 - subset.iter().map(hurt).sum::<f64>());
         }
     }
@@ -165,7 +169,7 @@ async fn everything(store: Arc<dyn Store>) {
     assert!(store.quarantined(&id).await.unwrap().is_empty());
 
     // A decision opens rounds in the same step, and doing it again changes nothing.
-    let decision = Decision { remove: Some(HeadIx(3)), opens: vec![(3, 1, vec![HeadIx(3)])] };
+    let decision = Decision { remove: Some(UnitIx(3)), opens: vec![(3, 1, vec![UnitIx(3)])] };
     assert!(matches!(store.decide(old, &id, 3, 0, &decision).await, Err(Error::StaleEpoch { .. })));
     for _ in 0..2 {
         store.decide(epoch, &id, 3, 0, &decision).await.unwrap();
@@ -173,7 +177,7 @@ async fn everything(store: Arc<dyn Store>) {
     let rounds = store.rounds(&id).await.unwrap();
     assert_eq!(rounds.iter().filter(|r| r.sweep == 3).count(), 2);
     let of = |round| rounds.iter().find(|r| (r.sweep, r.round) == (3, round)).unwrap();
-    assert_eq!((of(0).decision.as_ref(), of(1).list.as_slice()), (Some(&decision), &[HeadIx(3)][..]));
+    assert_eq!((of(0).decision.as_ref(), of(1).list.as_slice()), (Some(&decision), &[UnitIx(3)][..]));
 
     store.add_seconds(epoch, &id, &[("prepare".to_owned(), 1.5)].into()).await.unwrap();
     store.add_seconds(epoch, &id, &[("prepare".to_owned(), 1.0)].into()).await.unwrap();

@@ -22,7 +22,7 @@ struct Kept {
 }
 
 impl Kept {
-    fn open(&mut self, sweep: u32, round: u32, list: Vec<ablate_common::head::HeadIx>) {
+    fn open(&mut self, sweep: u32, round: u32, list: Vec<ablate_common::units::UnitIx>) {
         self.rounds.entry((sweep, round)).or_insert(StoredRound { sweep, round, list, decision: None });
     }
 
@@ -71,9 +71,9 @@ impl Inner {
     fn put(&mut self, epoch: u64, new: NewExperiment) -> Result<bool, Error> {
         self.check(epoch)?;
         let id = new.plan.identity();
-        for (task, prepared) in new.plan.tasks.iter().zip(&new.prepared) {
+        for ((hash, ..), prepared) in new.plan.blobs().zip(&new.prepared) {
             let data = serde_json::to_vec(prepared).map_err(|e| Error::Damaged(e.to_string()))?;
-            self.blobs.insert(task.prepared.clone(), data);
+            self.blobs.insert(hash.to_owned(), data);
         }
         if let Some(kept) = self.experiments.get_mut(&id) {
             kept.stored.model_path = new.model_path;

@@ -12,9 +12,9 @@ pub use memory::MemoryStore;
 pub use sqlite::SqliteStore;
 
 use ablate_common::decide::Round;
-use ablate_common::head::HeadIx;
 use ablate_common::plan::{Decision, Plan};
 use ablate_common::task::Prepared;
+use ablate_common::units::UnitIx;
 use ablate_output::results::Results;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
@@ -164,7 +164,7 @@ pub struct StoredRound {
     /// Round.
     pub round: u32,
     /// Its input.
-    pub list: Vec<HeadIx>,
+    pub list: Vec<UnitIx>,
     /// What followed, once it ended.
     pub decision: Option<Decision>,
 }

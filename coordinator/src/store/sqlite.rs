@@ -153,10 +153,10 @@ impl Store for SqliteStore {
         Box::pin(async move {
             let id = new.plan.identity();
             let mut tx = self.write(epoch).await?;
-            for (task, prepared) in new.plan.tasks.iter().zip(&new.prepared) {
+            for ((hash, ..), prepared) in new.plan.blobs().zip(&new.prepared) {
                 let data = serde_json::to_vec(prepared).map_err(damaged)?;
                 sqlx::query("INSERT OR IGNORE INTO blobs VALUES (?, ?)")
-                    .bind(&task.prepared)
+                    .bind(hash)
                     .bind(data)
                     .execute(&mut *tx)
                     .await?;

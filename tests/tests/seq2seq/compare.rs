@@ -3,10 +3,11 @@
 use ablate_common::head::{HeadIx, HeadMap};
 use ablate_common::metric::Metric;
 use ablate_common::model::ModelInfo;
-use ablate_common::plan::{Ablation, Batch, Plan, PlannedSweep, PlannedTask, SweepKind};
+use ablate_common::plan::{Ablation, Batch, Plan, PlannedAblation, PlannedSweep, PlannedTask, SweepKind};
 use ablate_common::scores::ChunkScores;
 use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Prepared, Scope};
+use ablate_common::units::{UnitIx, UnitMap};
 use ablate_tests::root;
 use ablate_worker::engine::Engine;
 use ablate_worker::engine::base::{BaseSet, DeviceBatch};
@@ -33,7 +34,7 @@ pub struct Question {
     /// The model's heads.
     pub heads: HeadMap,
     /// What replaces removed heads.
-    pub ablations: Vec<Ablation>,
+    pub ablations: Vec<PlannedAblation>,
     /// Ascending subsets, the first of them empty.
     pub subsets: Vec<Vec<HeadIx>>,
     /// Most tokens that are decoded of each item; none: nothing is decoded.
@@ -97,11 +98,17 @@ pub fn plan(
     info: &ModelInfo,
     prepared: &Prepared,
     metric: Metric,
-    ablations: &[Ablation],
+    ablations: &[PlannedAblation],
     items: &[Vec<u32>],
 ) -> Plan {
-    let sweep =
-        |kind, ablation, chunk| PlannedSweep { kind, ablation, tasks: vec![0], scope: Scope::All, chunk };
+    let sweep = |kind, ablation, chunk| PlannedSweep {
+        kind,
+        ablation,
+        tasks: vec![0],
+        units: 0,
+        scope: Scope::All,
+        chunk,
+    };
     Plan {
         engine: ablate_common::ENGINE_VERSION,
         spec: Spec {
@@ -109,7 +116,7 @@ pub fn plan(
             seed: 0,
             model: ModelSpec { source: String::new(), dtype: Dtype::F64, sha256: None },
             tasks: Vec::new(),
-            ablations: ablations.to_vec(),
+            ablations: ablations.iter().map(|a| a.method.into()).collect(),
             sweeps: Vec::new(),
         },
         model: info.clone(),
@@ -124,6 +131,8 @@ pub fn plan(
             select: Vec::new(),
         }],
         ablations: ablations.to_vec(),
+        units: vec![UnitMap::heads(&info.heads)],
+        references: Vec::new(),
         sweeps: (0..ablations.len() as u32)
             .flat_map(|a| [sweep(SweepKind::Single, a, 7), sweep(SweepKind::Pairs, a, 40)])
             .collect(),
@@ -152,6 +161,11 @@ pub fn logits(model: &Model, prepared: &Prepared, items: &[Vec<u32>], expected: 
         }
     }
     worst
+}
+
+/// The heads of units that are heads.
+fn heads_of(units: &[UnitIx]) -> Vec<HeadIx> {
+    units.iter().map(|u| HeadIx(u.0)).collect()
 }
 
 /// The larger one; not a number, where either isn't.
@@ -202,7 +216,7 @@ impl Compared<'_> {
 
     fn run(&mut self, ablation: u32, base: &[HeadIx], more: &[Vec<HeadIx>]) -> ChunkScores {
         let heads = &self.question.heads;
-        let keep = match self.plan.ablations[ablation as usize] {
+        let keep = match self.plan.ablations[ablation as usize].method {
             Ablation::Scale { scale } => scale,
             _ => 0.0,
         };
@@ -241,7 +255,7 @@ impl Compared<'_> {
             for chunk in 0..plan.round_chunks(sweep, 0) {
                 let ranks = plan.chunk_ranks(sweep, 0, chunk);
                 let asked: Vec<Option<usize>> =
-                    ranks.map(|r| space.subset(r).and_then(|s| self.asked(&s))).collect();
+                    ranks.map(|r| space.subset(r).and_then(|s| self.asked(&heads_of(&s)))).collect();
                 if asked.iter().all(Option::is_none) {
                     continue;
                 }

@@ -1,12 +1,12 @@
 //! Tiny random Marians and T5s of odd sizes, made and run by
 //! tests/reference/seq2seq.py. Logits; each head of the three streams alone, pairs across them, everything
-//! removed, and sets on top of base sets; by zero, by both means and scaled, on items of mixed lengths.
+//! removed, and sets on top of base sets; by zero, by both means, scaled, and by donors, on items of mixed lengths.
 use crate::compare::{Compared, Question, ask, logits, plan};
 use ablate_common::head::Stream::{Cross, Decoder, Encoder};
 use ablate_common::head::{HeadIx, HeadMap};
 use ablate_common::metric::Metric;
 use ablate_common::model::{ENCODER_DECODERS, ModelInfo, inspect};
-use ablate_common::plan::{Ablation, Pool};
+use ablate_common::plan::{Ablation, Donors, PlannedAblation, Pool, Source};
 use ablate_common::task::{Example, Item, Prepared, Scored, TaskKind};
 use ablate_tests::tensors::every_tensor_is_checked;
 use ablate_worker::engine::{Engine, SharedModel, arch};
@@ -48,6 +48,7 @@ fn prepared(start: u32) -> Prepared {
         item_half: (0..n).map(|a| (a % 2) as u8).collect(),
         items,
         examples: (0..n).map(example).collect(),
+        probe: None,
     }
 }
 
@@ -109,10 +110,14 @@ fn encoder_decoders_equal_transformers() {
             )
         })
         .collect();
-    // By turns: each architecture is asked all four.
-    let ablations = [
-        [Ablation::Zero, Ablation::Mean { pool: Pool::Position }],
-        [Ablation::Mean { pool: Pool::Tokens }, Ablation::Scale { scale: -0.5 }],
+    // By turns: each architecture is asked all.
+    let resample = PlannedAblation {
+        sources: vec![Source { reference: None, donors: vec![1, 3, 4, 0, 2] }],
+        ..Ablation::Resample { donors: Donors::Seeded }.into()
+    };
+    let ablations: [Vec<PlannedAblation>; 2] = [
+        vec![Ablation::Zero.into(), Ablation::Mean { pool: Pool::Position }.into()],
+        vec![Ablation::Mean { pool: Pool::Tokens }.into(), Ablation::Scale { scale: -0.5 }.into(), resample],
     ];
     // The heads of a case are known before its model is made.
     let map = |name: &str| {
@@ -132,7 +137,7 @@ fn encoder_decoders_equal_transformers() {
             prepared: prepared(starts[name]),
             subsets: subsets(&map(name)),
             heads: map(name),
-            ablations: ablations.to_vec(),
+            ablations: ablations.clone(),
             limits: None,
         })
         .collect();

@@ -6,7 +6,7 @@ mod dispatch;
 use super::failure::failure_of;
 use super::spool::Unacked;
 use crate::lane::{Done, ExecError, Experiment};
-use ablate_common::head::HeadIx;
+use ablate_common::units::UnitIx;
 use ablate_proto::v1::{self as pb, worker_message::Body};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -27,7 +27,7 @@ struct Lease {
     experiment: String,
     sweep: u32,
     round: u32,
-    list: Arc<[HeadIx]>,
+    list: Arc<[UnitIx]>,
     todo: std::ops::Range<u32>,
     /// Lane that works through it; others help from its end.
     lane: Option<usize>,
@@ -168,7 +168,7 @@ impl Desk {
             experiment: shard.experiment,
             sweep: shard.sweep,
             round: shard.round,
-            list: shard.list.into_iter().map(HeadIx).collect(),
+            list: shard.list.into_iter().map(UnitIx).collect(),
             todo: shard.first_chunk..end,
             lane: None,
             running: 0,

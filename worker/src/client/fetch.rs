@@ -1,7 +1,7 @@
 //! Opening an experiment: its plan is parsed and checked, its tasks are fetched by hash.
 
 use crate::lane::Experiment;
-use ablate_common::plan::{Plan, SweepKind};
+use ablate_common::plan::{Ablation, Plan, SweepKind};
 use ablate_common::task::Prepared;
 use ablate_proto::v1::{self as pb, cluster_client::ClusterClient};
 use std::path::{Path, PathBuf};
@@ -42,16 +42,16 @@ pub async fn open(
         .await?
         .map_err(|e| execution(format!("the plan is not readable: {e}")))?;
     check_plan(&plan).map_err(execution)?;
-    let mut prepared = Vec::with_capacity(plan.tasks.len());
-    for task in &plan.tasks {
-        let bytes = blob(&mut client, &task.prepared).await?;
-        let hash = task.prepared.clone();
-        let (items, examples) = (task.items as usize, task.examples as usize);
-        let data = blocking(move || prepared_from(&bytes, &hash, items, examples)).await?;
+    let mut prepared = Vec::with_capacity(plan.tasks.len() + plan.references.len());
+    for (at, (hash, items, examples)) in plan.blobs().enumerate() {
+        let bytes = blob(&mut client, hash).await?;
+        let (named, items, examples) = (hash.to_owned(), items as usize, examples as usize);
+        let data = blocking(move || prepared_from(&bytes, &named, items, examples)).await?;
         let missing = |detail| {
-            failure(pb::failure::Kind::DataMissing(pb::DataMissing { hash: task.prepared.clone() }), detail)
+            failure(pb::failure::Kind::DataMissing(pb::DataMissing { hash: hash.to_owned() }), detail)
         };
-        prepared.push(data.map_err(|e| missing(format!("task {}: {e}", task.name)))?);
+        let name = plan.tasks.get(at).map_or("reference set", |t| t.name.as_str());
+        prepared.push(data.map_err(|e| missing(format!("{name}: {e}")))?);
     }
     let model = model_path(&open.model_source, model_root.as_deref());
     Ok(Experiment { id: open.experiment, plan: Arc::new(plan), prepared: Arc::new(prepared), model })
@@ -122,10 +122,33 @@ fn check_plan(plan: &Plan) -> Result<(), String> {
         };
         kind && s.chunk > 0
             && (s.ablation as usize) < plan.ablations.len()
+            && (s.units as usize) < plan.units.len()
             && s.tasks.iter().all(|&t| (t as usize) < plan.tasks.len())
     };
     if let Some(at) = plan.sweeps.iter().position(|s| !sweep_ok(s)) {
         return Err(format!("sweep {at} of the plan refers to something the plan does not have"));
+    }
+    if let Some(at) = plan.units.iter().position(|u| !u.fits(plan.heads())) {
+        return Err(format!("unit map {at} of the plan does not fit the model's heads"));
+    }
+    for (at, ablation) in plan.ablations.iter().enumerate() {
+        let resampled = matches!(ablation.method, Ablation::Resample { .. });
+        for (t, task) in plan.tasks.iter().enumerate() {
+            let source = ablation.sources.get(t).cloned().unwrap_or_default();
+            let own = Some(task.items);
+            let items = source.reference.map_or(own, |r| plan.references.get(r as usize).map(|r| r.items));
+            let donors = if resampled { task.items as usize } else { 0 };
+            let fits = items.is_some_and(|n| source.donors.iter().all(|&d| d < n));
+            if source.donors.len() != donors || !fits {
+                return Err(format!(
+                    "ablation {at} of the plan has no source of task {} that fits",
+                    task.name
+                ));
+            }
+        }
+    }
+    if plan.references.iter().any(|r| r.batches.iter().flat_map(|b| &b.items).any(|&i| i >= r.items)) {
+        return Err("a batch of a reference set has an item past the end".to_owned());
     }
     for task in &plan.tasks {
         if task.all.iter().chain(&task.select).flat_map(|b| &b.items).any(|&i| i >= task.items) {
@@ -144,14 +167,14 @@ pub fn bad_shard(plan: &Plan, shard: &pb::Shard) -> Option<String> {
     if shard.round >= sweep.rounds() {
         return Some(format!("sweep {} has no round {}", shard.sweep, shard.round));
     }
-    let heads = plan.heads().len();
-    if shard.list.len() > heads || shard.list.iter().any(|&h| h as usize >= heads) {
-        return Some("the round's input names a head that the model does not have".to_owned());
+    let units = plan.units(shard.sweep).len();
+    if shard.list.len() > units || shard.list.iter().any(|&u| u as usize >= units) {
+        return Some("the round's input names a unit that the sweep does not have".to_owned());
     }
     let mut list = shard.list.clone();
     list.sort_unstable();
     if list.windows(2).any(|w| w[0] == w[1]) {
-        return Some("the round's input names a head twice".to_owned());
+        return Some("the round's input names a unit twice".to_owned());
     }
     let expected = match sweep.kind {
         SweepKind::Greedy { .. } => shard.round as usize,
@@ -159,7 +182,7 @@ pub fn bad_shard(plan: &Plan, shard: &pb::Shard) -> Option<String> {
         _ => 0,
     };
     if list.len() != expected {
-        return Some(format!("the round's input has {} heads instead of {expected}", list.len()));
+        return Some(format!("the round's input has {} units instead of {expected}", list.len()));
     }
     let chunks = plan.round_chunks(shard.sweep, shard.round);
     match shard.first_chunk.checked_add(shard.chunks) {

@@ -2,13 +2,14 @@
 
 use super::*;
 use crate::lane::{ExecError, Executor, Progress};
-use ablate_common::head::{HeadIx, HeadMap};
+use ablate_common::head::HeadMap;
 use ablate_common::metric::Metric;
 use ablate_common::model::ModelInfo;
 use ablate_common::plan::{Ablation, Plan, PlannedSweep, PlannedTask, SweepKind};
 use ablate_common::scores::ChunkScores;
 use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Example, Item, Prepared, Scope, TaskKind};
+use ablate_common::units::{UnitIx, UnitMap};
 use ablate_proto::v1::cluster_server::{Cluster, ClusterServer};
 use ablate_proto::v1::worker_message::Body as Said;
 use std::path::Path;
@@ -104,7 +105,7 @@ impl Cluster for Fake {
 fn prepared() -> Prepared {
     let example = Example { a: 0, b: 0, gold: 0.0, cluster: 0, half: Some(0) };
     let items = vec![Item { tokens: vec![1, 2], ..Item::default() }];
-    Prepared { kind: TaskKind::Ioi, items, item_half: vec![0], examples: vec![example] }
+    Prepared { kind: TaskKind::Ioi, items, item_half: vec![0], examples: vec![example], probe: None }
 }
 
 fn plan() -> Plan {
@@ -148,11 +149,14 @@ fn plan() -> Plan {
             details: ablate_common::model::Details::default(),
         },
         tasks: vec![task],
-        ablations: vec![Ablation::Zero],
+        ablations: vec![Ablation::Zero.into()],
+        units: vec![UnitMap::heads(&HeadMap::single_stream(3, 4))],
+        references: Vec::new(),
         sweeps: vec![PlannedSweep {
             kind: SweepKind::Single,
             ablation: 0,
             tasks: vec![0],
+            units: 0,
             scope: Scope::All,
             chunk: 1,
         }],
@@ -175,7 +179,7 @@ impl Executor for Handle {
         &mut self,
         _: u32,
         _: u32,
-        _: &[HeadIx],
+        _: &[UnitIx],
         chunk: u32,
         stop: &AtomicBool,
     ) -> Result<ChunkScores, ExecError> {

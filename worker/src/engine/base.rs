@@ -4,6 +4,7 @@
 
 use super::decoder::Keys;
 use super::model::{AttnView, BaseCut, Model};
+use super::replace::Replacement;
 use ablate_common::head::Stream;
 use ablate_common::plan::Batch;
 use ablate_common::task::{Prepared, Scored, TaskKind};
@@ -188,6 +189,9 @@ pub struct BaseState {
     pub memory: Option<Tensor>,
     /// Its keys and values at each stage that attends to it.
     pub keys: Vec<Option<Keys>>,
+    /// Σ b_h W_O of each stage's removed heads `[batch · len, d_model]`, where b is another for every token: a
+    /// part of `out` that no view adds.
+    pub added: Vec<Option<Tensor>>,
 }
 
 impl BaseState {
@@ -197,10 +201,18 @@ impl BaseState {
         self.out.truncate(stage);
         self.z.truncate(stage);
         self.keys.truncate(stage);
+        self.added.truncate(stage);
     }
 
-    /// Computes what is missing.
-    pub fn fill(&mut self, model: &Model, views: &[AttnView], batch: &DeviceBatch) {
+    /// Computes what is missing. `added` gives what the heads that a layer lacks add to its attention's output
+    /// beyond what its view says.
+    pub fn fill(
+        &mut self,
+        model: &Model,
+        views: &[AttnView],
+        batch: &DeviceBatch,
+        added: impl Fn(usize) -> Option<Tensor>,
+    ) {
         if self.x.is_empty() {
             self.x.push(model.embed(&batch.tokens));
         }
@@ -217,6 +229,11 @@ impl BaseState {
                 Some(keys) => model.cross_attention(stage, view, x, len, keys, mask),
                 None => model.attention(stage, view, x, len, mask.filter(|_| stream != Stream::Decoder)),
             };
+            let more = added(stage);
+            let out = match &more {
+                Some(more) => out + more,
+                None => out,
+            };
             let mut next = model.after_attention(stage, x, &out);
             if let (Some(begins), Some(target)) = (decoder, &batch.decoder)
                 && begins == stage + 1
@@ -228,12 +245,10 @@ impl BaseState {
             self.out.push(out);
             self.z.push(z);
             self.keys.push(keys);
+            self.added.push(more);
         }
     }
 }
-
-/// b of every head of a stage: `[heads, head_dim]` pooled over tokens, or `[context, heads, head_dim]`.
-pub type Replacement = Vec<Tensor>;
 
 /// A base set with the views and states that follow from it.
 #[derive(Debug)]
@@ -258,7 +273,8 @@ impl BaseSet {
         }
     }
 
-    /// Moves to another base set, keeping every stage before the first that differs.
+    /// Moves to another base set, keeping every stage before the first that differs. `replacement` is b where
+    /// it is the same for every batch; see [`Self::state_with`] where it isn't.
     pub fn move_to(
         &mut self,
         model: &Model,
@@ -267,20 +283,18 @@ impl BaseSet {
         replacement: Option<&Replacement>,
     ) {
         let Some(first) = (0..heads.len()).find(|&l| self.heads[l] != heads[l]) else { return };
-        for l in first..heads.len() {
-            if self.heads[l] == heads[l] {
+        for (l, gone) in heads.iter().enumerate().skip(first) {
+            if self.heads[l] == *gone {
                 continue;
             }
             let cut = if keep == 0.0 {
-                let constant = replacement
-                    .filter(|_| !heads[l].is_empty())
-                    .map(|b| constant(model, l, &b[l], &heads[l]));
-                BaseCut::Removed(heads[l].clone(), constant)
+                let constant = replacement.filter(|_| !gone.is_empty()).map(|b| b.output(model, l, gone));
+                BaseCut::Removed(gone.clone(), constant)
             } else {
-                BaseCut::Scaled(heads[l].clone(), keep)
+                BaseCut::Scaled(gone.clone(), keep)
             };
             self.views[l] = model.view(l, &cut);
-            self.heads[l].clone_from(&heads[l]);
+            self.heads[l].clone_from(gone);
         }
         for state in &mut self.states {
             if !state.x.is_empty() {
@@ -291,28 +305,28 @@ impl BaseSet {
 
     /// The state of batch `at`, computed as far as it is missing.
     pub fn state(&mut self, model: &Model, at: usize, batch: &DeviceBatch) -> (&BaseState, &[AttnView]) {
-        self.states[at].fill(model, &self.views, batch);
+        self.state_with(model, at, batch, None)
+    }
+
+    /// [`Self::state`] where `tokens` is b of this batch's tokens. It must be the same b each time, as a state
+    /// isn't computed again for another.
+    pub fn state_with(
+        &mut self,
+        model: &Model,
+        at: usize,
+        batch: &DeviceBatch,
+        tokens: Option<&Replacement>,
+    ) -> (&BaseState, &[AttnView]) {
+        let heads = &self.heads;
+        let added = |layer: usize| {
+            tokens.filter(|_| !heads[layer].is_empty()).map(|b| b.output(model, layer, &heads[layer]))
+        };
+        self.states[at].fill(model, &self.views, batch, added);
         (&self.states[at], &self.views)
     }
 
     /// Gives back the memory of batch `at`; it is computed anew when asked for again.
     pub fn forget(&mut self, at: usize) {
         self.states[at] = BaseState::default();
-    }
-}
-
-/// Σ over `heads` of b_h W_O: `[d_model]`, or `[context, d_model]` by position.
-fn constant(model: &Model, layer: usize, b: &Tensor, heads: &[u32]) -> Tensor {
-    let pick = model.indices(&heads.iter().map(|&h| i64::from(h)).collect::<Vec<_>>());
-    let wo = model.blocks[layer].wo_heads.index_select(0, &pick);
-    if b.dim() == 2 {
-        b.index_select(0, &pick).unsqueeze(1).bmm(&wo).squeeze_dim(1).sum_dim_intlist(
-            [0i64].as_slice(),
-            false,
-            None::<Kind>,
-        )
-    } else {
-        let by_head = b.index_select(1, &pick).transpose(0, 1);
-        by_head.bmm(&wo).sum_dim_intlist([0i64].as_slice(), false, None::<Kind>)
     }
 }

@@ -9,30 +9,36 @@ pub mod arch;
 mod attend;
 pub mod base;
 mod block;
+pub mod classify;
 mod decoder;
 pub mod masked;
 pub mod model;
 mod opener;
 pub mod pass;
 pub mod readout;
+pub mod replace;
 pub mod score;
 pub mod trie;
 
 pub use opener::TorchOpener;
 
-use ablate_common::head::{HeadIx, Stream};
+use ablate_common::head::HeadIx;
 use ablate_common::metric::Metric;
-use ablate_common::plan::{Ablation, Plan, Pool};
+use ablate_common::plan::{Ablation, Plan, Pool, Source};
 use ablate_common::scores::ChunkScores;
 use ablate_common::task::{Prepared, Scope};
-use base::{BaseSet, DeviceBatch, Replacement};
+use ablate_common::units::UnitIx;
+use base::{BaseSet, DeviceBatch};
+use classify::{FittedProbe, NoProbe};
 use model::Model;
-use pass::{Pass, sum_real};
+use pass::Pass;
+use replace::{DonorStates, Means, Replacement, donor_states};
+use score::Beside;
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tch::{Kind, Tensor};
+use tch::Tensor;
 use thiserror::Error;
 use trie::{Cut, Intervention, Trie};
 
@@ -55,6 +61,7 @@ pub enum Error {
 pub struct Engine {
     model: Arc<SharedModel>,
     plan: Arc<Plan>,
+    /// The tasks' data, then that of the plan's reference sets.
     prepared: Arc<Vec<Prepared>>,
     /// (task, scope) → batches on the device.
     batches: HashMap<(u32, Scope), Vec<DeviceBatch>>,
@@ -62,8 +69,12 @@ pub struct Engine {
     bases: HashMap<(u32, Scope, Option<u32>), BaseSet>,
     /// (task, scope) → unablated final states of each batch's scored positions, for tasks that compare with them.
     finals: HashMap<(u32, Scope), Vec<Tensor>>,
-    /// (task, ablation) → b of every head.
+    /// (task, ablation) → b of every head, where it is the same for every batch.
     replacements: HashMap<(u32, u32), Replacement>,
+    /// Task → its probe, where it has one.
+    probes: HashMap<u32, FittedProbe>,
+    /// (task, scope, ablation) → b of every batch, where it is z of donors.
+    donors: HashMap<(u32, Scope, u32), DonorStates>,
     /// Bytes of base states that may stay in memory.
     cache_bytes: u64,
 }
@@ -104,6 +115,8 @@ impl Engine {
             bases: HashMap::new(),
             finals: HashMap::new(),
             replacements: HashMap::new(),
+            probes: HashMap::new(),
+            donors: HashMap::new(),
             cache_bytes: CACHE_BYTES,
         }
     }
@@ -116,7 +129,7 @@ impl Engine {
         &mut self,
         sweep: u32,
         round: u32,
-        list: &[HeadIx],
+        list: &[UnitIx],
         chunk: u32,
         stop: &AtomicBool,
     ) -> Result<ChunkScores, Error> {
@@ -128,9 +141,10 @@ impl Engine {
         let (ablation, scope) = (planned.ablation, planned.scope);
         let tasks = planned.tasks.clone();
         let space = self.plan.space(sweep, list);
-        let base = space.base().to_vec();
+        let base = self.plan.units(sweep).union(space.base());
+        let ranks = self.plan.chunk_ranks(sweep, round, chunk);
         let subsets: Vec<Vec<HeadIx>> =
-            self.plan.chunk_ranks(sweep, round, chunk).map_while(|rank| space.subset(rank)).collect();
+            ranks.map_while(|rank| self.plan.removed(sweep, &space, rank)).collect();
         if subsets.is_empty() {
             return Err(Error::Failed(format!("round {round} of sweep {sweep} has no chunk {chunk}")));
         }
@@ -177,6 +191,8 @@ impl Engine {
                 self.bases.clear();
                 self.finals.clear();
                 self.replacements.clear();
+                self.probes.clear();
+                self.donors.clear();
                 Err(typed(panic.downcast_ref::<String>().cloned().unwrap_or_else(|| {
                     panic
                         .downcast_ref::<&str>()
@@ -203,9 +219,9 @@ impl Engine {
 
     /// ξ of an ablation.
     fn keep(&self, ablation: u32) -> f64 {
-        match self.plan.ablations[ablation as usize] {
+        match self.plan.ablations[ablation as usize].method {
             Ablation::Scale { scale } => scale,
-            Ablation::Zero | Ablation::Mean { .. } => 0.0,
+            Ablation::Zero | Ablation::Mean { .. } | Ablation::Resample { .. } => 0.0,
         }
     }
 
@@ -223,36 +239,49 @@ impl Engine {
         self.prepare_batches(task, scope);
         self.prepare_replacement(task, ablation);
         self.prepare_finals(task, scope);
+        self.prepare_probe(task, stop)?;
         let model = Arc::clone(&self.model);
         let model = &model.0;
         let prepared = Arc::clone(&self.prepared);
         let batches = &self.batches[&(task, scope)];
         let replacement = self.replacements.get(&(task, ablation));
+        let (keep, source) = (self.keep(ablation), self.source(task, ablation));
         let key = (task, scope, (!base.is_empty()).then_some(ablation));
         let set = self.bases.entry(key).or_insert_with(|| BaseSet::empty(model, batches.len()));
         let mut by_stage = vec![Vec::new(); model.blocks.len()];
         for head in base.iter().filter_map(|&ix| self.plan.heads().head(ix)) {
             by_stage[self.plan.heads().stage_of(head)].push(head.head);
         }
-        let keep = match self.plan.ablations[ablation as usize] {
-            Ablation::Scale { scale } => scale,
-            _ => 0.0,
-        };
         set.move_to(model, &by_stage, keep, replacement);
         let metric = self.plan.tasks[task as usize].metric;
-        let finals = self.finals.get(&(task, scope));
+        let (finals, probe) = (self.finals.get(&(task, scope)), self.probes.get(&task));
         let mut collector =
             score::Collector::new(model, task, &prepared[task as usize], metric, scope, subsets);
+        let resampled = matches!(self.plan.ablations[ablation as usize].method, Ablation::Resample { .. });
+        let donated =
+            &prepared[source.reference.map_or(task as usize, |r| self.plan.tasks.len() + r as usize)];
+        let mut states = resampled.then(|| self.donors.entry((task, scope, ablation)).or_default());
         let mut held = 0;
         for (at, batch) in batches.iter().enumerate() {
-            let (state, views) = set.state(model, at, batch);
+            let tokens = states
+                .as_deref_mut()
+                .map(|s| s.get(at, || donor_states(model, donated, &source.donors, batch)));
+            let replacement = tokens.or(replacement);
+            let (state, views) = set.state_with(model, at, batch, tokens);
             let pass = Pass { model, batch, base: state, views, replacement };
             for done in pass.run(trie, stop).map_err(|_| Error::Stopped)? {
-                collector.take(model, batch, &done, finals.and_then(|f| f.get(at)));
+                let beside = Beside { unablated: finals.and_then(|f| f.get(at)), probe };
+                collector.take(model, batch, &done, beside);
             }
             held += state_bytes(model, batch);
+            if resampled {
+                held += donor_bytes(model, batch);
+            }
             if held > self.cache_bytes {
                 set.forget(at);
+                if let Some(states) = states.as_deref_mut() {
+                    states.forget(at);
+                }
             }
         }
         Ok(collector.finish(model))
@@ -290,12 +319,39 @@ impl Engine {
         self.finals.insert((task, scope), finals);
     }
 
-    /// Means of z over all items of the task: two passes' worth of work, once per experiment.
+    /// The probe of a task that has one: once per experiment.
+    fn prepare_probe(&mut self, task: u32, stop: &AtomicBool) -> Result<(), Error> {
+        let prepared = &self.prepared[task as usize];
+        if let (Some(probe), false) = (&prepared.probe, self.probes.contains_key(&task)) {
+            let fitted = FittedProbe::fit(&self.model.0, prepared, probe, stop).map_err(|e| match e {
+                NoProbe::Stopped => Error::Stopped,
+                NoProbe::Failed(why) => Error::Failed(why),
+            })?;
+            self.probes.insert(task, fitted);
+        }
+        Ok(())
+    }
+
+    /// Means of z over the reference set, by default all items of the task: once per experiment.
     fn prepare_replacement(&mut self, task: u32, ablation: u32) {
-        let Ablation::Mean { pool } = self.plan.ablations[ablation as usize] else { return };
+        let Ablation::Mean { pool } = self.plan.ablations[ablation as usize].method else { return };
         if self.replacements.contains_key(&(task, ablation)) {
             return;
         }
+        let means = match self.source(task, ablation).reference {
+            Some(reference) => self.reference_means(reference, pool),
+            None => self.own_means(task, pool),
+        };
+        self.replacements.insert((task, ablation), means);
+    }
+
+    /// Where a task's b comes from.
+    fn source(&self, task: u32, ablation: u32) -> Source {
+        let sources = &self.plan.ablations[ablation as usize].sources;
+        sources.get(task as usize).cloned().unwrap_or_default()
+    }
+
+    fn own_means(&mut self, task: u32, pool: Pool) -> Replacement {
         self.prepare_batches(task, Scope::All);
         let model = &self.model.0;
         let batches = &self.batches[&(task, Scope::All)];
@@ -303,55 +359,28 @@ impl Engine {
             .bases
             .entry((task, Scope::All, None))
             .or_insert_with(|| BaseSet::empty(model, batches.len()));
-        let (h, dh) = (i64::from(model.info.n_heads), model.head_dim());
-        let wide = (Kind::Double, model.device);
-        // Of each stage: the stream, whose tokens count, the sums of z, and what they are to be divided by.
-        let sums: Vec<(Stream, Tensor, Tensor)> = (0..model.blocks.len())
-            .map(|stage| {
-                let stream = model.info.heads.stage(stage).stream;
-                let rows = match pool {
-                    Pool::Tokens => 1,
-                    Pool::Position => batches.iter().map(|b| b.len_at(stream)).max().unwrap_or(0),
-                };
-                (stream, Tensor::zeros([rows, h * dh], wide), Tensor::zeros([rows, 1], wide))
-            })
-            .collect();
+        let mut means = Means::new(model, pool, batches);
         let mut held = 0;
         for (at, batch) in batches.iter().enumerate() {
-            let (state, _) = set.state(model, at, batch);
-            for ((stream, sum, counts), z) in sums.iter().zip(&state.z) {
-                let (len, real) = (batch.len_at(*stream), batch.real_at(*stream));
-                match pool {
-                    Pool::Tokens => {
-                        let _ = counts.shallow_clone().g_add_(&real.sum(Kind::Double));
-                        let _ = sum.shallow_clone().g_add_(&sum_real(z, real).unsqueeze(0));
-                    }
-                    Pool::Position => {
-                        let per = real.sum_dim_intlist([0i64].as_slice(), false, None::<Kind>).unsqueeze(1);
-                        let _ = counts.narrow(0, 0, len).g_add_(&per);
-                        let z = z.to_kind(Kind::Double).view([-1, len, h * dh]);
-                        let weighted = z * real.unsqueeze(-1);
-                        let per = weighted.sum_dim_intlist([0i64].as_slice(), false, None::<Kind>);
-                        let _ = sum.narrow(0, 0, len).g_add_(&per);
-                    }
-                }
-            }
+            means.add(set.state(model, at, batch).0, batch);
             held += state_bytes(model, batch);
             if held > self.cache_bytes {
                 set.forget(at);
             }
         }
-        let means = sums
-            .into_iter()
-            .map(|(_, sum, counts)| {
-                let mean = (sum / counts.clamp_min(1.0)).to_kind(model.kind);
-                match pool {
-                    Pool::Tokens => mean.view([h, dh]),
-                    Pool::Position => mean.view([-1, h, dh]),
-                }
-            })
-            .collect();
-        self.replacements.insert((task, ablation), means);
+        means.finish(model)
+    }
+
+    fn reference_means(&self, reference: u32, pool: Pool) -> Replacement {
+        let model = &self.model.0;
+        let items = &self.prepared[self.plan.tasks.len() + reference as usize];
+        let batches = &self.plan.references[reference as usize].batches;
+        let batches: Vec<DeviceBatch> = batches.iter().map(|b| DeviceBatch::new(model, items, b)).collect();
+        let mut means = Means::new(model, pool, &batches);
+        for batch in &batches {
+            means.add(BaseSet::empty(model, 1).state(model, 0, batch).0, batch);
+        }
+        means.finish(model)
     }
 }
 
@@ -359,9 +388,18 @@ impl Engine {
 fn state_bytes(model: &Model, batch: &DeviceBatch) -> u64 {
     let width = 2 * model.d_model() + i64::from(model.info.n_heads) * model.head_dim();
     let element = model.kind.elt_size_in_bytes() as i64;
-    let stages = model.blocks.len();
-    let tokens: i64 = (0..stages).map(|s| batch.tokens_at(model.info.heads.stage(s).stream)).sum();
-    ((tokens + batch.final_tokens()) * width * element) as u64
+    ((stage_tokens(model, batch) + batch.final_tokens()) * width * element) as u64
+}
+
+/// Tokens of a batch that each stage runs over, together.
+fn stage_tokens(model: &Model, batch: &DeviceBatch) -> i64 {
+    (0..model.blocks.len()).map(|s| batch.tokens_at(model.info.heads.stage(s).stream)).sum()
+}
+
+/// Bytes of the donors' z of a batch.
+fn donor_bytes(model: &Model, batch: &DeviceBatch) -> u64 {
+    let width = i64::from(model.info.n_heads) * model.head_dim();
+    (stage_tokens(model, batch) * width * model.kind.elt_size_in_bytes() as i64) as u64
 }
 
 fn typed(message: String) -> Error {

@@ -5,6 +5,7 @@ use super::arch::{Arch, NormKind, NormPlace};
 pub use super::attend::rotary_tables;
 use super::attend::{attend, rotate};
 pub use super::block::{Block, Feed, Norm};
+use super::classify::ClassifierHead;
 use super::decoder::Decoder;
 use super::masked::{Apply, MaskedHead};
 use ablate_common::head::Stream;
@@ -39,6 +40,8 @@ pub struct Model {
     pub masked: Option<MaskedHead>,
     /// What an encoder-decoder has besides; none for other models.
     pub decoder: Option<Box<Decoder>>,
+    /// Classification head; none where the model has none.
+    pub classifier: Option<ClassifierHead>,
     /// cos and sin of the rotary angles, each `[context, 1, rotated width]`.
     pub rotary: Option<(Tensor, Tensor)>,
     /// Device of all weights.

@@ -4,12 +4,12 @@
 use super::{Engine, Error, SharedModel, arch};
 use crate::lane::{ExecError, Executor, LaneDevice, OpenExperiment};
 use crate::load::Weights;
-use ablate_common::head::HeadIx;
 use ablate_common::model::inspect;
 use ablate_common::plan::Plan;
 use ablate_common::scores::ChunkScores;
 use ablate_common::spec::Dtype;
 use ablate_common::task::Prepared;
+use ablate_common::units::UnitIx;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -96,7 +96,7 @@ impl Executor for Engine {
         &mut self,
         sweep: u32,
         round: u32,
-        list: &[HeadIx],
+        list: &[UnitIx],
         chunk: u32,
         stop: &AtomicBool,
     ) -> Result<ChunkScores, ExecError> {

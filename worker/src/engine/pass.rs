@@ -2,9 +2,10 @@
 //! subsets leave the shared prefix, and shrinks as nodes are no longer needed. In an encoder-decoder, rows that
 //! left it in the encoder have a memory of their own; all others read the base state's.
 
-use super::base::{BaseState, DeviceBatch, Replacement};
+use super::base::{BaseState, DeviceBatch};
 use super::decoder::Keys;
 use super::model::{AttnView, Model};
+use super::replace::Replacement;
 use super::trie::{Node, Trie};
 use ablate_common::head::Stream;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -96,7 +97,12 @@ impl Pass<'_> {
         let attended = rows.x.take().map(|x| {
             let (z, out) = self.attend(stage, &x, &live, rows);
             let copies = live.len() as i64;
-            (x, z.view([copies, tokens, -1]), out.view([copies, tokens, d]))
+            let out = out.view([copies, tokens, d]);
+            let out = match &self.base.added[stage] {
+                Some(added) => out + added,
+                None => out,
+            };
+            (x, z.view([copies, tokens, -1]), out)
         });
         if let Some((x, _, out)) = &attended {
             let stay: Vec<i64> = (0..live.len())
@@ -244,14 +250,7 @@ impl Pass<'_> {
             let heads = model.indices(&cuts.iter().map(|c| i64::from(c.head)).collect::<Vec<_>>());
             let mut zs = z.index_select(1, &model.indices(&place));
             if let Some(b) = self.replacement {
-                let b = &b[stage];
-                zs = if b.dim() == 2 {
-                    zs - b.index_select(0, &heads)
-                } else {
-                    let n = cuts.len() as i64;
-                    (zs.view([-1, len, n, dh]) - b.narrow(0, 0, len).index_select(1, &heads))
-                        .view([-1, n, dh])
-                };
+                zs = b.subtract(stage, zs, &heads, len);
             }
             if cuts.iter().any(|c| c.keep != 0.0) {
                 let factor: Vec<f64> = cuts.iter().map(|c| 1.0 - c.keep).collect();

@@ -1,6 +1,7 @@
 //! From final rows to per-example scores, in f64 on the host.
 
 use super::base::DeviceBatch;
+use super::classify::{self, FittedProbe};
 use super::model::Model;
 use super::pass::Finished;
 pub use super::readout::host;
@@ -10,6 +11,15 @@ use ablate_common::scores::TaskScores;
 use ablate_common::task::{Prepared, Scope, TaskKind};
 use std::collections::HashMap;
 use tch::{Kind, Tensor};
+
+/// What a task's scores need beside the final rows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Beside<'a> {
+    /// The batch's unablated final states `[scored, d_model]`, where the metric compares with them.
+    pub unablated: Option<&'a Tensor>,
+    /// The task's probe, where it has one.
+    pub probe: Option<&'a FittedProbe>,
+}
 
 /// Collects one task's scores over the batches of a chunk.
 #[derive(Debug)]
@@ -67,12 +77,17 @@ impl<'a> Collector<'a> {
         }
     }
 
-    /// Takes the final rows of one batch. `unablated` are its unablated final states `[scored, d_model]`, where
-    /// the metric compares with them.
-    pub fn take(&mut self, model: &Model, batch: &DeviceBatch, done: &Finished, unablated: Option<&Tensor>) {
+    /// Takes the final rows of one batch.
+    pub fn take(&mut self, model: &Model, batch: &DeviceBatch, done: &Finished, beside: Beside<'_>) {
+        let Beside { unablated, probe } = beside;
         let x = model.finish(&done.x);
         match self.prepared.kind {
             TaskKind::Similarity => self.take_embeddings(model, batch, done, &x),
+            TaskKind::Classification => {
+                if let Some(logits) = classify::logits(model, batch, &x, probe) {
+                    self.take_labels(batch, done, &logits);
+                }
+            }
             TaskKind::MaskedLm => {
                 let Some(head) = &model.masked else { return };
                 let tokens = cross_entropy(model, batch, &head.transform(model, &x));
@@ -139,14 +154,29 @@ impl<'a> Collector<'a> {
         }
     }
 
+    /// What logits `[rows, items, labels]` say of each item's label.
+    fn take_labels(&mut self, batch: &DeviceBatch, done: &Finished, logits: &Tensor) {
+        let labels = logits.size()[2] as usize;
+        let (n, columns) = (self.examples.len(), self.scores.columns as usize);
+        let logits = host(logits);
+        for (row, subsets) in logits.chunks_exact(labels * batch.items.len()).zip(&done.subsets) {
+            for (own, item) in row.chunks_exact(labels).zip(&batch.items) {
+                let Some(&at) = self.place.get(item) else { continue };
+                let gold = self.prepared.examples[self.examples[at] as usize].gold;
+                let (nll, prediction) = chosen(own, gold as usize);
+                for (column, value) in [nll, prediction, gold].into_iter().enumerate() {
+                    for s in subsets {
+                        self.scores.values[(s * columns + column) * n + at] = value;
+                    }
+                }
+            }
+        }
+    }
+
     /// Mean over the tokens of each item.
     fn take_embeddings(&mut self, model: &Model, batch: &DeviceBatch, done: &Finished, x: &Tensor) {
         let Some(all) = &self.embeddings else { return };
-        let (rows, b, d) = (done.subsets.len() as i64, batch.items.len() as i64, model.d_model());
-        let wide = x.view([rows, b, batch.len, d]).to_kind(Kind::Double);
-        let counts = batch.real.sum_dim_intlist([1i64].as_slice(), true, None::<Kind>);
-        let weights = (&batch.real / counts).view([1, b, batch.len, 1]);
-        let pooled = (wide * weights).sum_dim_intlist([2i64].as_slice(), false, None::<Kind>);
+        let pooled = classify::embeddings(model, batch, x);
         let items = model.indices(&batch.items.iter().map(|&i| i64::from(i)).collect::<Vec<_>>());
         for (row, subsets) in done.subsets.iter().enumerate() {
             for &s in subsets {
@@ -205,7 +235,7 @@ impl<'a> Collector<'a> {
     }
 }
 
-/// −log of the right one's share among log-probabilities, and the number of the largest, the first of equals;
+/// −log of the right one's share among log-probabilities or logits, and the number of the largest, the first of equals;
 /// NaN where one is.
 fn chosen(logs: &[f64], right: usize) -> (f64, f64) {
     let max = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);

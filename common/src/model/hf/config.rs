@@ -32,6 +32,14 @@ impl Config<'_> {
             .transpose()
     }
 
+    /// Whether the model was saved as one whose class name ends in `head`.
+    pub fn made_for(&self, head: &str) -> Result<bool, Error> {
+        let Some(v) = self.get("architectures") else { return Ok(false) };
+        let names =
+            v.as_array().ok_or_else(|| self.bad(format!("architectures should be a list, but is {v}")))?;
+        Ok(names.iter().filter_map(Value::as_str).any(|n| n.ends_with(head)))
+    }
+
     pub fn uint(&self, key: &str) -> Result<Option<u32>, Error> {
         let read = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok());
         self.get(key)

@@ -8,7 +8,8 @@ mod llama;
 mod seq2seq;
 
 use super::{
-    Error, Inspected, ModelInfo, TensorEntry, TensorType, TokenizerSource, WeightIndex, masked, need,
+    Error, Inspected, ModelInfo, TensorEntry, TensorType, TokenizerSource, WeightIndex, classifier, masked,
+    need,
 };
 use config::Config;
 use safetensors::Dtype;
@@ -22,6 +23,8 @@ use std::path::{Path, PathBuf};
 
 /// Longest safetensors header that is read.
 const MAX_HEADER: u64 = 100_000_000;
+/// Most outputs of a classification head.
+const MOST_LABELS: u32 = 4096;
 /// Longest JSON file that is read.
 const MAX_JSON: u64 = 64 << 20;
 
@@ -63,11 +66,41 @@ pub fn inspect(dir: &Path) -> Result<Inspected, Error> {
     if super::DECODERS.contains(&model_type) {
         config.only("is_causal", &[true.into()])?;
     }
-    let (info, mut needs) = read(&config, ModelInfo::blank(model_type, title), &weights)?;
+    let (mut info, mut needs) = read(&config, ModelInfo::blank(model_type, title), &weights)?;
+    if config.made_for("ForSequenceClassification")? {
+        info.details.labels = labels(&config)?;
+    }
     super::plausible(&info).map_err(|what| config.bad(what))?;
     needs.extend(masked::needs(&info, &weights));
+    classifier::amend(&mut needs, &info, &weights);
     need::check(needs, &weights, &skipped).map_err(|what| Error::Bad { path: dir.to_owned(), what })?;
     Ok(Inspected { info, weights, tokenizer: TokenizerSource::Json(dir.join("tokenizer.json")) })
+}
+
+/// Names of the labels of the model's classification head.
+fn labels(config: &Config<'_>) -> Result<Vec<String>, Error> {
+    match config.text("problem_type")? {
+        None | Some("single_label_classification") => {}
+        Some(other) => {
+            return Err(config.unsupported(format!(
+                "problem_type = {other:?} isn't supported (supported: single_label_classification)"
+            )));
+        }
+    }
+    let Some(names) = config.get("id2label") else {
+        let count = config.uint("num_labels")?.unwrap_or(2);
+        return Ok((0..count.min(MOST_LABELS)).map(|n| format!("LABEL_{n}")).collect());
+    };
+    let map = names
+        .as_object()
+        .filter(|l| (1..=MOST_LABELS as usize).contains(&l.len()))
+        .ok_or_else(|| config.bad(format!("id2label should name 1 to {MOST_LABELS} labels")))?;
+    (0..map.len())
+        .map(|n| map.get(&n.to_string()).and_then(Value::as_str).map(str::to_owned))
+        .collect::<Option<_>>()
+        .ok_or_else(|| {
+            config.bad(format!("id2label should name labels 0 to {}, each by a string", map.len() - 1))
+        })
 }
 
 /// The safetensors files of a directory, in name order.

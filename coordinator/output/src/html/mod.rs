@@ -7,6 +7,7 @@ use crate::analyse::{Analysis, Group, Relation, analyse};
 use crate::facts;
 use crate::results::Results;
 use crate::write::atomically;
+use ablate_common::units::Place;
 use serde_json::{Value, json};
 use std::io::Write as _;
 use std::path::Path;
@@ -68,8 +69,6 @@ fn number(v: f64, digits: usize) -> Value {
 
 fn payload(results: &Results, analysis: &Analysis) -> Value {
     let plan = &results.plan;
-    let heads: Vec<Value> = plan.heads().iter().map(|h| json!([h.stream.name(), h.layer, h.head])).collect();
-    let streams: Vec<Value> = plan.heads().streams.iter().map(|s| json!([s.0.name(), s.1, s.2])).collect();
     let data: Vec<Value> =
         plan.tasks.iter().map(|t| json!([t.name, t.kind.name(), t.examples, t.prepared])).collect();
     json!({
@@ -82,8 +81,7 @@ fn payload(results: &Results, analysis: &Analysis) -> Value {
         "seed": plan.spec.seed,
         "engine": plan.engine,
         "data": data,
-        "heads": heads,
-        "streams": streams,
+        "heads": plan.heads().len(),
         "versions": results.run.versions,
         "devices": results.run.device_classes,
         "chunks": {"planned": results.run.planned, "computed": results.run.computed,
@@ -125,8 +123,8 @@ fn group(results: &Results, g: &Group) -> Value {
     for p in rows {
         let i = &p.interaction;
         pairs.extend([
-            json!(p.a.0.0),
-            json!(p.b.0.0),
+            json!(p.a.0),
+            json!(p.b.0),
             number(i.value, 3),
             number((i.high - i.low) / 2.0, 2),
             number(p.q, 2),
@@ -147,7 +145,7 @@ fn group(results: &Results, g: &Group) -> Value {
                                 p.removed,
                                 number(p.value, 5),
                                 p.retained.map(|r| number(r, 4)),
-                                p.head.map(|h| h.to_string())
+                                p.unit.map(|u| g.name_of(u))
                             ])
                         })
                         .collect();
@@ -181,6 +179,8 @@ fn group(results: &Results, g: &Group) -> Value {
         "metric": g.metric.name(),
         "lower": g.metric.lower_is_better(),
         "method": g.method,
+        "unit": g.unit.name(),
+        "units": units(g),
         "examples": g.examples,
         "clusters": g.clusters,
         "baseline": number(g.baseline, 6),
@@ -192,11 +192,24 @@ fn group(results: &Results, g: &Group) -> Value {
         "pairs": pairs,
         "pairs_cut": cut,
         "pair_counts": [g.pairs.len(), facts::count(g, Relation::Redundant), facts::count(g, Relation::Overlapping)],
-        "top_pairs": facts::top_pairs(g, 10).into_iter().map(|p| json!([p.a.0.0, p.b.0.0,
+        "top_pairs": facts::top_pairs(g, 10).into_iter().map(|p| json!([p.a.0, p.b.0,
             number(p.interaction.value, 4), number(p.interaction.low, 3), number(p.interaction.high, 3), number(p.q, 2),
             p.relation.name()])).collect::<Vec<_>>(),
         "families": curves,
     })
+}
+
+/// Name, stream, layer and row within the layer of each unit; only the name of a set.
+fn units(g: &Group) -> Vec<Value> {
+    let mut rows = std::collections::HashMap::new();
+    let one = |p: &Place| {
+        let (Some(stream), Some(layer)) = (p.stream, p.layer) else { return json!([p.name]) };
+        let row = rows.entry((stream, layer)).or_insert(0u32);
+        let value = json!([p.name, stream.name(), layer, *row]);
+        *row += 1;
+        value
+    };
+    g.places.iter().map(one).collect()
 }
 
 #[cfg(test)]

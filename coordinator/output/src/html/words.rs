@@ -3,6 +3,7 @@
 use crate::analyse::{Group, Relation};
 use crate::facts;
 use crate::text::{short, signed};
+use ablate_common::units::UnitKind;
 
 /// What the numbers of a group say, most important first.
 pub fn findings(g: &Group) -> Vec<String> {
@@ -17,36 +18,38 @@ pub fn findings(g: &Group) -> Vec<String> {
     if let Some(first) = top.first() {
         let (hurts, helps) = facts::resolved_heads(g);
         let mut s = format!(
-            "The most important head is {}: without it {} gets worse by {} (95 % interval {} to {}).",
-            first.head,
+            "The most important {} is {}: without it {} gets worse by {} (95 % interval {} to {}).",
+            singular(g.unit),
+            g.name_of(first.ix),
             g.metric.name(),
             short(first.delta.value),
             signed(first.delta.low),
             signed(first.delta.high)
         );
         let next: Vec<String> =
-            top[1..].iter().map(|h| format!("{} ({})", h.head, signed(h.delta.value))).collect();
+            top[1..].iter().map(|h| format!("{} ({})", g.name_of(h.ix), signed(h.delta.value))).collect();
         if !next.is_empty() {
             s.push_str(&format!(" Next come {}.", next.join(" and ")));
         }
         out.push(s);
         out.push(format!(
-            "Of {} heads, removing one alone measurably hurts for {hurts} and helps for {helps} (q ≤ 0.05); for the other {} no effect is resolved.",
-            g.heads.len(), g.heads.len() - hurts - helps
+            "Of {} {}, removing one alone measurably hurts for {hurts} and helps for {helps} (q ≤ 0.05); for the other {} no effect is resolved.",
+            g.heads.len(), g.unit.plural(), g.heads.len() - hurts - helps
         ));
     }
     if !g.pairs.is_empty() {
         let (redundant, overlapping) =
             (facts::count(g, Relation::Redundant), facts::count(g, Relation::Overlapping));
         let mut s = format!(
-            "Of {} pairs, {redundant} are redundant (losing both costs more than the sum) and {overlapping} overlap (losing both costs less), at q ≤ 0.05.",
-            g.pairs.len()
+            "Of {} pairs{}, {redundant} are redundant (losing both costs more than the sum) and {overlapping} overlap (losing both costs less), at q ≤ 0.05.",
+            g.pairs.len(),
+            if g.unit == UnitKind::Head { String::new() } else { format!(" of {}", g.unit.plural()) }
         );
         if let Some(p) = facts::redundant_pairs(g, 1).first() {
             s.push_str(&format!(
                 " The most redundant is {} with {}: together {}, alone {} and {}.",
-                p.a.1,
-                p.b.1,
+                g.name_of(p.a),
+                g.name_of(p.b),
                 signed(p.delta_ab),
                 signed(p.delta_a),
                 signed(p.delta_b)
@@ -87,4 +90,13 @@ pub fn findings(g: &Group) -> Vec<String> {
         out.push(s);
     }
     out
+}
+
+fn singular(unit: UnitKind) -> &'static str {
+    match unit {
+        UnitKind::Head => "head",
+        UnitKind::KvGroup => "KV group",
+        UnitKind::Layer => "layer",
+        UnitKind::Set => "set",
+    }
 }

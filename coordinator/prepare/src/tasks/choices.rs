@@ -76,7 +76,7 @@ pub fn next_token_choice(
         e.half = Some(half);
         item_half.resize(e.b as usize + 1, half);
     }
-    Ok(Prepared { kind: TaskKind::NextTokenChoice, items, item_half, examples })
+    Ok(Prepared { kind: TaskKind::NextTokenChoice, items, item_half, examples, probe: None })
 }
 
 /// A prompt with a continuation that is scored token by token.

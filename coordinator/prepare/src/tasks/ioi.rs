@@ -30,10 +30,14 @@ const PLACES: [&str; 8] =
 
 const OBJECTS: [&str; 8] = ["ring", "letter", "book", "basketball", "computer", "necklace", "drink", "snack"];
 
+/// The names that are single tokens, with these.
+pub fn names(text: &Text) -> Vec<(&'static str, u32)> {
+    NAMES.iter().filter_map(|n| Some((*n, text.single(&format!(" {n}"))?))).collect()
+}
+
 /// Seeded prompts that end before the indirect object; ABBA and BABA orders alternate.
 pub fn ioi(task: &TaskSpec, text: &Text, seed: u64) -> Result<Items, String> {
-    let names: Vec<(&str, u32)> =
-        NAMES.iter().filter_map(|n| Some((*n, text.single(&format!(" {n}"))?))).collect();
+    let names = names(text);
     if names.len() < 4 {
         return Err(format!(
             "only {} of {} names are single tokens of this tokenizer, too few for ioi; use a logit_difference task",

@@ -1,12 +1,16 @@
 //! Tasks, kind by kind.
 
 mod choices;
+pub mod classes;
+mod counterfactual;
 mod ioi;
 mod pairs;
 mod prompts;
 mod seq2seq;
 mod text;
 mod years;
+
+pub use counterfactual::counterfactuals;
 
 use crate::data::Data;
 use crate::tokenizer::Text;
@@ -31,6 +35,8 @@ pub fn prepare(
     let (items, clusters) = match task.kind {
         TaskKind::Similarity => return pairs::similarity(task, data()?, text, split_seed),
         TaskKind::NextTokenChoice => return choices::next_token_choice(task, data()?, text, split_seed),
+        // With the model's labels: see `classes::classification`.
+        TaskKind::Classification => classes::texts(task, data()?, text)?,
         TaskKind::LanguageModeling => text::language_modeling(task, data()?, text)?,
         TaskKind::MaskedLm => text::masked_lm(task, data()?, text, seed)?,
         TaskKind::Seq2seq => seq2seq::seq2seq(task, data()?, text, model)?,
@@ -47,7 +53,7 @@ pub fn prepare(
         .zip(&item_half)
         .map(|((i, &cluster), &h)| Example { a: i, b: i, gold: 0.0, cluster, half: Some(h) })
         .collect();
-    Ok(Prepared { kind: task.kind, items, item_half, examples })
+    Ok(Prepared { kind: task.kind, items, item_half, examples, probe: None })
 }
 
 /// Items with the document of each.

@@ -53,5 +53,5 @@ pub fn similarity(task: &TaskSpec, data: &Data, text: &Text, split_seed: u64) ->
         let (a, b) = (item_half[e.a as usize], item_half[e.b as usize]);
         e.half = (a == b).then_some(a);
     }
-    Ok(Prepared { kind: TaskKind::Similarity, items, item_half, examples })
+    Ok(Prepared { kind: TaskKind::Similarity, items, item_half, examples, probe: None })
 }

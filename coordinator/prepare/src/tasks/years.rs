@@ -129,11 +129,30 @@ impl Endings {
     }
 }
 
-/// Seeded prompts that end before the last digits of a year.
-pub fn greater_than(task: &TaskSpec, text: &Text, seed: u64) -> Result<Items, String> {
-    let endings = Endings::of(text)?;
+/// The counterfactual of each item of [`greater_than`], bare: the same prompt with a start year that ends in 01,
+/// which says nothing about the end.
+pub fn counterfactuals(task: &TaskSpec, text: &Text, seed: u64) -> Result<Vec<Vec<u32>>, String> {
+    let one = |(noun, start): (&str, u32)| {
+        let (wanted, tokens) = (text.bare(&prompt(noun, start))?.len(), text.bare(&prompt(noun, 1))?);
+        if tokens.len() != wanted {
+            return Err(format!(
+                "the tokenizer doesn't split the year {CENTURY}01 as {CENTURY}{start:02}, so that there is no counterfactual; use donors = \"seeded\""
+            ));
+        }
+        Ok(tokens)
+    };
+    drawn(task, &Endings::of(text)?, text, seed)?.into_iter().map(one).collect()
+}
+
+/// Seeded (noun, start year) of each item.
+fn drawn(
+    task: &TaskSpec,
+    endings: &Endings,
+    text: &Text,
+    seed: u64,
+) -> Result<Vec<(&'static str, u32)>, String> {
     let starts = endings.starts(text);
-    let mut all: Vec<(&str, u32)> =
+    let mut all: Vec<(&'static str, u32)> =
         NOUNS.iter().flat_map(|noun| starts.iter().map(move |&start| (*noun, start))).collect();
     let count = task.examples.unwrap_or(64);
     if all.len() < count as usize {
@@ -141,6 +160,13 @@ pub fn greater_than(task: &TaskSpec, text: &Text, seed: u64) -> Result<Items, St
     }
     all.shuffle(&mut ChaCha8Rng::seed_from_u64(seed));
     all.truncate(count as usize);
+    Ok(all)
+}
+
+/// Seeded prompts that end before the last digits of a year.
+pub fn greater_than(task: &TaskSpec, text: &Text, seed: u64) -> Result<Items, String> {
+    let endings = Endings::of(text)?;
+    let all = drawn(task, &endings, text, seed)?;
     let mut items = Vec::with_capacity(all.len());
     for (noun, start) in all {
         let prompt = prompt(noun, start);
@@ -160,6 +186,7 @@ pub fn greater_than(task: &TaskSpec, text: &Text, seed: u64) -> Result<Items, St
             .collect();
         items.push(Item { tokens: text.wrap(&tokens), scored, ..Item::default() });
     }
+    let count = items.len() as u32;
     Ok((items, (0..count).collect()))
 }
 
@@ -203,6 +230,8 @@ mod tests {
             max_tokens: 128,
             metric: Metric::ProbDiff,
             sha256: None,
+            probe: None,
+            train: None,
         }
     }
 

@@ -50,7 +50,8 @@ pub fn gpt2(s: &Source<'_>) -> Result<Model, Error> {
     s.loaded(s.info.layers);
     model.position = Some(s.get(&format!("{prefix}wpe.weight"))?);
     model.final_norm = Some(s.norm(&format!("{prefix}ln_f"), true)?);
-    model.unembed = Some(if s.info.tied { model.embed.shallow_clone() } else { s.get("lm_head.weight")? });
+    model.unembed =
+        if s.info.tied { Some(model.embed.shallow_clone()) } else { s.unembedding("lm_head.weight")? };
     Ok(model)
 }
 
@@ -94,7 +95,8 @@ pub fn gpt_neox(s: &Source<'_>) -> Result<Model, Error> {
     s.loaded(s.info.layers);
     model.rotary = rotary;
     model.final_norm = Some(s.norm("gpt_neox.final_layer_norm", true)?);
-    model.unembed = Some(if s.info.tied { model.embed.shallow_clone() } else { s.get("embed_out.weight")? });
+    model.unembed =
+        if s.info.tied { Some(model.embed.shallow_clone()) } else { s.unembedding("embed_out.weight")? };
     Ok(model)
 }
 
@@ -106,11 +108,12 @@ pub fn opt(s: &Source<'_>) -> Result<Model, Error> {
     let mlp = s.mlp(Activation::Relu, false);
     let arch = Arch { norm: NormKind::Layer, place, positions: Positions::Learned, mlp, causal: true };
     let table = s.get(&format!("{prefix}.embed_tokens.weight"))?;
-    let head = if s.info.tied { table.shallow_clone() } else { s.get("lm_head.weight")? };
+    let head = if s.info.tied { Some(table.shallow_clone()) } else { s.unembedding("lm_head.weight")? };
     // Projections from and to a narrower embedding are linear: they go into the tables.
     let (embed, unembed) = if details.embedding_width.is_some() {
         let project = |name: &str| s.get(&format!("{prefix}.{name}.weight"));
-        (table.matmul(&project("project_in")?.transpose(0, 1)), head.matmul(&project("project_out")?))
+        let back = project("project_out")?;
+        (table.matmul(&project("project_in")?.transpose(0, 1)), head.map(|h| h.matmul(&back)))
     } else {
         (table, head)
     };
@@ -148,6 +151,6 @@ pub fn opt(s: &Source<'_>) -> Result<Model, Error> {
     if !details.post_norm {
         model.final_norm = Some(s.norm(&format!("{prefix}.final_layer_norm"), true)?);
     }
-    model.unembed = Some(unembed);
+    model.unembed = unembed;
     Ok(model)
 }

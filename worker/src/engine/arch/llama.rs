@@ -17,7 +17,8 @@ impl Source<'_> {
         let mlp = self.mlp(activation, true);
         let arch = Arch { norm, place: NormPlace::Pre, positions, mlp, causal: true };
         let mut model = self.model(arch, self.get(embed)?);
-        model.unembed = Some(if self.info.tied { model.embed.shallow_clone() } else { self.get(head)? });
+        model.unembed =
+            if self.info.tied { Some(model.embed.shallow_clone()) } else { self.unembedding(head)? };
         model.rotary = rotary;
         Ok(model)
     }

@@ -5,10 +5,11 @@ mod gpt;
 mod llama;
 mod seq2seq;
 
+use super::classify::ClassifierHead;
 use super::model::{Model, Norm, rotary_tables};
 use crate::load::{Error, Weights};
 pub use ablate_common::model::Activation;
-use ablate_common::model::{ModelInfo, known};
+use ablate_common::model::{ClassifierNames, ModelInfo, known};
 use tch::{Device, Kind, Tensor};
 
 /// Kind of normalisation.
@@ -83,7 +84,7 @@ pub fn load(
     progress: &dyn Fn(&str, u64, u64),
 ) -> Result<Model, Error> {
     let source = Source { info, weights, device, kind, progress };
-    match info.arch.as_str() {
+    let mut model = match info.arch.as_str() {
         "albert" => bert::albert(&source),
         "bert" | "roberta" => bert::bert(&source),
         "distilbert" => bert::distilbert(&source),
@@ -99,7 +100,9 @@ pub fn load(
             name: other.into(),
             detail: format!("this worker has no such architecture ({})", known()),
         }),
-    }
+    }?;
+    model.classifier = source.classifier()?;
+    Ok(model)
 }
 
 /// What an adapter reads from.
@@ -139,6 +142,28 @@ impl Source<'_> {
         Ok(Norm { weight, bias })
     }
 
+    /// The unembedding by its own name; none where a classification head stands in its place.
+    fn unembedding(&self, name: &str) -> Result<Option<Tensor>, Error> {
+        if !self.info.details.labels.is_empty() && !self.weights.has(name) {
+            return Ok(None);
+        }
+        self.get(name).map(Some)
+    }
+
+    /// The classification head, where the model has one.
+    fn classifier(&self) -> Result<Option<ClassifierHead>, Error> {
+        let names = ClassifierNames::of(&self.info.arch).filter(|_| !self.info.details.labels.is_empty());
+        let Some(names) = names else { return Ok(None) };
+        let dense = match names.dense {
+            None => None,
+            Some(name) => {
+                Some((self.get(&format!("{name}.weight"))?, self.get(&format!("{name}.bias"))?, names.tanh))
+            }
+        };
+        let (out, bias) = self.linear(names.out, dense.is_some())?;
+        Ok(Some(ClassifierHead { dense, out, bias }))
+    }
+
     /// Tells how many layers are loaded.
     fn loaded(&self, layers: u32) {
         (self.progress)("load model", u64::from(layers), u64::from(self.info.layers));
@@ -174,6 +199,7 @@ impl Source<'_> {
             unembed: None,
             masked: None,
             decoder: None,
+            classifier: None,
             rotary: None,
             device: self.device,
             kind: self.kind,

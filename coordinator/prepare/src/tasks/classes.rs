@@ -1,0 +1,215 @@
+//! classification: texts with labels, by the model's own head or by a linear probe.
+
+use super::{Documents, halves, most};
+use crate::batches;
+use crate::data::Data;
+use crate::tokenizer::Text;
+use ablate_common::model::ModelInfo;
+use ablate_common::spec::TaskSpec;
+use ablate_common::task::{Example, Item, Prepared, Probe, Scored, TaskKind};
+use rand::SeedableRng;
+use rand::seq::SliceRandom;
+use rand_chacha::ChaCha8Rng;
+use serde::Deserialize;
+use serde_json::Value;
+use std::collections::{BTreeSet, HashSet};
+
+#[derive(Deserialize)]
+struct Record {
+    text: String,
+    label: Value,
+    document: Option<Value>,
+    text_b: Option<Value>,
+}
+
+/// Share of the documents that a probe is fitted on, unless told.
+const TRAIN: f64 = 0.5;
+
+/// Stream of the seed that draws those documents; halves are drawn from the first.
+const SPLIT: u64 = 1;
+
+/// A record, read.
+struct Labelled {
+    line: usize,
+    tokens: Vec<u32>,
+    label: Value,
+    cluster: u32,
+}
+
+/// Texts with labels. Whether the model's own head decides or a probe is in [`Prepared::probe`].
+pub fn classification(
+    task: &TaskSpec,
+    data: &Data,
+    text: &Text,
+    model: &ModelInfo,
+    split_seed: u64,
+) -> Result<Prepared, String> {
+    let (records, documents) = read(task, data, text)?;
+    if probed(task, model) {
+        fitted(task, data, model, records, documents, split_seed)
+    } else {
+        own(data, model, &records, documents, split_seed)
+    }
+}
+
+/// Whether a task of this model is a probe's.
+pub fn probed(task: &TaskSpec, model: &ModelInfo) -> bool {
+    task.probe.unwrap_or(task.train.is_some() || model.details.labels.is_empty())
+}
+
+/// The texts alone, with the document of each.
+pub fn texts(task: &TaskSpec, data: &Data, text: &Text) -> Result<super::Items, String> {
+    let (records, _) = read(task, data, text)?;
+    Ok(records.into_iter().map(|r| (Item { tokens: r.tokens, ..Item::default() }, r.cluster)).unzip())
+}
+
+fn read(task: &TaskSpec, data: &Data, text: &Text) -> Result<(Vec<Labelled>, u32), String> {
+    let room = text.room(task.max_tokens);
+    if room == 0 {
+        return Err(format!("max_tokens = {} leaves no room for a text", task.max_tokens));
+    }
+    let (mut out, mut documents) = (Vec::new(), Documents::default());
+    for (line, r) in data.records::<Record>(most(task), r#"{"text": "…", "label": "x"}"#)? {
+        let bad = |what: &str| data.at(line, what);
+        if r.text_b.is_some() {
+            return Err(bad("text_b, a second text, isn't built yet; leave it out"));
+        }
+        let mut bare = text.bare(&r.text).map_err(|e| bad(&e))?;
+        if bare.is_empty() {
+            return Err(bad("text has no token"));
+        }
+        bare.truncate(room);
+        let cluster = documents.number(r.document.as_ref());
+        out.push(Labelled { line, tokens: text.wrap(&bare), label: r.label, cluster });
+    }
+    Ok((out, documents.count))
+}
+
+/// A sequence whose state at the place of the model's head (or, `probe`, of a probe) is looked at.
+fn item(tokens: Vec<u32>, causal: bool, probe: bool) -> Item {
+    let position = if causal { tokens.len() as u32 - 1 } else { 0 };
+    let scored = if probe && !causal { Vec::new() } else { vec![Scored { position, target: 0, foil: 0 }] };
+    Item { tokens, scored, ..Item::default() }
+}
+
+/// Evaluated items: every record that is given with its label's number.
+fn evaluated(
+    records: &[Labelled],
+    labels: &[u32],
+    documents: u32,
+    split_seed: u64,
+    make: impl Fn(Vec<u32>) -> Item,
+) -> Prepared {
+    let half = halves(documents, split_seed);
+    let item_half: Vec<u8> = records.iter().map(|r| half[r.cluster as usize]).collect();
+    let examples = (0u32..)
+        .zip(records.iter().zip(labels))
+        .zip(&item_half)
+        .map(|((a, (r, &label)), &half)| Example {
+            a,
+            b: a,
+            gold: f64::from(label),
+            cluster: r.cluster,
+            half: Some(half),
+        })
+        .collect();
+    let items = records.iter().map(|r| make(r.tokens.clone())).collect();
+    Prepared { kind: TaskKind::Classification, items, item_half, examples, probe: None }
+}
+
+fn own(
+    data: &Data,
+    model: &ModelInfo,
+    records: &[Labelled],
+    documents: u32,
+    split_seed: u64,
+) -> Result<Prepared, String> {
+    let names = &model.details.labels;
+    let number = |r: &Labelled| -> Result<u32, String> {
+        let found = match &r.label {
+            Value::Number(n) => n.as_u64().filter(|&n| n < names.len() as u64).map(|n| n as u32),
+            Value::String(name) => names.iter().position(|n| n == name).map(|n| n as u32),
+            _ => None,
+        };
+        found.ok_or_else(|| {
+            let shown = names.iter().take(8).map(String::as_str).collect::<Vec<_>>().join(", ");
+            let more = if names.len() > 8 { ", …" } else { "" };
+            let what = format!(
+                "label {} is none of the model's: 0 to {} or {shown}{more} (or set probe = true)",
+                r.label,
+                names.len() - 1
+            );
+            data.at(r.line, &what)
+        })
+    };
+    let labels = records.iter().map(number).collect::<Result<Vec<u32>, String>>()?;
+    Ok(evaluated(records, &labels, documents, split_seed, |tokens| item(tokens, model.causal(), false)))
+}
+
+/// A label's name, and what it is sorted by: numbers by size, then strings.
+fn name(r: &Labelled, data: &Data) -> Result<(i64, String), String> {
+    match &r.label {
+        Value::String(s) => Ok((i64::MAX, s.clone())),
+        Value::Number(n) if n.as_i64().is_some_and(|n| n < i64::MAX) => {
+            Ok((n.as_i64().unwrap_or(0), n.to_string()))
+        }
+        other => Err(data.at(r.line, &format!("label {other} is neither a string nor a whole number"))),
+    }
+}
+
+fn fitted(
+    task: &TaskSpec,
+    data: &Data,
+    model: &ModelInfo,
+    records: Vec<Labelled>,
+    documents: u32,
+    split_seed: u64,
+) -> Result<Prepared, String> {
+    let named = records.iter().map(|r| name(r, data)).collect::<Result<Vec<_>, String>>()?;
+    let sorted: Vec<&(i64, String)> = named.iter().collect::<BTreeSet<_>>().into_iter().collect();
+    if sorted.len() < 2 || sorted.len() > MOST_CLASSES {
+        let what = format!("there are {} labels, and a probe tells 2 to {MOST_CLASSES} apart", sorted.len());
+        return Err(data.at(1, &what));
+    }
+    let labels: Vec<u32> =
+        named.iter().map(|n| sorted.iter().position(|s| *s == n).unwrap_or(0) as u32).collect();
+    let share = task.train.unwrap_or(TRAIN);
+    let chosen = (share * f64::from(documents)).round().clamp(0.0, f64::from(documents)) as usize;
+    let mut order: Vec<u32> = (0..documents).collect();
+    let mut rng = ChaCha8Rng::seed_from_u64(split_seed);
+    rng.set_stream(SPLIT);
+    order.shuffle(&mut rng);
+    let train: HashSet<u32> = order.into_iter().take(chosen).collect();
+    let make = |tokens| item(tokens, model.causal(), true);
+    let (mut fit, mut rest, mut rest_labels) = ((Vec::new(), Vec::new()), Vec::new(), Vec::new());
+    // Documents of the rest are numbered anew, so that their halves are halves.
+    let mut numbers = Documents::default();
+    for (mut r, label) in records.into_iter().zip(labels) {
+        if train.contains(&r.cluster) {
+            fit.0.push(make(r.tokens));
+            fit.1.push(label);
+        } else {
+            r.cluster = numbers.number(Some(&Value::from(r.cluster)));
+            rest.push(r);
+            rest_labels.push(label);
+        }
+    }
+    let lacking = (0u32..).zip(&sorted).find(|(k, _)| !fit.1.contains(k));
+    if let Some((_, (_, name))) = lacking {
+        return Err(format!(
+            "label {name:?} occurs in none of the {chosen} of {documents} documents that the probe is fitted on; \
+             give more examples of it, raise train or change seed"
+        ));
+    }
+    if rest.is_empty() {
+        return Err(format!("train = {share} leaves no document of {documents} to evaluate on; lower it"));
+    }
+    let classes = sorted.iter().map(|s| s.1.clone()).collect();
+    let mut prepared = evaluated(&rest, &rest_labels, numbers.count, split_seed, make);
+    let batches = batches::of_items(&fit.0, (0..fit.0.len() as u32).collect());
+    prepared.probe = Some(Probe { classes, items: fit.0, labels: fit.1, batches });
+    Ok(prepared)
+}
+
+/// Most labels that a probe tells apart: far more are likely numbers that were never labels.
+const MOST_CLASSES: usize = 256;

@@ -1,0 +1,74 @@
+//! The units of a plan: those of each ablation, narrowed to the streams of a sweep.
+
+use crate::Error;
+use ablate_common::model::ModelInfo;
+use ablate_common::spec::{AblationSpec, Spec, SweepSpec};
+use ablate_common::units::UnitMap;
+
+/// Unit maps, each once, in the order of their first use.
+#[derive(Default)]
+pub struct Maps(pub Vec<UnitMap>);
+
+impl Maps {
+    /// The place of `map`.
+    pub fn put(&mut self, map: UnitMap) -> u32 {
+        let at = self.0.iter().position(|m| *m == map).unwrap_or_else(|| {
+            self.0.push(map);
+            self.0.len() - 1
+        });
+        at as u32
+    }
+}
+
+/// The units of the ablation at `at` of the spec.
+pub fn of(at: usize, ablation: &AblationSpec, model: &ModelInfo) -> Result<UnitMap, Error> {
+    UnitMap::of(ablation.unit, model, &ablation.sets).map_err(|(set, head)| {
+        Error::Input(format!(
+            "[[ablation]] {}: set {set:?} selects no head with {head}: {} has {}; correct {set}",
+            at + 1,
+            model.title,
+            shape(model)
+        ))
+    })
+}
+
+/// `map` as the sweep at `at` of the spec sees it.
+pub fn narrowed(at: usize, sweep: &SweepSpec, map: &UnitMap, model: &ModelInfo) -> Result<UnitMap, Error> {
+    let Some(streams) = &sweep.streams else { return Ok(map.clone()) };
+    let has = |s| model.heads.streams.iter().any(|m| m.0 == s);
+    if let Some(none) = streams.iter().find(|s| !has(**s)) {
+        return Err(Error::Input(format!(
+            "[[sweep]] {}: stream \"{none}\" selects no head: {} has {}; correct streams",
+            at + 1,
+            model.title,
+            shape(model)
+        )));
+    }
+    let some = map.narrowed(&model.heads, streams);
+    if some.is_empty() {
+        return Err(Error::Input(format!(
+            "[[sweep]] {}: no set lies wholly in its streams, so that it selects no head; correct streams",
+            at + 1
+        )));
+    }
+    Ok(some)
+}
+
+/// Checks every unit and stream of a spec.
+pub fn check(spec: &Spec, model: &ModelInfo) -> Result<(), Error> {
+    for (a, ablation) in spec.ablations.iter().enumerate() {
+        let map = of(a, ablation, model)?;
+        for (s, sweep) in spec.sweeps.iter().enumerate() {
+            narrowed(s, sweep, &map, model)?;
+        }
+    }
+    Ok(())
+}
+
+/// "stream self (L0.H0 to L5.H11)".
+fn shape(model: &ModelInfo) -> String {
+    let each = model.heads.streams.iter().map(|&(stream, layers, heads)| {
+        format!("stream {stream} (L0.H0 to L{}.H{})", layers.saturating_sub(1), heads.saturating_sub(1))
+    });
+    each.collect::<Vec<_>>().join(", ")
+}

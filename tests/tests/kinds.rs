@@ -1,0 +1,325 @@
+//! Every kind of ablation on every kind of unit against Hugging Face transformers in f64, on tiny random models:
+//! each unit alone, pairs, and a unit on top of a greedy sweep's base.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use ablate_common::head::{Head, HeadIx, Stream};
+use ablate_common::metric::Metric;
+use ablate_common::model::{ModelInfo, inspect};
+use ablate_common::plan::{
+    Ablation, Batch, Donors, Plan, PlannedAblation, PlannedReference, PlannedSweep, PlannedTask, Pool,
+    Source, SweepKind,
+};
+use ablate_common::spec::{Dtype, ModelSpec, Spec};
+use ablate_common::task::{Example, Item, Prepared, Scope, Scored, TaskKind};
+use ablate_common::units::{HeadSet, UnitIx, UnitKind, UnitMap};
+use ablate_tests::root;
+use ablate_worker::engine::model::Model;
+use ablate_worker::engine::{Engine, SharedModel, arch};
+use ablate_worker::load::Weights;
+use serde_json::json;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use tch::{Device, Kind};
+
+/// Items of mixed lengths, two of them equally long.
+const ITEMS: [&[u32]; 5] =
+    [&[7], &[3, 60], &[5, 9, 22, 5, 41, 13, 2], &[1, 0, 33, 17, 4, 52, 8, 29, 11], &[8, 8, 1, 30, 2, 2, 59]];
+const FOILS: [u32; 5] = [1, 3, 5, 7, 9];
+/// Other items: one as long as the longest of those, and shorter ones.
+const ELSEWHERE: [&[u32]; 3] = [&[40, 2, 19], &[6, 31, 31, 8, 50, 24, 12, 3, 17], &[55]];
+/// Shorter, longer and equally long donors.
+const OWN_DONORS: [u32; 5] = [1, 3, 4, 0, 2];
+const OTHER_DONORS: [u32; 5] = [2, 0, 1, 1, 0];
+const CASES: [&str; 3] = ["llama", "gemma2", "bert"];
+const HEADS: u32 = 6;
+const LIMIT: f64 = 1e-9;
+
+/// Method → column → subset → example.
+type Answer = BTreeMap<String, BTreeMap<String, Vec<Vec<f64>>>>;
+
+/// (name, method, source)
+fn methods() -> Vec<(&'static str, Ablation, Source)> {
+    let own = Source::default;
+    let other = || Source { reference: Some(0), donors: Vec::new() };
+    let seeded = Ablation::Resample { donors: Donors::Seeded };
+    vec![
+        ("zero", Ablation::Zero, own()),
+        ("half", Ablation::Scale { scale: 0.5 }, own()),
+        ("flip", Ablation::Scale { scale: -1.0 }, own()),
+        ("mean", Ablation::Mean { pool: Pool::Tokens }, own()),
+        ("mean-position", Ablation::Mean { pool: Pool::Position }, own()),
+        ("mean-reference", Ablation::Mean { pool: Pool::Tokens }, other()),
+        ("mean-position-reference", Ablation::Mean { pool: Pool::Position }, other()),
+        ("resample", seeded, Source { reference: None, donors: OWN_DONORS.to_vec() }),
+        ("resample-reference", seeded, Source { reference: Some(0), donors: OTHER_DONORS.to_vec() }),
+    ]
+}
+
+fn told(method: &(&str, Ablation, Source)) -> serde_json::Value {
+    let reference = if method.2.reference.is_some() { json!(ELSEWHERE) } else { json!(ITEMS) };
+    match method.1 {
+        Ablation::Mean { pool } => json!({"pool": pool, "reference": reference}),
+        Ablation::Resample { .. } => json!({"donors": method.2.donors, "reference": reference}),
+        Ablation::Scale { scale } => json!({"scale": scale}),
+        _ => json!({"scale": 0.0}),
+    }
+}
+
+fn sets() -> Vec<HeadSet> {
+    let set = |name: &str, heads: &[(u32, u32)]| HeadSet {
+        name: name.into(),
+        heads: heads
+            .iter()
+            .map(|&(layer, head)| Head { stream: Stream::SelfAttention, layer, head })
+            .collect(),
+    };
+    vec![
+        set("across", &[(2, 1), (0, 3)]),
+        set("within", &[(1, 0), (1, 4)]),
+        set("again", &[(0, 3), (1, 0), (1, 4)]),
+    ]
+}
+
+const KINDS: [UnitKind; 4] = [UnitKind::Head, UnitKind::KvGroup, UnitKind::Layer, UnitKind::Set];
+
+fn units(info: &ModelInfo) -> Vec<UnitMap> {
+    KINDS.map(|kind| UnitMap::of(kind, info, &sets()).unwrap()).to_vec()
+}
+
+fn target(item: usize, position: usize) -> u32 {
+    (item as u32 * 17 + position as u32 * 5 + 2) % 61
+}
+
+fn prepared(kind: TaskKind, tokens: &[&[u32]]) -> Prepared {
+    let item = |(i, tokens): (usize, &&[u32])| {
+        let last = tokens.len() - 1;
+        let at = |p: usize| Scored {
+            position: p as u32,
+            target: target(i, p),
+            foil: FOILS.get(i).copied().unwrap_or(0),
+        };
+        let scored = match kind {
+            TaskKind::Similarity => Vec::new(),
+            TaskKind::LanguageModeling => (0..=last).map(at).collect(),
+            _ => vec![at(last)],
+        };
+        Item { tokens: tokens.to_vec(), scored }
+    };
+    let items: Vec<Item> = tokens.iter().enumerate().map(item).collect();
+    let n = items.len() as u32;
+    let example = |a, b| Example { a, b, gold: 0.0, cluster: a, half: None };
+    let examples = if kind == TaskKind::Similarity {
+        (0..n).flat_map(|a| (a + 1..n).map(move |b| example(a, b))).collect()
+    } else {
+        (0..n).map(|a| example(a, a)).collect()
+    };
+    Prepared { kind, item_half: vec![0; items.len()], items, examples, probe: None }
+}
+
+fn batch(tokens: &[&[u32]], items: &[u32]) -> Batch {
+    let len = items.iter().map(|&i| tokens[i as usize].len() as u32).max().unwrap();
+    Batch { items: items.to_vec(), len }
+}
+
+fn plan(info: &ModelInfo, prepared: &[Prepared]) -> Plan {
+    let units = units(info);
+    let tasks: Vec<PlannedTask> = prepared
+        .iter()
+        .map(|p| PlannedTask {
+            name: p.kind.name().into(),
+            kind: p.kind,
+            metric: Metric::of(p.kind)[0],
+            prepared: String::new(),
+            items: p.items.len() as u32,
+            examples: p.examples.len() as u32,
+            all: vec![batch(&ITEMS, &[0, 3]), batch(&ITEMS, &[1, 2, 4])],
+            select: Vec::new(),
+        })
+        .collect();
+    let (mut ablations, mut sweeps) = (Vec::new(), Vec::new());
+    for (_, method, source) in methods() {
+        for (u, map) in (0u32..).zip(&units) {
+            let ablation = ablations.len() as u32;
+            ablations.push(PlannedAblation {
+                method,
+                unit: map.kind,
+                sources: vec![source.clone(); tasks.len()],
+            });
+            let greedy = SweepKind::Greedy { steps: map.len() as u32 - 1, objective: 0 };
+            for (kind, chunk) in [(SweepKind::Single, 4), (SweepKind::Pairs, 40), (greedy, 5)] {
+                let tasks = (0..tasks.len() as u32).collect();
+                sweeps.push(PlannedSweep { kind, ablation, tasks, units: u, scope: Scope::All, chunk });
+            }
+        }
+    }
+    Plan {
+        engine: ablate_common::ENGINE_VERSION,
+        spec: Spec {
+            name: "tiny".into(),
+            seed: 0,
+            model: ModelSpec { source: String::new(), dtype: Dtype::F64, sha256: None },
+            tasks: Vec::new(),
+            ablations: Vec::new(),
+            sweeps: Vec::new(),
+        },
+        model: info.clone(),
+        tasks,
+        ablations,
+        units,
+        references: vec![PlannedReference {
+            prepared: String::new(),
+            items: 3,
+            batches: vec![batch(&ELSEWHERE, &[0, 1]), batch(&ELSEWHERE, &[2])],
+        }],
+        sweeps,
+    }
+}
+
+/// The greedy bases of a kind of unit: what is removed before the candidates of a round.
+fn bases(map: &UnitMap) -> Vec<Vec<UnitIx>> {
+    let n = map.len() as u32;
+    let base = |units: &[u32]| units.iter().map(|&u| UnitIx(u % n)).collect::<Vec<_>>();
+    match map.kind {
+        UnitKind::Head => vec![base(&[9, 1, 4]), base(&[0, 1, 2, 3, 4, 5, 13])],
+        UnitKind::KvGroup => vec![base(&[n - 1, 0])],
+        UnitKind::Layer | UnitKind::Set => vec![base(&[1])],
+    }
+}
+
+/// Every round to compare: (sweep, round, its list).
+fn rounds(plan: &Plan) -> Vec<(u32, u32, Vec<UnitIx>)> {
+    let mut out = Vec::new();
+    for (at, sweep) in (0u32..).zip(&plan.sweeps) {
+        match sweep.kind {
+            SweepKind::Greedy { .. } => {
+                let each = bases(plan.units(at)).into_iter();
+                out.extend(each.map(|base| (at, base.len() as u32, base)));
+            }
+            _ => out.push((at, 0, Vec::new())),
+        }
+    }
+    out
+}
+
+/// Whether the subset at `rank` is compared: of the many pairs of heads, some.
+fn asked(plan: &Plan, sweep: u32, rank: u64) -> bool {
+    let many = plan.round_subsets(sweep, 0) > 100;
+    !many || rank.is_multiple_of(19)
+}
+
+fn heads(subset: &[HeadIx]) -> Vec<(u32, u32)> {
+    subset.iter().map(|h| (h.0 / HEADS, h.0 % HEADS)).collect()
+}
+
+fn load(path: &Path) -> (ModelInfo, Model) {
+    let inspected = inspect(path).unwrap();
+    let (cpu, kind) = (Device::Cpu, Kind::Double);
+    let weights = Weights::open(&inspected.weights, cpu, kind).unwrap();
+    let model = tch::no_grad(|| arch::load(&inspected.info, &weights, cpu, kind, &|_, _, _| {}).unwrap());
+    (inspected.info, model)
+}
+
+/// Subsets of every round of `plan` that are compared.
+fn subsets(plan: &Plan) -> BTreeSet<Vec<HeadIx>> {
+    let mut out = BTreeSet::new();
+    for (sweep, round, list) in rounds(plan) {
+        let space = plan.space(sweep, &list);
+        for rank in (0..plan.round_subsets(sweep, round)).filter(|&r| asked(plan, sweep, r)) {
+            out.insert(plan.removed(sweep, &space, rank).unwrap());
+        }
+    }
+    out
+}
+
+/// Largest |got − want| / max(1, |want|), by method and unit.
+fn check(path: &Path, subsets: &[Vec<HeadIx>]) -> BTreeMap<(String, &'static str), f64> {
+    let answer: Answer =
+        serde_json::from_slice(&std::fs::read(path.with_extension("json")).unwrap()).unwrap();
+    let (info, model) = load(path);
+    let (kinds, columns): (&[TaskKind], &[&str]) = if info.causal() {
+        (&[TaskKind::LanguageModeling, TaskKind::LogitDifference], &["nll", "logit_diff"])
+    } else {
+        (&[TaskKind::Similarity], &["cosine"])
+    };
+    let mut data: Vec<Prepared> = kinds.iter().map(|&k| prepared(k, &ITEMS)).collect();
+    let plan = Arc::new(plan(&info, &data));
+    data.push(prepared(TaskKind::Similarity, &ELSEWHERE));
+    let mut engine = Engine::new(Arc::new(SharedModel::new(model)), Arc::clone(&plan), Arc::new(data));
+    let mut worst = BTreeMap::new();
+    for (sweep, round, list) in rounds(&plan) {
+        let ablation = plan.sweeps[sweep as usize].ablation as usize;
+        let method = methods()[ablation / KINDS.len()].0.to_owned();
+        let space = plan.space(sweep, &list);
+        for chunk in 0..plan.round_chunks(sweep, round) {
+            let scores = engine.run(sweep, round, &list, chunk, &AtomicBool::new(false)).unwrap();
+            for (i, rank) in plan.chunk_ranks(sweep, round, chunk).enumerate() {
+                if !asked(&plan, sweep, rank) {
+                    continue;
+                }
+                let subset = plan.removed(sweep, &space, rank).unwrap();
+                let at = subsets.iter().position(|s| *s == subset).unwrap();
+                let slot = worst.entry((method.clone(), plan.units(sweep).kind.name())).or_insert(0.0);
+                for (block, column) in scores.tasks.iter().zip(columns) {
+                    let want = &answer[&method][*column][at];
+                    assert_eq!(want.len(), block.examples as usize);
+                    for (got, want) in block.column(i, 0).iter().zip(want) {
+                        let off = (got - want).abs() / want.abs().max(1.0);
+                        assert!(!off.is_nan(), "{method}: {got} instead of {want}");
+                        *slot = off.max(*slot);
+                    }
+                }
+            }
+        }
+    }
+    worst
+}
+
+#[test]
+fn every_kind_of_ablation_and_unit_equals_transformers() {
+    let python = root().join(".deps/ref/bin/python");
+    assert!(python.exists(), "{} is missing: run deploy/setup/reference.sh", python.display());
+    let folder = tempfile::tempdir().unwrap();
+    // KV groups of these models have 1 or 3 heads: all subsets of both are asked of every model.
+    let info = |kv: u32| -> ModelInfo {
+        serde_json::from_value(json!({"arch": "llama", "title": "", "weights_sha256": "", "layers": 3, "n_heads": HEADS,
+            "heads": ablate_common::head::HeadMap::single_stream(3, HEADS), "n_kv_heads": kv, "head_dim": 2, "d_model": 8,
+            "d_ff": 8, "vocab": 61, "context": 24, "rope_theta": null, "norm_eps": 1e-5, "tied": true}))
+        .unwrap()
+    };
+    let task = prepared(TaskKind::Similarity, &ITEMS);
+    let mut all = subsets(&plan(&info(2), std::slice::from_ref(&task)));
+    all.extend(subsets(&plan(&info(HEADS), std::slice::from_ref(&task))));
+    let all: Vec<Vec<HeadIx>> = all.into_iter().collect();
+    let targets: Vec<Vec<u32>> =
+        ITEMS.iter().enumerate().map(|(i, t)| (0..t.len()).map(|p| target(i, p)).collect()).collect();
+    let told: BTreeMap<&str, _> = methods().iter().map(|m| (m.0, told(m))).collect();
+    let job = json!({"items": ITEMS, "targets": targets, "foils": FOILS, "cases": CASES, "methods": told,
+        "subsets": all.iter().map(|s| heads(s)).collect::<Vec<_>>()});
+    let question = folder.path().join("job.json");
+    std::fs::write(&question, job.to_string()).unwrap();
+    let made = folder.path().join("made");
+    let script = root().join("tests/reference/kinds.py");
+    let out = Command::new(python)
+        .arg(script)
+        .args([&question, &made])
+        .env("OMP_NUM_THREADS", "1")
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "the reference failed:\n{}", String::from_utf8_lossy(&out.stderr));
+    let mut failed = Vec::new();
+    for case in CASES {
+        let worst = check(&made.join(case), &all);
+        assert_eq!(worst.len(), methods().len() * KINDS.len());
+        for (method, ..) in methods() {
+            let of = |unit: &'static str| worst[&(method.to_owned(), unit)];
+            let shown: Vec<String> =
+                KINDS.iter().map(|k| format!("{} {:.1e}", k.plural(), of(k.name()))).collect();
+            println!("{case:10} {method:24} {}", shown.join(", "));
+        }
+        failed.extend(worst.into_iter().filter(|w| w.1 > LIMIT).map(|w| (case, w)));
+    }
+    assert!(failed.is_empty(), "above {LIMIT:e}: {failed:?}");
+}

@@ -6,6 +6,7 @@ use ablate_tests::program::{
     Cluster, differing, finish, json, refused, run, said, small_spec, tables, wait_until,
 };
 use serde_json::Value;
+use std::process::Stdio;
 
 /// Subsets done of a sweep of an experiment, and of how many.
 fn done(status: &Value, sweep: &str) -> (u64, u64) {
@@ -40,6 +41,8 @@ fn a_coordinator_and_workers_killed_in_pairs_and_greedy_change_no_byte() {
     cluster.add_worker();
     let id = said(cluster.client(&["submit", spec.to_str().unwrap()])).trim().to_owned();
     assert_eq!(id, json(&calm.join("run.json"))["id"], "one experiment, one identity");
+    let watcher =
+        cluster.client(&["watch", &id]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     for sweep in ["pairs", "greedy"] {
         for share in [0.1, 0.4] {
             wait_into(&cluster, &id, sweep, share);
@@ -50,7 +53,10 @@ fn a_coordinator_and_workers_killed_in_pairs_and_greedy_change_no_byte() {
         cluster.add_worker();
         cluster.kill_worker();
     }
-    drop(said(cluster.client(&["watch", &id])));
+    // It has followed through every death of the coordinator.
+    let watched = watcher.wait_with_output().unwrap();
+    assert!(watched.status.success(), "{}", String::from_utf8_lossy(&watched.stderr));
+    assert!(String::from_utf8_lossy(&watched.stdout).contains("done"));
     let out = folder.path().join("out");
     drop(said(cluster.client(&["export", &id, "--out", out.to_str().unwrap()])));
     assert_eq!(differing(&expected, &tables(&out)), [""; 0]);
@@ -113,7 +119,13 @@ fn every_command_does_what_it_says_on_a_live_cluster() {
     std::fs::write(&other, text.replace("name = \"small\"", "name = \"other\"\nseed = 7")).unwrap();
     drop(said(cluster.client(&["submit", other.to_str().unwrap()])));
     assert!(said(cluster.client(&["cancel", "other"])).contains("cancelled"));
-    refused(&finish(&mut cluster.client(&["resume", "other"])), &["cancelled"]);
+    refused(&finish(&mut cluster.client(&["resume", "other"])), &["cancelled", "ablate retry"]);
+    assert_eq!(finish(&mut cluster.client(&["watch", "other"])).status.code(), Some(1));
+    let part = folder.path().join("part");
+    let exported = finish(&mut cluster.client(&["export", "other", "--out", part.to_str().unwrap()]));
+    assert!(String::from_utf8_lossy(&exported.stderr).contains("isn't complete"));
+    assert!(said(cluster.client(&["retry", "other"])).contains("running"));
+    assert!(said(cluster.client(&["cancel", "other"])).contains("cancelled"));
 
     // A spec that is wrong is refused with its own name and line, here as by `ablate run`.
     std::fs::write(&other, text.replace("max_tokens", "max_token")).unwrap();
@@ -126,4 +138,29 @@ fn every_command_does_what_it_says_on_a_live_cluster() {
     let out = finish(&mut cluster.client(&["list"]));
     assert_eq!(out.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&out.stderr).contains("ablate serve"));
+}
+
+#[test]
+fn a_worker_that_missed_the_model_says_so_and_serves_it_after_a_retry() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = small_spec(folder.path());
+    let (place, away) = (folder.path().join("model"), folder.path().join("away"));
+    std::os::unix::fs::symlink(ablate_tests::minilm(), &place).unwrap();
+    let text = std::fs::read_to_string(&spec).unwrap();
+    let only = text.split("[[sweep]]").next().unwrap().to_owned() + "[[sweep]]\nkind = \"single\"\n";
+    let found = format!("{:?}", ablate_tests::minilm());
+    std::fs::write(&spec, only.replace(&found, "\"model\"")).unwrap();
+    let mut cluster = Cluster::start(folder.path());
+    let id = said(cluster.client(&["submit", spec.to_str().unwrap()])).trim().to_owned();
+    std::fs::rename(&place, &away).unwrap();
+    cluster.add_worker();
+    wait_until("the worker complains", || cluster.status(&id)["error"] != "");
+    let status = cluster.status(&id);
+    assert_eq!((&status["state"], &status["chunks"]["accepted"]), (&"running".into(), &0.into()));
+    let error = status["error"].as_str().unwrap();
+    assert!(error.contains("missing") && error.contains("ablate retry"), "{error}");
+    std::fs::rename(&away, &place).unwrap();
+    drop(said(cluster.client(&["retry", &id])));
+    drop(said(cluster.client(&["watch", &id])));
+    assert_eq!(cluster.status(&id)["state"], "done");
 }

@@ -64,9 +64,9 @@ struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
-  ablate-worker --coordinator http://10.0.0.5:7070                 every GPU of this machine, or its CPU
-  ablate-worker --coordinator http://10.0.0.5:7070 --device cuda:0,cuda:1
-  ablate-worker --coordinator http://localhost:7070 --device cpu,cpu --threads 1
+  ablate-worker --coordinator http://127.0.0.1:7650                 every GPU of this machine, or its CPU
+  ablate-worker --coordinator http://127.0.0.1:7650 --device cuda:0,cuda:1
+  ablate-worker --coordinator http://127.0.0.1:7650 --device cpu,cpu --threads 1
   ablate-worker --doctor
 
 Environment: ABLATE_COORDINATOR and ABLATE_DEVICE as the options; ABLATE_LOG sets what is logged to

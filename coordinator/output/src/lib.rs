@@ -21,6 +21,7 @@ mod write;
 pub use agreement::AgreementRow;
 pub use analyse::{Analysis, Group, HeadRow, PairRow, Relation, analyse};
 pub use curve::{Curve, Point};
+pub use facts::partial;
 pub use html::{report, report_analysed};
 pub use text::{headline, headline_analysed};
 pub use write::{Format, Written, WrittenFile, export, export_analysed};

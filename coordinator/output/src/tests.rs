@@ -304,7 +304,7 @@ fn csv_and_json_hold_the_same_rows() {
         serde_json::from_slice(&std::fs::read(dir.path().join("pairs.json")).unwrap()).unwrap();
     assert!(csv.starts_with("task,metric,method,unit,a_stream"), "{csv}");
     assert_eq!(csv.lines().count() - 1, json.as_array().unwrap().len());
-    assert!(std::fs::read_to_string(dir.path().join("scores.csv")).unwrap().contains("layer: 1"));
+    assert!(std::fs::read_to_string(dir.path().join("scores.csv")).unwrap().contains("\"\"layer\"\":1"));
 }
 
 #[test]

@@ -193,11 +193,29 @@ fn properties(lists: &[&str]) -> anyhow::Result<WriterProperties> {
     Ok(p.build())
 }
 
-/// CSV has no lists: they become text.
+/// The cells of a column as JSON.
+fn as_json(field: &Field, column: &ArrayRef) -> anyhow::Result<Vec<String>> {
+    let schema = Arc::new(Schema::new(vec![Field::new("v", field.data_type().clone(), field.is_nullable())]));
+    let mut lines = arrow::json::LineDelimitedWriter::new(Vec::new());
+    lines.write(&RecordBatch::try_new(schema, vec![Arc::clone(column)])?)?;
+    lines.finish()?;
+    let text = String::from_utf8(lines.into_inner())?;
+    let cell = |line: &str| {
+        let inner = line.strip_prefix("{\"v\":").and_then(|l| l.strip_suffix('}'));
+        inner.unwrap_or("").to_owned()
+    };
+    Ok(text.lines().map(cell).collect())
+}
+
+/// CSV has no lists: they become text, those of heads as JSON.
 fn flat(batch: &RecordBatch) -> anyhow::Result<RecordBatch> {
     let (mut fields, mut columns) = (Vec::new(), Vec::<ArrayRef>::new());
     for (field, column) in batch.schema().fields().iter().zip(batch.columns()) {
-        if matches!(column.data_type(), DataType::List(_)) {
+        if matches!(column.data_type(), DataType::List(item) if matches!(item.data_type(), DataType::Struct(_)))
+        {
+            columns.push(Arc::new(StringArray::from(as_json(field, column)?)));
+            fields.push(Field::new(field.name(), DataType::Utf8, true));
+        } else if matches!(column.data_type(), DataType::List(_)) {
             let options = FormatOptions::default();
             let text = ArrayFormatter::try_new(column, &options)?;
             let cell = |i| if column.is_null(i) { None } else { Some(text.value(i).to_string()) };

@@ -1,7 +1,7 @@
 //! What a plan costs: operations and memory, counted from the model's shape.
 
 use ablate_common::model::ModelInfo;
-use ablate_common::plan::{Plan, PlannedTask, SweepKind};
+use ablate_common::plan::{Ablation, Plan, PlannedTask, SweepKind};
 use ablate_common::spec::Dtype;
 use ablate_common::task::{Prepared, Scope, TaskKind};
 use ablate_common::units::{UnitIx, UnitMap};
@@ -58,7 +58,10 @@ pub fn cost(plan: &Plan, prepared: &[Prepared]) -> Vec<SweepCost> {
                 1 => sweep.kind.name().to_owned(),
                 _ => format!("{} ({method})", sweep.kind.name()),
             };
-            SweepCost { name, subsets, chunks, rounds, flops, bytes: work.bytes(sweep.chunk) }
+            let ablation = plan.ablations.get(sweep.ablation as usize);
+            let resampled = ablation.is_some_and(|a| matches!(a.method, Ablation::Resample { .. }));
+            let bytes = work.bytes(sweep.chunk) + if resampled { work.donor_bytes() } else { 0 };
+            SweepCost { name, subsets, chunks, rounds, flops, bytes }
         })
         .collect()
 }
@@ -160,6 +163,12 @@ impl<'a> Work<'a> {
             before += n;
         }
         sum
+    }
+
+    /// Memory of the donors' states of a resample ablation.
+    pub fn donor_bytes(&self) -> u64 {
+        let q = u64::from(self.model.n_heads * self.model.head_dim);
+        u64::from(self.model.layers) * self.tokens * q * self.value_bytes
     }
 
     /// Memory of a lane that runs `chunk` subsets at once.

@@ -61,8 +61,18 @@ pub fn sweeps(
                         )));
                     }
                     let pairs = u64::from(n) * u64::from(n - 1) / 2;
-                    let chunk = chunk(work.pairs(&layers) / pairs as f64, pairs, 8);
-                    add(SweepKind::Pairs, &tasks_of, scope, chunk);
+                    let size = chunk(work.pairs(&layers) / pairs as f64, pairs, 8);
+                    add(SweepKind::Pairs, &tasks_of, scope, size);
+                    // An interaction is Δ(ij) − Δ(i) − Δ(j): without a sweep of the same singles, one is added.
+                    let same = |s: &SweepSpec| {
+                        s.kind == SweepKindSpec::Single
+                            && [&sweep.tasks, &None].contains(&&s.tasks)
+                            && [&sweep.streams, &None].contains(&&s.streams)
+                    };
+                    if !spec.sweeps.iter().any(same) {
+                        let size = chunk(work.single(&layers) / f64::from(n), u64::from(n), 4);
+                        add(SweepKind::Single, &tasks_of, scope, size);
+                    }
                 }
                 SweepKindSpec::Greedy { fraction, objective, halves, orders, random } => {
                     let objective = place(objective, tasks)?;

@@ -9,17 +9,32 @@ use ablate_common::task::{Example, Item, Prepared, TaskKind};
 const SHOWN: usize = 96;
 
 /// The first `k` examples of each task: tokens separated by `|`, scored positions in `[…]` (there the
-/// next token is predicted), with target and foil, or all choices, where there are any.
+/// next token is predicted), with target and foil, or all choices, where there are any. Where states of a donor
+/// take their place, the donor of the example's first sequence.
 ///
 /// # Errors
 /// Where the model's tokenizer can't be read.
 pub fn preview(experiment: &PreparedExperiment, k: usize) -> Result<Vec<String>, Error> {
     let text = Text::new(&model::inspect_headers(&experiment.model_path)?.tokenizer)?;
     let mut out = Vec::new();
-    for (task, p) in experiment.plan.tasks.iter().zip(&experiment.prepared) {
+    let plan = &experiment.plan;
+    for (at, (task, p)) in plan.tasks.iter().zip(&experiment.prepared).enumerate() {
         for (i, e) in p.examples.iter().take(k).enumerate() {
-            let labels = &experiment.plan.model.details.labels;
-            out.push(format!("{} {i}: {}", task.name, example(p, e, &text, labels)));
+            out.push(format!("{} {i}: {}", task.name, example(p, e, &text, &plan.model.details.labels)));
+            for ablation in &plan.ablations {
+                let Some(source) = ablation.sources.get(at) else { continue };
+                let Some(&donor) = source.donors.get(e.a as usize) else { continue };
+                let from = source.reference.map_or(at, |r| plan.tasks.len() + r as usize);
+                let item = experiment.prepared.get(from).and_then(|p| p.items.get(donor as usize));
+                if let Some(item) = item {
+                    out.push(format!(
+                        "{} {i}, donor ({}): {}",
+                        task.name,
+                        ablation.title(),
+                        tokens(item, &text)
+                    ));
+                }
+            }
         }
     }
     Ok(out)

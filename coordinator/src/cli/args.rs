@@ -54,7 +54,8 @@ A spec:
   kind = \"ioi\"
   examples = 64
   [ablation]
-  method = \"mean\"
+  method = \"mean\"      # zero | mean | resample | scale
+  unit = \"head\"        # head | kv_group | layer | set
   [[sweep]]
   kind = \"single\"
 
@@ -83,7 +84,7 @@ pub enum Command {
     Resume(OneArgs),
     /// End an experiment; what was computed stays
     Cancel(OneArgs),
-    /// Try quarantined chunks again
+    /// Go on with an experiment that failed or was cancelled, and try quarantined chunks and refusing workers again
     Retry(OneArgs),
     /// List the connected workers
     Workers(ClientArgs),

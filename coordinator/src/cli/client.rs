@@ -21,7 +21,21 @@ pub enum Wish {
 
 type Client = ExperimentsClient<Channel>;
 
+/// The part of a URL that this program can speak to.
+fn check_url(url: &str) -> Result<(), Fail> {
+    let wrong = |what: &str| {
+        Err(Fail::wrong(format!("--coordinator {url}: {what}"))
+            .help("give a URL such as http://127.0.0.1:7650"))
+    };
+    match url.split_once("://") {
+        Some(("http", rest)) if !rest.is_empty() => Ok(()),
+        Some(("https", _)) => wrong("TLS isn't built yet"),
+        _ => wrong("not a URL of the form http://HOST:PORT"),
+    }
+}
+
 async fn connect(args: &ClientArgs) -> Result<Client, Fail> {
+    check_url(&args.coordinator)?;
     let endpoint = tonic::transport::Endpoint::from_shared(args.coordinator.clone()).map_err(|e| {
         Fail::wrong(format!("--coordinator {}: {e}", args.coordinator))
             .help("give a URL such as http://127.0.0.1:7650")
@@ -100,8 +114,8 @@ pub async fn submit(args: SubmitArgs) -> Result<u8, Fail> {
         .map_err(|e| Fail::wrong(format!("{}: {e}", args.spec.display())))?;
     let folder = args.spec.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let base_dir = folder.canonicalize()?.to_string_lossy().into_owned();
-    let reply = connect(&args.client)
-        .await?
+    let mut client = connect(&args.client).await?;
+    let reply = client
         .submit(v1::SubmitRequest { spec_toml, base_dir, origin: args.spec.display().to_string() })
         .await
         .map_err(refused)?
@@ -110,6 +124,13 @@ pub async fn submit(args: SubmitArgs) -> Result<u8, Fail> {
         say::out(format_args!("{}", serde_json::json!({"id": reply.id, "existed": reply.existed})));
     } else {
         say::out(format_args!("{}{}", reply.id, if reply.existed { " (was there already)" } else { "" }));
+        if reply.existed
+            && let Ok(status) = client.status(v1::StatusRequest { id: reply.id.clone() }).await
+            && ["cancelled", "failed"].contains(&status.get_ref().state.as_str())
+        {
+            let state = &status.get_ref().state;
+            say::err(format_args!("note: it is {state}; `ablate retry {}` takes it up again", reply.id));
+        }
     }
     Ok(0)
 }
@@ -132,24 +153,67 @@ pub async fn status(args: MaybeOneArgs) -> Result<u8, Fail> {
     Ok(0)
 }
 
+/// How long a watcher waits for a coordinator that went away.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
+
 /// `ablate watch`.
 pub async fn watch(args: OneArgs) -> Result<u8, Fail> {
-    let mut stream = connect(&args.client)
-        .await?
-        .watch(v1::StatusRequest { id: args.id })
-        .await
-        .map_err(refused)?
-        .into_inner();
-    let mut last = None;
-    while let Some(s) = stream.message().await.map_err(refused)? {
-        print(&s, args.client.json, false);
-        last = Some(s);
+    let mut last: Option<v1::ExperimentStatus> = None;
+    let mut lost: Option<std::time::Instant> = None;
+    loop {
+        match follow(&args, &mut last).await {
+            Ok(()) => break,
+            // Only what was there can come back.
+            Err(e) if last.is_none() || e.code == 2 => return Err(e),
+            Err(e) => {
+                let since = *lost.get_or_insert_with(|| {
+                    say::err(format_args!("note: the coordinator is gone; waiting for it"));
+                    std::time::Instant::now()
+                });
+                if since.elapsed() > PATIENCE {
+                    return Err(e);
+                }
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+                if connect(&args.client).await.is_ok() {
+                    lost = None;
+                }
+            }
+        }
+    }
+    if let Some(s) = last.as_ref().filter(|s| !s.error.is_empty() && !args.client.json) {
+        say::err(format_args!("error: {}", s.error));
     }
     Ok(match last {
-        Some(s) if s.state == "failed" => 1,
+        Some(s) if s.state == "failed" || s.state == "cancelled" => 1,
         Some(s) if s.quarantined > 0 => 3,
         _ => 0,
     })
+}
+
+/// Prints each change of an experiment until it ends; an error where the coordinator goes away before.
+async fn follow(args: &OneArgs, last: &mut Option<v1::ExperimentStatus>) -> Result<(), Fail> {
+    let request = v1::StatusRequest { id: args.id.clone() };
+    let mut stream = connect(&args.client).await?.watch(request).await.map_err(refused)?.into_inner();
+    while let Some(s) = stream.message().await.map_err(refused)? {
+        let seen = last.as_ref();
+        if args.client.json || seen.is_none_or(|l| line(l) != line(&s)) {
+            print(&s, args.client.json, false);
+        }
+        if !args.client.json
+            && !s.error.is_empty()
+            && seen.is_none_or(|l| l.error != s.error)
+            && s.state == "running"
+        {
+            say::err(format_args!("note: {}", s.error));
+        }
+        *last = Some(s);
+    }
+    match last {
+        Some(s) if ["done", "failed", "cancelled"].contains(&s.state.as_str()) => Ok(()),
+        _ => {
+            Err(Fail::failed("the coordinator ended").help("start it again, and follow with `ablate watch`"))
+        }
+    }
 }
 
 /// `ablate pause | resume | cancel | retry`.
@@ -201,7 +265,9 @@ async fn of_folder(folder: &Path) -> Result<Results, Fail> {
             folder.display()
         )));
     }
-    let store = SqliteStore::open(&state).await?;
+    let store = SqliteStore::open(&state).await.map_err(|e| {
+        Fail::wrong(format!("the state of the run can't be read: {e}")).at(state.display().to_string())
+    })?;
     let id = store.experiments().await?.first().map(|s| s.id.clone());
     let id = id.ok_or_else(|| Fail::wrong(format!("{} holds no experiment yet", folder.display())))?;
     let mut results = store.results(&id).await?;
@@ -214,7 +280,7 @@ async fn of_folder(folder: &Path) -> Result<Results, Fail> {
 async fn fetch(what: &str, format: TableFormat, folder: &Path, client: &ClientArgs) -> Result<(), Fail> {
     let request = v1::ExportRequest { id: what.to_owned(), format: format.name().to_owned() };
     let mut stream = connect(client).await?.export(request).await.map_err(refused)?.into_inner();
-    std::fs::create_dir_all(folder)?;
+    made(folder)?;
     let mut open: Option<(String, std::fs::File)> = None;
     while let Some(part) = stream.message().await.map_err(refused)? {
         // A name with a folder in it would be a coordinator's fault: it stays in this folder.
@@ -230,8 +296,34 @@ async fn fetch(what: &str, format: TableFormat, folder: &Path, client: &ClientAr
     Ok(())
 }
 
+/// Makes a folder that the user named.
+fn made(folder: &Path) -> Result<(), Fail> {
+    std::fs::create_dir_all(folder).map_err(|e| {
+        Fail::wrong(format!("--out {}: {e}", folder.display())).help("name a folder that can be written")
+    })
+}
+
+/// Says so where tables lack chunks of the plan.
+fn warn_partial(partial: bool, what: &str) {
+    if partial {
+        say::err(format_args!(
+            "warning: {what} isn't complete: the tables hold what has been computed so far"
+        ));
+    }
+}
+
+/// Whether the tables of a folder say that they lack chunks.
+fn says_partial(folder: &Path) -> bool {
+    let text = std::fs::read(folder.join("run.json")).unwrap_or_default();
+    serde_json::from_slice::<serde_json::Value>(&text).is_ok_and(|v| v["partial"] == true)
+}
+
 /// What is neither a folder here nor an experiment there.
 fn no_folder(e: Fail, what: &str) -> Fail {
+    if what.contains(['/', '.']) {
+        return Fail::wrong(format!("there is no folder {what}"))
+            .help("give the folder of an `ablate run`, or the name or id of a coordinator's experiment");
+    }
     e.then(format_args!("or give the folder of an `ablate run`: there is no folder {what} here"))
 }
 
@@ -242,16 +334,19 @@ pub async fn export(args: ExportArgs) -> Result<u8, Fail> {
     if folder.is_dir() {
         let results = of_folder(folder).await?;
         out = args.out.unwrap_or_else(|| folder.to_path_buf());
-        std::fs::create_dir_all(&out)?;
+        made(&out)?;
         let format = match args.format {
             TableFormat::Parquet => ablate_output::Format::Parquet,
             TableFormat::Csv => ablate_output::Format::Csv,
             TableFormat::Json => ablate_output::Format::Json,
         };
-        ablate_output::export(&results, &out, format).map_err(|e| Fail::failed(format!("{e:#}")))?;
+        let written =
+            ablate_output::export(&results, &out, format).map_err(|e| Fail::failed(format!("{e:#}")))?;
+        warn_partial(written.partial, &args.what);
     } else {
         out = args.out.unwrap_or_else(|| PathBuf::from(&args.what));
         fetch(&args.what, args.format, &out, &args.client).await.map_err(|e| no_folder(e, &args.what))?;
+        warn_partial(says_partial(&out), &args.what);
     }
     say::out(format_args!("{}", out.display()));
     Ok(0)
@@ -263,11 +358,21 @@ pub async fn report(args: ReportArgs) -> Result<u8, Fail> {
     let out: PathBuf;
     if folder.is_dir() {
         out = args.out.unwrap_or_else(|| folder.join("report.html"));
-        ablate_output::report(&of_folder(folder).await?, &out).map_err(|e| Fail::failed(format!("{e:#}")))?;
+        if out.is_dir() || out.parent().is_some_and(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
+            return Err(Fail::wrong(format!(
+                "--out {}: not a file in a folder that is there",
+                out.display()
+            ))
+            .help("name the HTML file to write"));
+        }
+        let results = of_folder(folder).await?;
+        ablate_output::report(&results, &out).map_err(|e| Fail::failed(format!("{e:#}")))?;
+        warn_partial(ablate_output::partial(&results), &args.what);
     } else {
         let place = PathBuf::from(&args.what);
         let fetched = fetch(&args.what, TableFormat::Parquet, &place, &args.client).await;
         fetched.map_err(|e| no_folder(e, &args.what))?;
+        warn_partial(says_partial(&place), &args.what);
         let made = place.join("report.html");
         out = match args.out {
             Some(out) => {

@@ -131,13 +131,14 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
             decided_by(t.kind, p, &model.details.labels)
         ));
     }
+    let wide = costs.iter().map(|c| c.name.chars().count()).max().unwrap_or(0).max(18);
     say::out(format_args!(
-        "\n{:<18} {:>10} {:>8} {:>8} {:>12} {:>10}",
+        "\n{:<wide$} {:>10} {:>8} {:>8} {:>12} {:>10}",
         "sweep", "subsets", "chunks", "rounds", "TFLOP", "memory"
     ));
     for c in &costs {
         say::out(format_args!(
-            "{:<18} {:>10} {:>8} {:>8} {:>12.3} {:>7.0} MB",
+            "{:<wide$} {:>10} {:>8} {:>8} {:>12.3} {:>7.0} MB",
             c.name,
             c.subsets,
             c.chunks,
@@ -147,7 +148,7 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
         ));
     }
     say::out(format_args!(
-        "{:<18} {:>10} {:>8} {:>8} {:>12.3}",
+        "{:<wide$} {:>10} {:>8} {:>8} {:>12.3}",
         "all",
         plan.total_subsets(),
         plan.total_chunks(),

@@ -29,7 +29,11 @@ pub fn main() -> ExitCode {
             "off"
         })
     });
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .init();
     let done = match cli.command {
         Command::Completions { shell } => {
             let mut script = Vec::new();

@@ -52,7 +52,13 @@ pub async fn serve(args: ServeArgs) -> Result<u8, Fail> {
         .help("use sqlite://PATH"));
     };
     let root = args.output.or(config.output).unwrap_or_else(|| PathBuf::from("runs"));
-    let store = SqliteStore::open(Path::new(path)).await.map_err(|e| Fail::failed(format!("{path}: {e}")))?;
+    std::fs::create_dir_all(&root).map_err(|e| {
+        Fail::wrong(format!("--output {}: {e}", root.display())).help("name a folder that can be written")
+    })?;
+    let store = SqliteStore::open(Path::new(path)).await.map_err(|e| {
+        Fail::wrong(format!("--store {url}: {e}"))
+            .help("name a file in a folder that is there, and that no other coordinator uses")
+    })?;
     let options = Options {
         listen,
         submitter: Some(Arc::new(move |text: &str, origin: &str, base: &Path| {
@@ -81,7 +87,9 @@ pub async fn serve(args: ServeArgs) -> Result<u8, Fail> {
         })),
         ..Options::default()
     };
-    let service = Service::start(options, Arc::new(store.clone())).await?;
+    let service = Service::start(options, Arc::new(store.clone()))
+        .await
+        .map_err(|e| Fail::from(e).at(format!("--store {url}, --listen {listen}")))?;
     say::err(format_args!(
         "serving on http://{}; workers: ablate-worker --coordinator http://{0}",
         service.local_addr()

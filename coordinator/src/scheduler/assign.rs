@@ -31,7 +31,7 @@ impl Scheduler {
         let lanes: u32 = self.workers.values().filter(|w| !w.draining).map(|w| w.lanes).sum();
         let Some(w) = self.workers.get(&worker) else { return false };
         let found =
-            self.experiments.iter().filter(|(_, e)| e.running && !e.excluded.contains(&worker)).find_map(
+            self.experiments.iter().filter(|(_, e)| e.running && !e.excluded.contains_key(&worker)).find_map(
                 |(id, e)| {
                     let (&at, round) = e.rounds.iter().find(|(_, r)| !r.pending.is_empty())?;
                     let share = (round.pending.len() as u32).div_ceil(2 * lanes.max(1));
@@ -69,7 +69,7 @@ impl Scheduler {
             .filter(|l| {
                 self.experiments
                     .get(&l.experiment)
-                    .is_some_and(|e| e.running && !e.excluded.contains(&worker))
+                    .is_some_and(|e| e.running && !e.excluded.contains_key(&worker))
             })
             .filter_map(|l| {
                 let theirs = self.workers.get(&l.worker).and_then(|o| o.expected(&l.experiment, l.sweep));

@@ -235,7 +235,14 @@ impl Scheduler {
                 self.close(&id, &mut out);
             }
             Event::Retry(id) => {
+                let refusing = self.experiments.get(&id).map(|e| e.excluded.clone()).unwrap_or_default();
                 self.with(&id, Experiment::retry);
+                // Workers that couldn't open it forget that, and look again.
+                for (worker, _) in refusing {
+                    if self.workers.get_mut(&worker).is_some_and(|w| w.opened.remove(&id)) {
+                        out.push(Action::Close(worker, id.clone()));
+                    }
+                }
                 self.settle(&id, &mut out);
             }
             Event::Joined { worker, lanes } => {
@@ -273,6 +280,9 @@ impl Scheduler {
             }
             Event::Gone(worker) => {
                 self.workers.remove(&worker);
+                self.experiments.values_mut().for_each(|e| {
+                    e.excluded.remove(&worker);
+                });
                 let lost: Vec<LeaseId> =
                     self.leases.iter().filter(|(_, l)| l.worker == worker).map(|(&id, _)| id).collect();
                 lost.into_iter().for_each(|id| self.drop_lease(id));
@@ -354,8 +364,8 @@ impl Scheduler {
         let elsewhere = self.is_leased(id, at);
         let Some(e) = self.experiments.get_mut(id) else { return };
         match fault {
-            Fault::Model(_) => {
-                e.excluded.insert(worker);
+            Fault::Model(why) => {
+                e.excluded.insert(worker, why);
                 if !elsewhere {
                     e.back(at);
                 }

@@ -50,6 +50,8 @@ pub struct Progress {
     pub quarantined: u64,
     /// Accepted chunks.
     pub accepted: u64,
+    /// Why a connected worker can't serve it; none where all can.
+    pub refused: Option<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -78,7 +80,8 @@ pub(super) struct Experiment {
     pub sweeps: Vec<SweepShape>,
     pub rounds: BTreeMap<(u32, u32), Round>,
     pub failures: BTreeMap<ChunkAt, Vec<WorkerId>>,
-    pub excluded: BTreeSet<WorkerId>,
+    /// Workers that can't serve it, and why.
+    pub excluded: BTreeMap<WorkerId, String>,
     pub running: bool,
     pub finished: bool,
     busy_us: Vec<u64>,
@@ -96,7 +99,7 @@ impl Experiment {
             sweeps: summary.sweeps,
             rounds: BTreeMap::new(),
             failures: BTreeMap::new(),
-            excluded: BTreeSet::new(),
+            excluded: BTreeMap::new(),
             running: summary.running,
             finished: false,
             computed: summary.computed.0,
@@ -232,6 +235,7 @@ impl Experiment {
             busy_us: self.busy_us.clone(),
             computed: self.computed,
             duplicate: self.duplicate,
+            refused: self.excluded.values().next_back().cloned(),
             ..Progress::default()
         };
         for (&(sweep, round), r) in &self.rounds {

@@ -244,13 +244,18 @@ impl Actor {
             (Control::Cancel, State::Running | State::Paused) => {
                 (State::Cancelled, Event::Cancel(id.to_owned()))
             }
-            (Control::Retry, State::Running | State::Done | State::Failed(_)) => {
+            (Control::Retry, State::Running | State::Done | State::Failed(_) | State::Cancelled) => {
                 (State::Running, Event::Retry(id.to_owned()))
             }
             (c, s) => {
-                return Err(Error::State(
-                    format!("{c:?} doesn't fit an experiment that is {}", s.name()).to_lowercase(),
-                ));
+                let advice = match s {
+                    State::Cancelled | State::Done | State::Failed(_) if c != Control::Cancel => {
+                        "; `ablate retry` takes it up again"
+                    }
+                    _ => "",
+                };
+                let what = format!("{c:?} doesn't fit an experiment that is {}", s.name()).to_lowercase();
+                return Err(Error::State(what + advice));
             }
         };
         if control == Control::Retry {

@@ -246,7 +246,17 @@ impl Handle {
         match fits.as_slice() {
             [one] => Ok((*one).clone()),
             [] => Err(Error::NoExperiment(id.to_owned())),
-            _ => Err(Error::State(format!("{id} fits {} experiments; give more of the id", fits.len()))),
+            several => {
+                let each: Vec<String> = several
+                    .iter()
+                    .map(|k| format!("{} ({})", &k[..k.len().min(16)], all.get(*k).map_or("", |s| &s.state)))
+                    .collect();
+                let n = several.len();
+                Err(Error::State(format!(
+                    "{id} fits {n} experiments: {}; give an id instead",
+                    each.join(", ")
+                )))
+            }
         }
     }
 

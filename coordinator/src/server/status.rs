@@ -14,7 +14,7 @@ pub struct Status {
     pub name: String,
     /// State's name.
     pub state: String,
-    /// What failed; empty otherwise.
+    /// What failed, or keeps a worker from it; empty otherwise.
     pub error: String,
     /// Sweeps, in the plan's order.
     pub sweeps: Vec<SweepStatus>,
@@ -111,7 +111,15 @@ impl Status {
             id: stored.id.clone(),
             name: plan.spec.name.clone(),
             state: stored.state.name().to_owned(),
-            error: if let State::Failed(e) = &stored.state { e.clone() } else { String::new() },
+            error: match (&stored.state, &progress.refused) {
+                (State::Failed(e), _) => e.clone(),
+                (State::Running, Some(why)) => {
+                    format!(
+                        "a worker can't serve it: {why}; once that is mended, `ablate retry` asks it again"
+                    )
+                }
+                _ => String::new(),
+            },
             sweeps,
             planned: plan.total_chunks(),
             computed: progress.computed,

@@ -189,6 +189,8 @@ async fn users_pause_resume_cancel_and_retry() {
     until(&service, &id, |s| s.state == "done").await;
     let (other, _) = service.submit(experiment(2)).await.unwrap();
     assert_eq!(service.control(&other, Control::Cancel).await.unwrap().state, "cancelled");
+    assert_eq!(service.control(&other, Control::Retry).await.unwrap().state, "running");
+    assert_eq!(service.control(&other, Control::Cancel).await.unwrap().state, "cancelled");
     assert!(matches!(service.control("nothing", Control::Cancel).await, Err(Error::NoExperiment(_))));
     assert_eq!(service.workers().await.unwrap()[0].name, "w");
 }

@@ -51,7 +51,8 @@ pub fn endpoint(url: &str) -> Result<Endpoint, String> {
     let full = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
     let bad = || format!("--coordinator `{url}` is not a URL of the form http://HOST:PORT");
     let rest = full.strip_prefix("http://").ok_or_else(bad)?;
-    if rest.is_empty() || rest.starts_with(':') {
+    // Without a scheme only the port tells an address from any other word.
+    if rest.is_empty() || rest.starts_with(':') || (!url.contains("://") && !rest.contains(':')) {
         return Err(bad());
     }
     let endpoint = Endpoint::from_shared(full.clone()).map_err(|_| bad())?;

@@ -209,19 +209,18 @@ impl BaseSet {
         replacement: Option<&Replacement>,
     ) {
         let Some(first) = (0..heads.len()).find(|&l| self.heads[l] != heads[l]) else { return };
-        for l in first..heads.len() {
-            if self.heads[l] == heads[l] {
+        for (l, gone) in heads.iter().enumerate().skip(first) {
+            if self.heads[l] == *gone {
                 continue;
             }
             let cut = if keep == 0.0 {
-                let constant =
-                    replacement.filter(|_| !heads[l].is_empty()).map(|b| b.output(model, l, &heads[l]));
-                BaseCut::Removed(heads[l].clone(), constant)
+                let constant = replacement.filter(|_| !gone.is_empty()).map(|b| b.output(model, l, gone));
+                BaseCut::Removed(gone.clone(), constant)
             } else {
-                BaseCut::Scaled(heads[l].clone(), keep)
+                BaseCut::Scaled(gone.clone(), keep)
             };
             self.views[l] = model.view(l, &cut);
-            self.heads[l].clone_from(&heads[l]);
+            self.heads[l].clone_from(gone);
         }
         for state in &mut self.states {
             if !state.x.is_empty() {

@@ -22,7 +22,6 @@ pub enum Replacement {
 impl Replacement {
     /// z − b of some heads: `z [tokens, n, head_dim]` of sequences of `len` tokens, `heads [n]` their places
     /// within the layer.
-    #[must_use]
     pub fn subtract(&self, layer: usize, z: Tensor, heads: &Tensor, len: i64) -> Tensor {
         match self {
             Self::Constant(b) => z - b[layer].index_select(0, heads),
@@ -36,7 +35,6 @@ impl Replacement {
     }
 
     /// Σ over `heads` of b_h W_O: `[d_model]`, `[positions, d_model]` by position, or `[batch · len, d_model]`.
-    #[must_use]
     pub fn output(&self, model: &Model, layer: usize, heads: &[u32]) -> Tensor {
         let pick = model.indices(&heads.iter().map(|&h| i64::from(h)).collect::<Vec<_>>());
         let wo = model.blocks[layer].wo_heads.index_select(0, &pick);

@@ -1,7 +1,7 @@
 //! Units, donors, counterfactuals and reference sets.
 
 use super::*;
-use ablate_common::plan::{Pool, Source};
+use ablate_common::plan::{Pool, Source, SweepKind};
 use ablate_common::task::Item;
 use ablate_common::units::{UnitIx, UnitKind};
 
@@ -44,7 +44,9 @@ fn units_and_streams_become_unit_maps() {
     .unwrap()
     .plan;
     assert_eq!((p.units.len(), p.units[0].kind, p.ablations[0].unit), (1, UnitKind::Set, UnitKind::Set));
-    assert_eq!(p.total_subsets(), 2 + 1 + 2 + 1 + 2 + 2 + 2 * 20);
+    // Interactions need the single removals too, though the spec has no such sweep.
+    assert_eq!(p.total_subsets(), 2 + 1 + 2 + 2 + 1 + 2 + 2 + 2 * 20);
+    assert_eq!(p.sweeps.iter().filter(|s| s.kind == SweepKind::Single).count(), 1);
     let space = p.space(1, &[]);
     let heads = |v: Vec<ablate_common::head::HeadIx>| v.iter().map(|h| h.0).collect::<Vec<_>>();
     assert_eq!(heads(p.removed(1, &space, 0).unwrap()), [0, 1, 2], "the union of two sets that overlap");

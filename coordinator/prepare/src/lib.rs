@@ -11,7 +11,7 @@ mod tasks;
 mod tokenizer;
 mod units;
 
-pub use batches::BATCH_TOKENS;
+pub use batches::{BATCH_TOKENS, batches};
 pub use cost::{SweepCost, cost};
 pub use preview::preview;
 pub use tokenizer::Text;

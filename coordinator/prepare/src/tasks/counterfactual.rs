@@ -36,6 +36,9 @@ pub fn counterfactuals(
     prepared: &Prepared,
     seed: u64,
 ) -> Result<Vec<Vec<u32>>, String> {
+    if prepared.probe.is_some() {
+        return Err("donors = \"paired\" isn't built for a classification by a probe; use \"seeded\"".into());
+    }
     match (task.kind, data) {
         (TaskKind::Ioi, _) => other_names(text, prepared, seed),
         (TaskKind::Induction, _) => unrepeated(text, prepared, seed),

@@ -1,7 +1,7 @@
 //! Units, donors, counterfactuals and reference sets.
 
 use super::*;
-use ablate_common::plan::{Pool, Source};
+use ablate_common::plan::{Pool, Source, SweepKind};
 use ablate_common::task::Item;
 use ablate_common::units::{UnitIx, UnitKind};
 

@@ -168,7 +168,9 @@ fn peaks(model: &ablate_worker::engine::model::Model, kind: Kind) -> Peaks {
         2.0 * rows as f64 * (n * d) as f64 / (0..12).map(|_| once()).fold(f64::INFINITY, f64::min)
     };
     let block = &model.blocks[0];
-    let feed = |of: fn(&ablate_worker::engine::model::Feed) -> &Tensor| block.feed.as_ref().map_or(1.0, |f| peak(of(f), 4096));
+    let feed = |of: fn(&ablate_worker::engine::model::Feed) -> &Tensor| {
+        block.feed.as_ref().map_or(1.0, |f| peak(of(f), 4096))
+    };
     Peaks {
         qkv: peak(&block.qkv, 4096),
         out: peak(&block.wo, 4096),

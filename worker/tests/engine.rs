@@ -445,10 +445,7 @@ fn donated(reference: Option<Prepared>) -> Case {
 
 /// Two items that aren't the task's, one longer than all of those.
 fn elsewhere() -> Prepared {
-    let item = |n: u32| Item {
-        tokens: (0..n).map(|t| (t * 11 + n) % VOCAB).collect(),
-        ..Item::default()
-    };
+    let item = |n: u32| Item { tokens: (0..n).map(|t| (t * 11 + n) % VOCAB).collect(), ..Item::default() };
     Prepared {
         kind: TaskKind::LanguageModeling,
         items: vec![item(3), item(13)],

@@ -27,6 +27,8 @@ pub enum Metric {
     /// Mean over the scored tokens of KL(p₀ ‖ p), in nats: p₀ is the unablated model's distribution of the
     /// next token, p the ablated one's.
     Kl,
+    /// BLEU of what the model decodes greedily, 0 to 100; see [`crate::stats::bleu`].
+    Bleu,
     /// Pearson correlation of cosine with human score.
     Pearson,
     /// Spearman correlation (midranks) of cosine with human score.
@@ -47,6 +49,7 @@ impl Metric {
             Self::LogitDiff => "logit_diff",
             Self::ProbDiff => "prob_diff",
             Self::Kl => "kl",
+            Self::Bleu => "bleu",
             Self::Pearson => "pearson",
             Self::Spearman => "spearman",
         }
@@ -75,6 +78,20 @@ impl Metric {
     #[must_use]
     pub fn columns(self, kind: TaskKind) -> &'static [&'static str] {
         match (self, kind) {
+            (Self::Bleu, TaskKind::Seq2seq) => &[
+                "nll",
+                "correct",
+                "match_1",
+                "match_2",
+                "match_3",
+                "match_4",
+                "ngrams_1",
+                "ngrams_2",
+                "ngrams_3",
+                "ngrams_4",
+                "hypothesis_tokens",
+                "reference_tokens",
+            ],
             (Self::Kl, TaskKind::LanguageModeling | TaskKind::Induction) => &["nll", "correct", "kl"],
             (Self::Kl, TaskKind::Ioi | TaskKind::LogitDifference) => &["logit_diff", "kl"],
             _ => kind.columns(),
@@ -88,7 +105,8 @@ impl Metric {
             TaskKind::LanguageModeling | TaskKind::Induction => {
                 &[Self::Loss, Self::Perplexity, Self::Accuracy, Self::Kl]
             }
-            TaskKind::MaskedLm | TaskKind::Seq2seq => &[Self::Loss, Self::Perplexity, Self::Accuracy],
+            TaskKind::MaskedLm => &[Self::Loss, Self::Perplexity, Self::Accuracy],
+            TaskKind::Seq2seq => &[Self::Loss, Self::Perplexity, Self::Accuracy, Self::Bleu],
             TaskKind::Ioi | TaskKind::LogitDifference => &[Self::LogitDiff, Self::Accuracy, Self::Kl],
             TaskKind::GreaterThan => &[Self::ProbDiff, Self::Accuracy],
             TaskKind::NextTokenChoice => &[Self::Accuracy, Self::Loss, Self::F1, Self::Matthews],

@@ -96,6 +96,13 @@ pub struct Item {
 }
 
 impl Item {
+    /// Most tokens that are decoded greedily in place of the target: twice as many as it has, and 8 more, within
+    /// the model's `context`. An ablated model may never end by itself.
+    #[must_use]
+    pub fn decoded_at_most(&self, context: u32) -> usize {
+        (2 * self.scored.len() + 8).min(context as usize)
+    }
+
     /// Positions whose logits are needed.
     #[must_use]
     pub fn positions(&self) -> usize {

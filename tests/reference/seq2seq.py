@@ -7,10 +7,10 @@ highest logit of a whole forward pass over all that is decoded so far, until a t
 usage: seq2seq.py JOB.json FOLDER    (tiny models are saved as FOLDER/NAME; writes FOLDER/NAME.json)
 
 JOB: {"models": {NAME: path, or null for a tiny one of that name}, "prepared": {NAME: a prepared task},
-      "ablations": {NAME: [{"method": "zero" | "mean" | "scale" | "resample", "pool", "scale", "sources"}, ...]}, "limits": {NAME: [tokens, ...]} or
-      null to decode nothing, "subsets": {NAME: [[[stream, layer, head], ...], ...]}}
+      "ablations": {NAME: [{"method": "zero" | "mean" | "scale" | "resample", "pool", "scale", "sources"}, ...]}, "subsets": {NAME: [[[stream, layer, head], ...], ...]},
+      "decoded": {NAME: [numbers of subsets that decode]}, "limits": {NAME: [tokens, ...]}}
 NAME.json: {"logits": [item][position][token], "scores": [ablation]{column: [subset][item]},
-            "decoded": [ablation][subset][item][token]}
+            "decoded": [ablation][subset that decodes][item][token]}
 """
 
 import json
@@ -101,7 +101,7 @@ class Model:
         self.start, self.end = config.decoder_start_token_id, end if isinstance(end, list) else [end]
         self.heads = config.num_attention_heads
         self.removed, self.keep, self.means, self.seen = {}, 0.0, None, None
-        self.states, self.donor = None, None
+        self.states, self.donor, self.item = None, None, None
         self.places = []
         for name, module in self.model.named_modules():
             if found := PROJECTION.search(name):
@@ -121,10 +121,13 @@ class Model:
         z, width = z.clone(), z.shape[-1] // self.heads
         for head in heads:
             part = slice(head * width, (head + 1) * width)
-            b = 0.0 if self.means is None else self.means[at][: z.shape[1], part]
-            if self.donor:  # its last position stands for all behind it
-                own = self.donor[at]
-                b = own[[min(p, len(own) - 1) for p in range(z.shape[1])], part]
+            b = self.means and self.means[at]
+            if self.donor:
+                b, item = self.donor[at], self.item
+                most = len(item["tokens"] if at[0] == "encoder" else item["decoder"])
+                b = b[[min(p, len(b) - 1) for p in range(most)]]
+            # The last position stands for all behind it.
+            b = 0.0 if b is None else b[[min(p, len(b) - 1) for p in range(z.shape[1])], part]
             z[..., part] = self.keep * z[..., part] + (1 - self.keep) * b
         return (z,)
 
@@ -157,7 +160,7 @@ class Model:
         self.remove(subset)
         nll, correct = [], []
         for at, item in enumerate(items):
-            self.donor = self.states and self.states[at]
+            self.donor, self.item = self.states and self.states[at], item
             x = self.logits(item["tokens"], item["decoder"])
             at = [(s["position"], s["target"]) for s in item["scored"]]
             nll.append(sum(float(torch.logsumexp(x[p], 0) - x[p, t]) for p, t in at))
@@ -173,7 +176,7 @@ class Model:
             out.append(token)
         return out
 
-    def answer(self, items, ablations, subsets, limits):
+    def answer(self, items, ablations, subsets, limits, decoded):
         logits, means, seen = self.measure(items)
         result = {"logits": [x.tolist() for x in logits], "scores": [], "decoded": []}
         for ablation in ablations:
@@ -183,12 +186,14 @@ class Model:
             self.states = donors and [{at: zs[d] for at, zs in seen.items()} for d in donors]
             each = [self.scores(items, subset) for subset in subsets]
             result["scores"].append({k: [e[k] for e in each] for k in each[0]})
-            if limits is not None:
+            if decoded:
                 result["decoded"].append([])
-                for subset in subsets:
-                    self.remove(subset)
-                    result["decoded"][-1].append(
-                        [self.decode(i["tokens"], n) for i, n in zip(items, limits, strict=True)])
+                for subset in decoded:
+                    self.remove(subsets[subset])
+                    result["decoded"][-1].append([])
+                    for at, (item, limit) in enumerate(zip(items, limits, strict=True)):
+                        self.donor, self.item = self.states and self.states[at], item
+                        result["decoded"][-1][-1].append(self.decode(item["tokens"], limit))
         return result
 
 
@@ -204,8 +209,8 @@ def main():
     double_throughout()
     with torch.no_grad():
         for name, model in models.items():
-            limits = job["limits"][name] if job["limits"] else None
-            result = model.answer(job["prepared"][name]["items"], job["ablations"][name], job["subsets"][name], limits)
+            result = model.answer(job["prepared"][name]["items"], job["ablations"][name], job["subsets"][name],
+                                  job["limits"][name], job["decoded"][name])
             (folder / f"{name}.json").write_text(json.dumps(result))
 
 

@@ -23,7 +23,7 @@ const KINDS: [(&str, TaskKind); 10] = [
     ("similarity", TaskKind::Similarity),
 ];
 const KINDS_LATER: [&str; 1] = ["generation"];
-const METRICS: [Metric; 11] = [
+const METRICS: [Metric; 12] = [
     Metric::Loss,
     Metric::Perplexity,
     Metric::Accuracy,
@@ -33,10 +33,10 @@ const METRICS: [Metric; 11] = [
     Metric::LogitDiff,
     Metric::ProbDiff,
     Metric::Kl,
+    Metric::Bleu,
     Metric::Pearson,
     Metric::Spearman,
 ];
-const METRICS_LATER: [&str; 1] = ["bleu"];
 
 /// Parses the text of a spec; `origin` is its name in messages.
 ///
@@ -204,7 +204,7 @@ fn data(v: Value<'_>, kind: TaskKind) -> Result<String, Error> {
 fn metric(t: &Table<'_>, kind: TaskKind) -> Result<Metric, Error> {
     let of = Metric::of(kind);
     let Some(v) = t.get("metric") else { return Ok(of[0]) };
-    let metric = v.choice(&METRICS.map(|m| (m.name(), m)), &METRICS_LATER)?;
+    let metric = v.choice(&METRICS.map(|m| (m.name(), m)), &[])?;
     if !of.contains(&metric) {
         let names: Vec<&str> = of.iter().map(|m| m.name()).collect();
         return Err(v.error(format!(

@@ -102,7 +102,7 @@ fn everything_wrong_is_said_with_its_line() {
             19,
             "doesn't fit a task of kind language_modeling (that has: loss, perplexity, accuracy, kl)",
         ),
-        ("\"perplexity\"", "\"bleu\"", 19, "isn't built yet"),
+        ("\"perplexity\"", "\"bleu\"", 19, "doesn't fit a task"),
         ("[ablation]\nmethod = \"mean\"", "", 1, "[ablation] is missing"),
         ("method = \"mean\"", "method = \"optimal\"", 22, "isn't built yet"),
         ("method = \"mean\"", "method = \"mean\"\nunit = \"layers\"", 23, "did you mean \"layer\""),

@@ -4,10 +4,8 @@
 //! all examples of each as often as it was drawn; the same resamples serve every subset [Efron & Tibshirani
 //! 1993]. What becomes of the values of the resamples is said in [`super::bootstrap`].
 
+use super::resamples::Resamples;
 use crate::metric::Metric;
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
-use std::collections::HashMap;
 
 /// Which number is made of labels and predictions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,10 +115,7 @@ impl Table {
 pub struct LabelBootstrap {
     metric: LabelMetric,
     labels: Vec<f64>,
-    clusters: usize,
-    resamples: usize,
-    /// `counts[resample * examples + example]`.
-    counts: Vec<u16>,
+    resamples: Resamples,
 }
 
 impl LabelBootstrap {
@@ -128,34 +123,13 @@ impl LabelBootstrap {
     /// resamples.
     #[must_use]
     pub fn new(metric: LabelMetric, labels: Vec<f64>, clusters: &[u32], resamples: usize, seed: u64) -> Self {
-        let mut numbers: HashMap<u32, usize> = HashMap::new();
-        let dense: Vec<usize> = clusters
-            .iter()
-            .map(|&c| {
-                let next = numbers.len();
-                *numbers.entry(c).or_insert(next)
-            })
-            .collect();
-        let documents = numbers.len();
-        let mut counts = Vec::with_capacity(resamples * dense.len());
-        let mut drawn = vec![0u16; documents];
-        for r in 0..if documents == 0 { 0 } else { resamples } {
-            let mut rng = ChaCha8Rng::seed_from_u64(seed);
-            rng.set_stream(r as u64 + 1);
-            drawn.fill(0);
-            for _ in 0..documents {
-                let at = rng.random_range(0..documents as u32) as usize;
-                drawn[at] = drawn[at].saturating_add(1);
-            }
-            counts.extend(dense.iter().map(|&d| drawn[d]));
-        }
-        Self { metric, labels, clusters: documents, resamples, counts }
+        Self { metric, labels, resamples: Resamples::new(clusters, resamples, seed) }
     }
 
     /// Number of documents.
     #[must_use]
     pub fn clusters(&self) -> usize {
-        self.clusters
+        self.resamples.documents()
     }
 
     /// The metric of `predictions` in every resample, in order; NaN everywhere where one isn't a label or is
@@ -164,12 +138,10 @@ impl LabelBootstrap {
     pub fn vector(&self, predictions: &[f64]) -> Vec<f64> {
         let n = self.labels.len();
         match Table::new(predictions, &self.labels) {
-            Some(mut table) if n > 0 && table.examples.len() == n => self
-                .counts
-                .chunks_exact(n)
-                .map(|counts| table.score(self.metric, |i| f64::from(counts[i])))
-                .collect(),
-            _ => vec![f64::NAN; self.resamples],
+            Some(mut table) if n > 0 && table.examples.len() == n => {
+                self.resamples.vector(|counts| table.score(self.metric, |i| f64::from(counts[i])))
+            }
+            _ => self.resamples.undefined(),
         }
     }
 }
@@ -209,8 +181,12 @@ mod tests {
             assert_eq!(b.clusters(), 4);
             let v = b.vector(&predicted);
             assert_eq!(v.len(), 50);
-            for (r, got) in v.iter().enumerate() {
-                let counts = &b.counts[r * 6..(r + 1) * 6];
+            let mut drawn = Vec::new();
+            let _ = b.resamples.vector(|counts| {
+                drawn.push(counts.to_vec());
+                0.0
+            });
+            for (r, (got, counts)) in v.iter().zip(&drawn).enumerate() {
                 assert!(counts[0] == counts[1] && counts[3] == counts[4], "documents stay whole");
                 assert_eq!(counts[0] + counts[2] + counts[3] + counts[5], 4);
                 let of = |v: &[f64]| -> Vec<f64> {

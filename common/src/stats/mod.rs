@@ -1,6 +1,7 @@
 //! Statistics over stored per-example scores: pure functions, seeded where random. What each number
 //! means is said in DEFINITIONS (Statistics): everything is paired by example.
 
+pub mod bleu;
 pub mod bootstrap;
 pub mod fdr;
 pub mod labels;
@@ -8,6 +9,7 @@ pub mod logistic;
 pub mod paired;
 pub mod point;
 pub mod rank;
+pub mod resamples;
 
 use statrs::distribution::{ContinuousCDF, StudentsT};
 use statrs::function::erf::erfc;

@@ -19,7 +19,14 @@ pub fn terms<'c>(metric: Metric, kind: TaskKind, columns: &[&'c [f64]]) -> Optio
         }
         Metric::Accuracy => return Some(columns.first()?.iter().map(|&d| above_zero(d)).collect()),
         Metric::Kl => metric.columns(kind).len() - 1,
-        Metric::F1 | Metric::F1Binary | Metric::Matthews | Metric::Pearson | Metric::Spearman => return None,
+        Metric::F1
+        | Metric::F1Binary
+        | Metric::Matthews
+        | Metric::Bleu
+        | Metric::Pearson
+        | Metric::Spearman => {
+            return None;
+        }
     };
     columns.get(at).map(|c| Cow::Borrowed(*c))
 }
@@ -43,6 +50,10 @@ pub fn value(metric: Metric, prepared: &Prepared, keep: &[u32], columns: &[&[f64
                 return f64::NAN;
             };
             metric.value(&predictions[..keep.len()], &labels[..keep.len()])
+        }
+        Metric::Bleu => {
+            let counts = columns.get(prepared.kind.columns().len()..).unwrap_or_default();
+            super::bleu::weighted(counts, keep.len(), |_| 1.0)
         }
         Metric::Spearman => correlation(super::rank::spearman),
         _ => {

@@ -2,11 +2,12 @@
 
 use crate::view::Columns;
 use ablate_common::metric::Metric;
-use ablate_common::stats::Estimate;
 use ablate_common::stats::bootstrap::{Bootstrap, Correlation};
 use ablate_common::stats::labels::{LabelBootstrap, LabelMetric};
 use ablate_common::stats::paired::{Link, Weighted};
 use ablate_common::stats::point;
+use ablate_common::stats::resamples::Resamples;
+use ablate_common::stats::{Estimate, bleu};
 use ablate_common::task::{Prepared, Scope};
 
 /// Resamples of every bootstrap.
@@ -25,6 +26,7 @@ enum How {
     Mean { weighted: Weighted, link: Link },
     Correlation(Box<Bootstrap>),
     Labels(LabelBootstrap),
+    Bleu(Resamples),
 }
 
 /// A metric on some of a task's examples.
@@ -54,6 +56,10 @@ impl<'a> Measure<'a> {
                 let labels = of(&|e| examples[e].gold);
                 How::Labels(LabelBootstrap::new(metric, labels, &clusters, RESAMPLES, seed))
             }
+            Metric::Bleu => {
+                let clusters: Vec<u32> = keep.iter().map(|&e| examples[e as usize].cluster).collect();
+                How::Bleu(Resamples::new(&clusters, RESAMPLES, seed))
+            }
             _ => {
                 let weights = of(&|e| f64::from(prepared.scored_tokens(&examples[e])));
                 let clusters: Vec<u32> = keep.iter().map(|&e| examples[e as usize].cluster).collect();
@@ -76,6 +82,7 @@ impl<'a> Measure<'a> {
         match &self.how {
             How::Mean { weighted, .. } => weighted.clusters(),
             How::Labels(bootstrap) => bootstrap.clusters(),
+            How::Bleu(resamples) => resamples.documents(),
             How::Correlation(_) => {
                 let mut texts: Vec<u32> = self
                     .keep
@@ -120,6 +127,7 @@ impl<'a> Measure<'a> {
             How::Mean { .. } => point::terms(self.metric, self.prepared.kind, &columns)?.into_owned(),
             How::Correlation(b) => b.vector(columns.first()?),
             How::Labels(b) => b.vector(columns.get(1)?),
+            How::Bleu(b) => bleu::resampled(columns.get(self.prepared.kind.columns().len()..)?, b),
         };
         Some(Sample { value, data })
     }
@@ -139,7 +147,7 @@ impl<'a> Measure<'a> {
                     terms.iter().map(|t| (sign * t.0, t.1.data.as_slice())).collect();
                 weighted.contrast(&terms, *link)
             }
-            How::Correlation(_) | How::Labels(_) => {
+            How::Correlation(_) | How::Labels(_) | How::Bleu(_) => {
                 let value = terms.iter().map(|t| sign * t.0 * t.1.value).sum();
                 let mut resampled = vec![0.0; RESAMPLES];
                 for (c, sample) in terms {

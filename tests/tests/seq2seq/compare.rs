@@ -6,6 +6,7 @@ use ablate_common::model::ModelInfo;
 use ablate_common::plan::{Ablation, Batch, Plan, PlannedAblation, PlannedSweep, PlannedTask, SweepKind};
 use ablate_common::scores::ChunkScores;
 use ablate_common::spec::{Dtype, ModelSpec, Spec};
+use ablate_common::stats::bleu;
 use ablate_common::task::{Prepared, Scope};
 use ablate_common::units::{UnitIx, UnitMap};
 use ablate_tests::root;
@@ -22,6 +23,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+/// Token that ends the targets of all models here.
+const END: u32 = 2;
+
 /// What is asked about one model.
 #[derive(Debug)]
 pub struct Question {
@@ -37,8 +41,10 @@ pub struct Question {
     pub ablations: Vec<PlannedAblation>,
     /// Ascending subsets, the first of them empty.
     pub subsets: Vec<Vec<HeadIx>>,
-    /// Most tokens that are decoded of each item; none: nothing is decoded.
-    pub limits: Option<Vec<u32>>,
+    /// Numbers of the subsets that decode.
+    pub decoded: Vec<usize>,
+    /// The model's context.
+    pub context: u32,
 }
 
 /// What the reference says of one model.
@@ -48,6 +54,8 @@ pub struct Answer {
     pub logits: Vec<Vec<Vec<f64>>>,
     /// Ablation → column → subset → item.
     pub scores: Vec<BTreeMap<String, Vec<Vec<f64>>>>,
+    /// Ablation → subset that decodes → item → tokens.
+    pub decoded: Vec<Vec<Vec<Vec<u32>>>>,
 }
 
 /// Asks; tiny models are left in `folder`, under their names.
@@ -62,12 +70,15 @@ pub fn ask(questions: &[Question], folder: &Path) -> Vec<Answer> {
         let head = |ix: &HeadIx| q.heads.head(*ix).map(|h| json!([h.stream.name(), h.layer, h.head]));
         q.subsets.iter().map(|s| s.iter().filter_map(head).collect::<Value>()).collect()
     };
-    let decodes = questions.iter().all(|q| q.limits.is_some());
+    let limits = |q: &Question| -> Vec<usize> {
+        q.prepared.items.iter().map(|i| i.decoded_at_most(q.context)).collect()
+    };
     let job = json!({
         "models": each(&|q| json!(q.path)),
         "prepared": each(&|q| json!(q.prepared)),
         "ablations": each(&|q| json!(q.ablations)),
-        "limits": decodes.then(|| each(&|q| json!(q.limits))),
+        "limits": each(&|q| json!(limits(q))),
+        "decoded": each(&|q| json!(q.decoded)),
         "subsets": each(&subsets),
     });
     let question = folder.join("job.json");
@@ -201,7 +212,7 @@ impl Compared<'_> {
         none: &ChunkScores,
     ) -> f64 {
         let reference = &self.answer.scores[ablation as usize];
-        let mut worst = 0.0;
+        let mut worst = self.decoded(ablation, asked, got, at);
         for (c, name) in self.columns().iter().enumerate() {
             let Some(want) = reference.get(*name) else { continue };
             let (got, none) = (got.tasks[0].column(at, c), none.tasks[0].column(0, c));
@@ -209,6 +220,36 @@ impl Compared<'_> {
                 let delta = (got[e] - none[e]) - (want[asked][e] - want[0][e]);
                 let level = none[e] - want[0][e];
                 worst = larger(worst, delta.abs().max(level.abs()) / want[0][e].abs().max(1.0));
+            }
+        }
+        worst
+    }
+
+    /// BLEU of what the reference decoded under a subset that decodes.
+    pub fn bleu(&self, ablation: usize, place: usize) -> f64 {
+        let each = self.answer.decoded[ablation][place].iter().enumerate();
+        let counts: Vec<_> = each.map(|(e, tokens)| bleu::counts(tokens, &self.target(e))).collect();
+        let columns: Vec<Vec<f64>> =
+            (0..bleu::COUNTS).map(|c| counts.iter().map(|own| own[c]).collect()).collect();
+        let columns: Vec<&[f64]> = columns.iter().map(Vec::as_slice).collect();
+        bleu::weighted(&columns, counts.len(), |_| 1.0)
+    }
+
+    /// An item's target without the token that ends it.
+    fn target(&self, item: usize) -> Vec<u32> {
+        let item = &self.question.prepared.items[item];
+        let mut target: Vec<u32> = item.scored.iter().map(|s| s.target).collect();
+        target.pop_if(|last| *last == END);
+        target
+    }
+
+    /// 0 where the n-gram counts of what the subset decodes are the reference's, or it wasn't asked to decode.
+    fn decoded(&self, ablation: u32, asked: usize, got: &ChunkScores, at: usize) -> f64 {
+        let Some(place) = self.question.decoded.iter().position(|&d| d == asked) else { return 0.0 };
+        let mut worst = 0.0;
+        for (e, hypothesis) in self.answer.decoded[ablation as usize][place].iter().enumerate() {
+            for (c, want) in bleu::counts(hypothesis, &self.target(e)).into_iter().enumerate() {
+                worst = larger(worst, (got.tasks[0].column(at, c + 2)[e] - want).abs());
             }
         }
         worst
@@ -278,11 +319,19 @@ impl Compared<'_> {
     /// Where the engine fails, or a union wasn't asked.
     pub fn based(&mut self, sets: &[(Vec<HeadIx>, Vec<Vec<HeadIx>>)]) -> f64 {
         let all: Vec<HeadIx> = (0..self.question.heads.len() as u32).map(HeadIx).collect();
-        let everything = (Vec::new(), vec![all]);
+        larger(self.on_bases(&[(Vec::new(), vec![all])]), self.on_bases(sets))
+    }
+
+    /// Nothing removed, and sets on top of base sets, for each ablation.
+    ///
+    /// # Panics
+    /// Where the engine fails, or a union wasn't asked.
+    pub fn on_bases(&mut self, sets: &[(Vec<HeadIx>, Vec<Vec<HeadIx>>)]) -> f64 {
         let mut worst = 0.0;
         for ablation in 0..self.plan.ablations.len() as u32 {
             let none = self.run(ablation, &[], &[Vec::new()]);
-            for (base, more) in sets.iter().chain([&everything]) {
+            worst = larger(worst, self.deviation(ablation, 0, &none, 0, &none));
+            for (base, more) in sets {
                 let got = self.run(ablation, base, more);
                 for (i, set) in more.iter().enumerate() {
                     let mut union = [base.as_slice(), set].concat();

@@ -7,7 +7,7 @@ use super::model::{AttnView, BaseCut, Model};
 use super::replace::Replacement;
 use ablate_common::head::Stream;
 use ablate_common::plan::Batch;
-use ablate_common::task::{Prepared, Scored, TaskKind};
+use ablate_common::task::{Item, Prepared, Scored, TaskKind};
 use tch::{Kind, Tensor};
 
 /// A batch of items on the device.
@@ -33,6 +33,8 @@ pub struct DeviceBatch {
     pub targets: Tensor,
     /// Foils of the scored rows `[scored]`.
     pub foils: Tensor,
+    /// Of each item of an encoder-decoder the target, without the token that ends it.
+    pub references: Vec<Vec<u32>>,
     /// Greater-than: for each scored row the tokens that are weighed, `[scored, tokens]`, and their weights
     /// (1, −1, or 0 where a row has fewer).
     pub weighed: Option<(Tensor, Tensor)>,
@@ -77,6 +79,12 @@ impl DeviceBatch {
             let (tokens, real) = pad(items().map(|i| i.decoder.as_slice()), len);
             Target { len, tokens: tokens.to_device(model.device), real: real.to_device(model.device) }
         });
+        let end = |token: &u32| model.info.details.seq2seq.as_ref().is_some_and(|s| s.end.contains(token));
+        let reference = |item: &Item| -> Vec<u32> {
+            let target: Vec<u32> = item.scored.iter().map(|s| s.target).collect();
+            target.iter().copied().take(target.len() - usize::from(target.last().is_some_and(end))).collect()
+        };
+        let references = if decoder.is_some() { items().map(reference).collect() } else { Vec::new() };
         let width = decoder.as_ref().map_or(len, |d| d.len);
         let (mut scored, mut targets, mut foils, mut owner) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
@@ -108,6 +116,7 @@ impl DeviceBatch {
             mask,
             real: real.to_device(model.device),
             decoder,
+            references,
             scored: (!scored.is_empty()).then(|| model.indices(&scored)),
             targets: model.indices(&targets),
             foils: model.indices(&foils),

@@ -49,6 +49,13 @@ impl Keys {
 }
 
 impl Model {
+    /// [`Self::embed_target`] of the tokens `[rows]` at one position: `[rows, d_model]`.
+    pub fn embed_target_at(&self, tokens: &Tensor, position: i64) -> Tensor {
+        let Some(decoder) = &self.decoder else { return self.embed(&tokens.unsqueeze(1)) };
+        let at = decoder.position.as_ref().map(|p| p.narrow(0, position, 1));
+        self.embedding(&decoder.embed, at.as_ref(), &tokens.unsqueeze(1))
+    }
+
     /// Residual stream before the decoder: `tokens [batch, len]` → `[batch · len, d_model]`.
     pub fn embed_target(&self, tokens: &Tensor) -> Tensor {
         match &self.decoder {
@@ -88,10 +95,25 @@ impl Model {
         keys: &Keys,
         mask: Option<&Tensor>,
     ) -> (Tensor, Tensor) {
-        let (tokens, dh, n) = (x.size()[0], self.head_dim(), view.kept.len() as i64);
-        if n == 0 {
+        let tokens = x.size()[0];
+        if view.kept.is_empty() {
             return self.no_heads(stage, view, tokens, len);
         }
+        let z = self.cross_mixtures(stage, view, x, len, keys, mask);
+        self.project(stage, view, z, tokens / len, len)
+    }
+
+    /// The mixtures of values of [`Self::cross_attention`]: `[rows, len, kept, head_dim]`.
+    pub(super) fn cross_mixtures(
+        &self,
+        stage: usize,
+        view: &AttnView,
+        x: &Tensor,
+        len: i64,
+        keys: &Keys,
+        mask: Option<&Tensor>,
+    ) -> Tensor {
+        let (tokens, dh, n) = (x.size()[0], self.head_dim(), view.kept.len() as i64);
         let (rows, memories) = (tokens / len, keys.k.size()[0]);
         let copies = rows / memories;
         let weight = view.qkv.narrow(0, 0, n * dh);
@@ -101,8 +123,7 @@ impl Model {
         let q = q.view([copies, memories, len, n, dh]).permute([1, 3, 0, 2, 4]);
         let q = q.reshape([memories, n, copies * len, dh]);
         let z = attend(self, stage, &q, &keys.k, &keys.v, mask, false);
-        let z = z.view([memories, n, copies, len, dh]).permute([2, 0, 3, 1, 4]);
-        self.project(stage, view, z, rows, len)
+        z.view([memories, n, copies, len, dh]).permute([2, 0, 3, 1, 4]).reshape([rows, len, n, dh])
     }
 
     /// What a self-attention with relative positions adds to the scores of `heads`, `[1 or rows, heads, len, len]`:

@@ -10,6 +10,7 @@ mod attend;
 pub mod base;
 mod block;
 pub mod classify;
+mod decode;
 mod decoder;
 pub mod masked;
 pub mod model;
@@ -30,6 +31,7 @@ use ablate_common::task::{Prepared, Scope};
 use ablate_common::units::UnitIx;
 use base::{BaseSet, DeviceBatch};
 use classify::{FittedProbe, NoProbe};
+use decode::Decoding;
 use model::Model;
 use pass::Pass;
 use replace::{DonorStates, Means, Replacement, donor_states};
@@ -272,6 +274,12 @@ impl Engine {
             for done in pass.run(trie, stop).map_err(|_| Error::Stopped)? {
                 let beside = Beside { unablated: finals.and_then(|f| f.get(at)), probe };
                 collector.take(model, batch, &done, beside);
+            }
+            if metric == Metric::Bleu {
+                let items = &prepared[task as usize].items;
+                let decoding = Decoding { pass: &pass, removed: &by_stage, keep, items };
+                let decoded = decoding.run(trie, subsets, stop).map_err(|_| Error::Stopped)?;
+                collector.take_decoded(batch, &decoded);
             }
             held += state_bytes(model, batch);
             if resampled {

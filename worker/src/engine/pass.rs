@@ -6,7 +6,7 @@ use super::base::{BaseState, DeviceBatch};
 use super::decoder::Keys;
 use super::model::{AttnView, Model};
 use super::replace::Replacement;
-use super::trie::{Node, Trie};
+use super::trie::{Intervention, Node, Trie};
 use ablate_common::head::Stream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tch::{Kind, Tensor};
@@ -34,6 +34,9 @@ pub struct Pass<'a> {
     /// b of every head; none: 0.
     pub replacement: Option<&'a Replacement>,
 }
+
+/// See [`Pass::memories`].
+pub type Memories = (Vec<Option<usize>>, Option<Tensor>);
 
 /// The rows of a pass between two stages.
 struct Rows {
@@ -86,6 +89,37 @@ impl Pass<'_> {
             finished.push(Finished { subsets, x });
         }
         Ok(finished)
+    }
+
+    /// The memories of `subsets` subsets: for each its place among those that aren't the base state's, which come
+    /// beside, `[memories, batch · len, d_model]`.
+    ///
+    /// # Errors
+    /// Where `stop` was set meanwhile.
+    pub fn memories(&self, trie: &Trie, subsets: usize, stop: &AtomicBool) -> Result<Memories, Stopped> {
+        let mut of = vec![None; subsets];
+        let Some(encoder) = self.model.info.heads.decoder_stage() else { return Ok((of, None)) };
+        // What a subset does to the encoder alone.
+        let interventions: Vec<Intervention> = trie
+            .paths(subsets)
+            .iter()
+            .map(|path| Intervention {
+                stages: path.iter().filter(|p| p.0 < encoder).map(|p| (p.0, p.1.to_vec())).collect(),
+            })
+            .collect();
+        let trie = Trie::new(&interventions);
+        let Some(first) = trie.first_stage() else { return Ok((of, None)) };
+        let mut rows = Rows::new(&trie);
+        for stage in first..encoder {
+            if stop.load(Ordering::Relaxed) {
+                return Err(Stopped);
+            }
+            self.step(&trie, stage, &mut rows);
+        }
+        for (row, &node) in rows.live.iter().enumerate() {
+            trie.nodes[node].ends.iter().for_each(|&s| of[s] = Some(row));
+        }
+        Ok((of, rows.x.map(|x| self.model.memory(&x))))
     }
 
     /// Runs one stage: rows die, are born, and go on.

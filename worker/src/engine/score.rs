@@ -8,6 +8,7 @@ pub use super::readout::host;
 use super::readout::{Tokens, cross_entropy, divergence, probabilities};
 use ablate_common::metric::Metric;
 use ablate_common::scores::TaskScores;
+use ablate_common::stats::bleu;
 use ablate_common::task::{Prepared, Scope, TaskKind};
 use std::collections::HashMap;
 use tch::{Kind, Tensor};
@@ -128,6 +129,22 @@ impl<'a> Collector<'a> {
                     dot(targets - foils)
                 };
                 self.add(batch, done, 0, &host(&diff));
+            }
+        }
+    }
+
+    /// Takes what was decoded of one batch, subset by subset and item by item: counts for BLEU, behind the scores
+    /// that every metric of the task has.
+    pub fn take_decoded(&mut self, batch: &DeviceBatch, decoded: &[Vec<Vec<u32>>]) {
+        let (n, columns) = (self.examples.len(), self.scores.columns as usize);
+        let first = self.prepared.kind.columns().len();
+        for (s, items) in decoded.iter().enumerate() {
+            for (item, (hypothesis, reference)) in batch.items.iter().zip(items.iter().zip(&batch.references))
+            {
+                let Some(&at) = self.place.get(item) else { continue };
+                for (c, count) in bleu::counts(hypothesis, reference).into_iter().enumerate() {
+                    self.scores.values[(s * columns + first + c) * n + at] = count;
+                }
             }
         }
     }

@@ -99,6 +99,25 @@ impl Trie {
         Self { nodes, unchanged }
     }
 
+    /// What each of `subsets` subsets changes: (stage, cuts), stages ascending.
+    #[must_use]
+    pub fn paths(&self, subsets: usize) -> Vec<Vec<(usize, &[Cut])>> {
+        let mut out = vec![Vec::new(); subsets];
+        for (at, node) in self.nodes.iter().enumerate() {
+            let mut path = Vec::new();
+            let mut next = Some(at);
+            while let Some(node) = next.map(|n| &self.nodes[n]) {
+                path.push((node.stage, node.cuts.as_slice()));
+                next = node.parent;
+            }
+            path.reverse();
+            for &s in &node.ends {
+                out[s].clone_from(&path);
+            }
+        }
+        out
+    }
+
     /// First stage at which a row leaves the base state; `None` where none does.
     #[must_use]
     pub fn first_stage(&self) -> Option<usize> {
@@ -152,6 +171,9 @@ mod tests {
         assert_eq!(trie.nodes[shared].last_child, Some(2));
         assert!(trie.nodes[shared].lives_past(1) && !trie.nodes[shared].lives_past(2));
         assert_eq!(trie.nodes[2].parent, Some(shared));
+        let paths = trie.paths(4);
+        assert_eq!(paths[2], [(0, cut(&[1]).as_slice()), (2, cut(&[3]).as_slice())]);
+        assert!(paths[3].is_empty());
         // 3 stages: {1,2} runs 3, {1} runs 2, its children 2 and 1.
         assert_eq!(trie.stage_rows(3), 8);
     }

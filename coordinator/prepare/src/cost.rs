@@ -1,6 +1,7 @@
 //! What a plan costs: operations and memory, counted from the model's shape.
 
 use ablate_common::head::Stream;
+use ablate_common::metric::Metric;
 use ablate_common::model::ModelInfo;
 use ablate_common::plan::{Ablation, Plan, PlannedTask, SweepKind};
 use ablate_common::spec::Dtype;
@@ -100,14 +101,28 @@ impl StageWork {
     }
 }
 
+/// Operations of decoding `rows` sequences for `steps` steps, and the keys and values that are kept meanwhile.
+fn decoding(model: &ModelInfo, rows: u64, steps: u64, source: u64) -> (f64, u64) {
+    let mut work = StageWork::default();
+    let heads = &model.heads;
+    for at in heads.decoder_stage().unwrap_or(0)..heads.stages() {
+        work.add(model, heads.stage(at).stream, rows as f64, steps as f64, source as f64);
+    }
+    let logits = 2.0 * f64::from(model.d_model) * f64::from(model.target_vocab()) * (rows * steps) as f64;
+    let kept = u64::from(heads.layers(Stream::Decoder)) * 2 * u64::from(model.n_heads * model.head_dim);
+    (work.all + work.keys + logits, rows * (steps + source) * kept)
+}
+
 /// Operations that a subset of some tasks takes, by stage.
 #[derive(Debug)]
 pub struct Work<'a> {
     model: &'a ModelInfo,
     value_bytes: u64,
     stages: Vec<StageWork>,
-    /// Operations of the logits.
+    /// Operations that no two subsets share: the logits, and decoding.
     logits: f64,
+    /// Values that decoding caches, of a batch and subset at most.
+    cached: u64,
     /// All padded tokens that stages run over, together, and the most in a batch; most scored positions in a batch.
     tokens: u64,
     widest: u64,
@@ -125,7 +140,7 @@ impl<'a> Work<'a> {
         scope: Scope,
     ) -> Self {
         let mut stages = vec![StageWork::default(); model.heads.stages()];
-        let (mut logits, mut tokens, mut widest, mut most_scored) = (0.0, 0, 0, 0);
+        let (mut logits, mut tokens, mut widest, mut most_scored, mut cached) = (0.0, 0, 0, 0, 0);
         for &t in which {
             let (Some(task), Some(p)) = (tasks.get(t as usize), prepared.get(t as usize)) else { continue };
             for batch in task.batches(scope) {
@@ -141,6 +156,12 @@ impl<'a> Work<'a> {
                     tokens += padded;
                     widest = widest.max(padded);
                 }
+                if task.metric == Metric::Bleu {
+                    let steps = items().map(|i| i.decoded_at_most(model.context) as u64).max().unwrap_or(0);
+                    let (flops, values) = decoding(model, batch.items.len() as u64, steps, source);
+                    logits += flops;
+                    cached = cached.max(values);
+                }
                 // A classification head is next to nothing.
                 if task.kind != TaskKind::Classification {
                     logits +=
@@ -154,7 +175,7 @@ impl<'a> Work<'a> {
             Dtype::F32 => 4,
             Dtype::Bf16 | Dtype::F16 => 2,
         };
-        Self { model, value_bytes, stages, logits, tokens, widest, scored: most_scored }
+        Self { model, value_bytes, stages, logits, cached, tokens, widest, scored: most_scored }
     }
 
     /// A subset that shares nothing.
@@ -230,6 +251,6 @@ impl<'a> Work<'a> {
         // Residual, its norm, Q, K, V, z, and the two or three feed-forward activations.
         let activations = rows * (3 * d + 2 * q + 2 * kv + matrices * ff);
         let logits = (u64::from(chunk) * self.scored).min(1024) * u64::from(m.target_vocab()) * 2;
-        (weights + base + activations + logits) * self.value_bytes
+        (weights + base + activations + logits + u64::from(chunk) * self.cached) * self.value_bytes
     }
 }

@@ -65,6 +65,9 @@ pub enum Dtype {
     F32,
     /// bfloat16; norms, softmax and losses in f32.
     Bf16,
+    /// 16-bit IEEE float, with the same parts in f32. Residual streams over 65,504 become infinite, and scores
+    /// say so.
+    F16,
 }
 
 /// `[[task]]`.

@@ -121,6 +121,7 @@ fn kind_of(dtype: Dtype) -> Kind {
         Dtype::F64 => Kind::Double,
         Dtype::F32 => Kind::Float,
         Dtype::Bf16 => Kind::BFloat16,
+        Dtype::F16 => Kind::Half,
     }
 }
 
@@ -150,6 +151,7 @@ fn name_of(dtype: Dtype) -> &'static str {
         Dtype::F64 => "f64",
         Dtype::F32 => "f32",
         Dtype::Bf16 => "bf16",
+        Dtype::F16 => "f16",
     }
 }
 

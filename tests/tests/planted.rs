@@ -10,10 +10,12 @@ use std::path::Path;
 
 /// Methods, as the lines of `[ablation]`. The data are balanced, so that a mean of z carries nothing, pooled
 /// or by position, and what is planted shows alike.
-const METHODS: [(&str, &str); 3] = [
+const METHODS: [(&str, &str); 4] = [
     ("zero", "method = \"zero\""),
     ("mean", "method = \"mean\""),
     ("mean by position", "method = \"mean\"\npool = \"position\""),
+    // Of a counterfactual without a sign, or without a repeat.
+    ("resample", "method = \"resample\"\ndonors = \"paired\""),
 ];
 
 /// Score of attention between what belongs together; e⁻²⁰⁰ is nothing.
@@ -35,13 +37,14 @@ const PRESENT: Feature = 8;
 fn signs(layers: Vec<Layer>) -> Net {
     let mut words = vec!["<unk>".to_owned()];
     words.extend((0..SIGNS).map(|k| format!("s{k}")));
-    words.extend(["f0", "f1", "f2", "mid", "end"].map(str::to_owned));
+    words.extend(["f0", "f1", "f2", "mid", "end", "unsigned"].map(str::to_owned));
     let first_answer = words.len();
     words.extend((0..SIGNS).flat_map(|k| [format!("yes{k}"), format!("no{k}")]));
     let place = |w: &str| words.iter().position(|x| x == w).unwrap();
     let mut embed: Vec<(usize, Feature, f64)> = (0..SIGNS)
         .flat_map(|k| [(1 + k, SIGN, if k % 2 == 0 { 1.0 } else { -1.0 }), (1 + k, IS_SIGN, 1.0)])
         .collect();
+    embed.push((place("unsigned"), IS_SIGN, 1.0));
     embed.push((place("end"), IS_END, 1.0));
     embed.push((place("mid"), IS_MID, 1.0));
     let logits = (0..SIGNS)
@@ -63,10 +66,10 @@ fn prompts(folder: &Path) -> String {
     for k in 0..SIGNS {
         for f in 0..3 {
             let (target, foil) = if k % 2 == 0 { ("yes", "no") } else { ("no", "yes") };
+            let other = (f + k) % 3;
             writeln!(
                 lines,
-                r#"{{"prompt": "s{k} f{f} mid f{} end", "target": " {target}{k}", "foil": " {foil}{k}"}}"#,
-                (f + k) % 3
+                r#"{{"prompt": "s{k} f{f} mid f{other} end", "target": " {target}{k}", "foil": " {foil}{k}", "counterfactual": "unsigned f{f} mid f{other} end"}}"#
             )
             .unwrap();
         }

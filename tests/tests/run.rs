@@ -106,7 +106,7 @@ fn wrong_input_is_refused_with_what_where_and_what_to_do() {
     };
     attempt(&good.replace("max_tokens", "max_token"), &["bad.toml:", "max_tokens"]);
     attempt(&good.replace("\"similarity\"", "\"similarty\""), &["bad.toml:", "similarity"]);
-    attempt(&good.replace("[model]", "[model]\ndtype = \"f16\""), &["bad.toml:3", "built yet"]);
+    attempt(&good.replace("\"similarity\"", "\"generation\""), &["bad.toml:", "built yet"]);
     attempt(&good.replace("fraction = 0.2", "fraction = 1.5"), &["bad.toml:", "fraction"]);
     attempt(&good.replace("max_tokens = 8", "max_tokens = 4000"), &["512"]);
     attempt(&good.replace("pairs.jsonl", "none.jsonl"), &["none.jsonl"]);

@@ -100,8 +100,8 @@ fn model(t: &Table<'_>) -> Result<ModelSpec, Error> {
             "unknown source \"{scheme}://\"; give the path of a Hugging Face directory or of a .gguf file"
         )));
     }
-    let dtypes = [("f64", Dtype::F64), ("f32", Dtype::F32), ("bf16", Dtype::Bf16)];
-    let dtype = t.get("dtype").map_or(Ok(Dtype::F32), |v| v.choice(&dtypes, &["f16"]))?;
+    let dtypes = [("f64", Dtype::F64), ("f32", Dtype::F32), ("bf16", Dtype::Bf16), ("f16", Dtype::F16)];
+    let dtype = t.get("dtype").map_or(Ok(Dtype::F32), |v| v.choice(&dtypes, &[]))?;
     Ok(ModelSpec { source: source.to_owned(), dtype, sha256: sha256(t)? })
 }
 

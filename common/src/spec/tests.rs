@@ -85,12 +85,6 @@ fn everything_wrong_is_said_with_its_line() {
         ("source = \"m.gguf\"", "", 5, "[model] needs source"),
         ("\"m.gguf\"", "\"hf://a/b@c\"", 6, "is in the contract but isn't built yet"),
         ("\"m.gguf\"", "3", 6, "source should be a string"),
-        (
-            "\"f64\"",
-            "\"f16\"",
-            7,
-            "dtype = \"f16\" is in the contract but isn't built yet (built: f64, f32, bf16)",
-        ),
         ("\"f64\"", "\"fp32\"", 7, "unknown dtype \"fp32\"; did you mean \"f32\"?"),
         ("kind = \"ioi\"", "kind = \"generation\"", 11, "isn't built yet"),
         ("kind = \"ioi\"", "kind = \"ioy\"", 11, "did you mean \"ioi\""),

@@ -120,7 +120,7 @@ impl<'a> Work<'a> {
         let value_bytes = match dtype {
             Dtype::F64 => 8,
             Dtype::F32 => 4,
-            Dtype::Bf16 => 2,
+            Dtype::Bf16 | Dtype::F16 => 2,
         };
         Self { model, value_bytes, layer, rest, logits, tokens, widest, scored: most_scored }
     }

@@ -58,6 +58,7 @@ impl TorchOpener {
             Dtype::F64 => Kind::Double,
             Dtype::F32 => Kind::Float,
             Dtype::Bf16 => Kind::BFloat16,
+            Dtype::F16 => Kind::Half,
         };
         let loaded = catch_unwind(AssertUnwindSafe(|| {
             tch::no_grad(|| {

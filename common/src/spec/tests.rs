@@ -68,6 +68,32 @@ fn a_good_spec_gets_its_defaults() {
 }
 
 #[test]
+fn classification_takes_a_probe_and_its_share() {
+    let of = |more: &str| {
+        let task = format!("kind = \"classification\"\ndata = \"wiki.jsonl\"\n{more}");
+        let text = GOOD.replace("kind = \"language_modeling\"\ndata = \"wiki.jsonl\"", &task);
+        parse(&text.replace("metric = \"perplexity\"", "metric = \"f1_binary\""), "x")
+    };
+    let s = of("").unwrap();
+    assert_eq!((s.tasks[1].probe, s.tasks[1].train, s.tasks[1].metric), (None, None, Metric::F1Binary));
+    // Identities of specs without these keys stay what they were.
+    assert!(!serde_json::to_string(&s).unwrap().contains("\"train\""));
+    let s = of("probe = true\ntrain = 0.25").unwrap();
+    assert_eq!((s.tasks[1].probe, s.tasks[1].train), (Some(true), Some(0.25)));
+    assert_eq!(serde_json::from_str::<Spec>(&serde_json::to_string(&s).unwrap()).unwrap(), s);
+    let wrong = |more: &str, what: &str| {
+        let e = of(more).unwrap_err();
+        assert!(e.line > 12 && e.what.contains(what), "{e}");
+    };
+    wrong("probe = 1", "probe should be true or false");
+    wrong("train = 1.0", "train = 1 isn't a share");
+    wrong("train = 0", "train = 0 isn't a share");
+    wrong("probe = false\ntrain = 0.5", "but probe = false");
+    let e = parse(&GOOD.replace("kind = \"ioi\"", "kind = \"ioi\"\nprobe = true"), "x").unwrap_err();
+    assert!(e.what.contains("probe is for kind = \"classification\" only"), "{e}");
+}
+
+#[test]
 fn everything_wrong_is_said_with_its_line() {
     // (what is replaced, by what, line, message)
     let table: &[(&str, &str, usize, &str)] = &[

@@ -1,5 +1,6 @@
 //! Attention heads and their forward order. A head is (stream, layer, head), all from 0; its
-//! [`HeadIx`] is its place in the order in which a forward pass meets it.
+//! [`HeadIx`] is its place in the order of (stream, layer, head). Where a forward pass alternates between
+//! streams (a decoder's own attention and that to the encoder), [`Stage`] is the order in which it comes to them.
 
 use serde::{Deserialize, Serialize};
 use std::fmt;
@@ -95,7 +96,17 @@ impl HeadIx {
     }
 }
 
-/// All heads of a model, in forward order.
+/// One attention of the forward pass, with what follows it up to the next one: the step at which a subset can
+/// leave the states that it shares with others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stage {
+    /// Stream of its attention.
+    pub stream: Stream,
+    /// Layer application within the stream.
+    pub layer: u32,
+}
+
+/// All heads of a model, in forward order of the streams.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HeadMap {
     /// (stream, layers, heads per layer), in forward order of the streams.
@@ -148,6 +159,50 @@ impl HeadMap {
         None
     }
 
+    /// Layers of a stream; 0 where the model has no such stream.
+    #[must_use]
+    pub fn layers(&self, stream: Stream) -> u32 {
+        self.streams.iter().find(|s| s.0 == stream).map_or(0, |s| s.1)
+    }
+
+    /// Attentions of one forward pass.
+    #[must_use]
+    pub fn stages(&self) -> usize {
+        self.streams.iter().map(|s| s.1 as usize).sum()
+    }
+
+    /// The stage at which the decoder of an encoder-decoder begins; `None` for other models.
+    #[must_use]
+    pub fn decoder_stage(&self) -> Option<usize> {
+        let encoder = self.layers(Stream::Encoder) as usize;
+        (encoder > 0).then_some(encoder)
+    }
+
+    /// The stage at `at`, in the order in which a forward pass comes to them: an encoder's layers, then by
+    /// decoder layer its self-attention and its attention to the encoder.
+    #[must_use]
+    pub fn stage(&self, at: usize) -> Stage {
+        match self.decoder_stage() {
+            None => Stage { stream: Stream::SelfAttention, layer: at as u32 },
+            Some(encoder) if at < encoder => Stage { stream: Stream::Encoder, layer: at as u32 },
+            Some(encoder) => {
+                let stream = if (at - encoder).is_multiple_of(2) { Stream::Decoder } else { Stream::Cross };
+                Stage { stream, layer: ((at - encoder) / 2) as u32 }
+            }
+        }
+    }
+
+    /// The stage whose attention holds `head`.
+    #[must_use]
+    pub fn stage_of(&self, head: Head) -> usize {
+        let (encoder, layer) = (self.decoder_stage().unwrap_or(0), head.layer as usize);
+        match head.stream {
+            Stream::SelfAttention | Stream::Encoder => layer,
+            Stream::Decoder => encoder + 2 * layer,
+            Stream::Cross => encoder + 2 * layer + 1,
+        }
+    }
+
     /// Every head, in forward order.
     pub fn iter(&self) -> impl Iterator<Item = Head> + '_ {
         self.streams.iter().flat_map(|&(stream, layers, heads)| {
@@ -184,6 +239,11 @@ mod tests {
                 prop_assert_eq!(map.index(head), Some(ix));
             }
             prop_assert_eq!(map.iter().count(), map.len());
+            prop_assert_eq!(map.stages(), (l + 2 * c) as usize);
+            for head in map.iter() {
+                let stage = map.stage(map.stage_of(head));
+                prop_assert_eq!((stage.stream, stage.layer), (head.stream, head.layer));
+            }
             prop_assert_eq!(map.head(HeadIx(map.len() as u32)), None);
         }
     }

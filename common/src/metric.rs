@@ -88,7 +88,7 @@ impl Metric {
             TaskKind::LanguageModeling | TaskKind::Induction => {
                 &[Self::Loss, Self::Perplexity, Self::Accuracy, Self::Kl]
             }
-            TaskKind::MaskedLm => &[Self::Loss, Self::Perplexity, Self::Accuracy],
+            TaskKind::MaskedLm | TaskKind::Seq2seq => &[Self::Loss, Self::Perplexity, Self::Accuracy],
             TaskKind::Ioi | TaskKind::LogitDifference => &[Self::LogitDiff, Self::Accuracy, Self::Kl],
             TaskKind::GreaterThan => &[Self::ProbDiff, Self::Accuracy],
             TaskKind::NextTokenChoice => &[Self::Accuracy, Self::Loss, Self::F1, Self::Matthews],

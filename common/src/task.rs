@@ -22,6 +22,8 @@ pub enum TaskKind {
     LogitDifference,
     /// Which of several continuations of a prompt has the highest log-probability.
     NextTokenChoice,
+    /// Loss of a target that an encoder-decoder gives to a source.
+    Seq2seq,
     /// Which of several labels a text has, by the model's own head or by a probe of its embedding.
     Classification,
     /// Cosine of two texts' embeddings against a human score.
@@ -40,6 +42,7 @@ impl TaskKind {
             Self::GreaterThan => "greater_than",
             Self::LogitDifference => "logit_difference",
             Self::NextTokenChoice => "next_token_choice",
+            Self::Seq2seq => "seq2seq",
             Self::Classification => "classification",
             Self::Similarity => "similarity",
         }
@@ -48,7 +51,7 @@ impl TaskKind {
     /// Whether every scored token counts as much as any other, so that an example weighs as many as it has.
     #[must_use]
     pub fn by_token(self) -> bool {
-        matches!(self, Self::LanguageModeling | Self::MaskedLm | Self::Induction)
+        matches!(self, Self::LanguageModeling | Self::MaskedLm | Self::Induction | Self::Seq2seq)
     }
 
     /// The scores kept per example whatever the metric, in the order in which a chunk stores them; see
@@ -56,7 +59,7 @@ impl TaskKind {
     #[must_use]
     pub fn columns(self) -> &'static [&'static str] {
         match self {
-            Self::LanguageModeling | Self::MaskedLm | Self::Induction => &["nll", "correct"],
+            Self::LanguageModeling | Self::MaskedLm | Self::Induction | Self::Seq2seq => &["nll", "correct"],
             Self::Ioi | Self::LogitDifference => &["logit_diff"],
             Self::GreaterThan => &["prob_diff"],
             // The negative log of the right one's share, and the numbers of the chosen and the right one.
@@ -79,10 +82,14 @@ pub struct Scored {
 }
 
 /// One sequence that goes through the model.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Item {
-    /// Token ids, special tokens included; never empty.
+    /// Token ids, special tokens included; never empty. For an encoder-decoder those of the source.
     pub tokens: Vec<u32>,
+    /// What the decoder of an encoder-decoder reads: its first token, and the target but for its last. Scored
+    /// positions are positions here then. Empty for other models.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decoder: Vec<u32>,
     /// Scored positions, ascending; empty where the embedding is the mean over all tokens. A greater-than item has an entry for each token
     /// that it weighs, all of the same position.
     pub scored: Vec<Scored>,

@@ -168,11 +168,14 @@ fn peaks(model: &ablate_worker::engine::model::Model, kind: Kind) -> Peaks {
         2.0 * rows as f64 * (n * d) as f64 / (0..12).map(|_| once()).fold(f64::INFINITY, f64::min)
     };
     let block = &model.blocks[0];
+    let feed = |of: fn(&ablate_worker::engine::model::Feed) -> &Tensor| {
+        block.feed.as_ref().map_or(1.0, |f| peak(of(f), 4096))
+    };
     Peaks {
         qkv: peak(&block.qkv, 4096),
         out: peak(&block.wo, 4096),
-        up: peak(&block.up, 4096),
-        down: peak(&block.down, 4096),
+        up: feed(|f| &f.up),
+        down: feed(|f| &f.down),
         logits: model.unembed.as_ref().map_or(1.0, |w| peak(w, 512)),
     }
 }
@@ -189,7 +192,7 @@ fn least(loaded: &Loaded, base: &[HeadIx], subsets: &[Vec<HeadIx>]) -> Least {
             for head in s.iter().filter(|h| !base.contains(h)).filter_map(|&h| plan.heads().head(h)) {
                 layers.entry(head.layer as usize).or_default().push(Cut { head: head.head, keep: 0.0 });
             }
-            Intervention { layers: layers.into_iter().collect() }
+            Intervention { stages: layers.into_iter().collect() }
         })
         .collect();
     let trie = Trie::new(&heads);
@@ -225,13 +228,13 @@ fn least(loaded: &Loaded, base: &[HeadIx], subsets: &[Vec<HeadIx>]) -> Least {
         let layers = m.layers as usize;
         // Rows in which nothing ends are needed up to the attention that their last child changes.
         let (end, only_attention) = if node.ends.is_empty() {
-            (node.last_child.unwrap_or(node.layer), true)
+            (node.last_child.unwrap_or(node.stage), true)
         } else {
             (layers, false)
         };
-        for layer in node.layer..end {
+        for layer in node.stage..end {
             let at = if layer + 1 == layers { scored } else { tokens };
-            if layer == node.layer {
+            if layer == node.stage {
                 sum.add(2.0 * d * dh * node.cuts.len() as f64 * at, peaks.out);
             } else {
                 attention(&mut sum, layer, at);
@@ -239,7 +242,7 @@ fn least(loaded: &Loaded, base: &[HeadIx], subsets: &[Vec<HeadIx>]) -> Least {
             sum.add(2.0 * (f64::from(m.mlp_matrices()) - 1.0) * d * ff * at, peaks.up);
             sum.add(2.0 * d * ff * at, peaks.down);
         }
-        if only_attention && end > node.layer {
+        if only_attention && end > node.stage {
             attention(&mut sum, end, if end + 1 == layers { scored } else { tokens });
         }
         if !node.ends.is_empty() && loaded.prepared.kind.by_token() {

@@ -131,7 +131,7 @@ fn a_probe_and_what_it_says_with_heads_removed_equal_scikit_learn() {
         );
         let cut = |h: &HeadIx| ((h.0 / heads) as usize, vec![Cut { head: h.0 % heads, keep: 0.0 }]);
         let asked: Vec<Intervention> =
-            subsets.iter().map(|s| Intervention { layers: s.iter().map(cut).collect() }).collect();
+            subsets.iter().map(|s| Intervention { stages: s.iter().map(cut).collect() }).collect();
         let scores = engine.run_interventions(0, &[], &asked, &[0], Scope::All, &stop).unwrap();
         let labels: Vec<f64> = p.examples.iter().map(|e| e.gold).collect();
         let mut worst = 0.0f64;

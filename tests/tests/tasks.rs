@@ -58,7 +58,7 @@ fn items(scored: impl Fn(u32, u32) -> Vec<Scored>) -> Vec<Item> {
     [1u32, 9, 6, 2, 7]
         .iter()
         .zip(0..)
-        .map(|(&n, i)| Item { tokens: tokens(i, n), scored: scored(i, n) })
+        .map(|(&n, i)| Item { tokens: tokens(i, n), scored: scored(i, n), ..Item::default() })
         .collect()
 }
 
@@ -74,7 +74,7 @@ fn choices() -> Task {
             let scored = (prompt - 1..prompt + n - 1)
                 .map(|p| Scored { position: p, target: all[p as usize + 1], foil: 0 })
                 .collect();
-            items.push(Item { tokens: all, scored });
+            items.push(Item { tokens: all, scored, ..Item::default() });
             item_half.push(half);
         }
         let b = items.len() as u32 - 1;
@@ -273,7 +273,7 @@ fn check(path: &Path, tasks: &[&Task], subsets: &[Vec<HeadIx>]) -> BTreeMap<&'st
     }
     assert_eq!(seen, 2 * (subsets.len() - 1) * tasks.len(), "every asked subset was compared");
     let more = Cut { head: MORE % HEADS, keep: 0.0 };
-    let more = [Intervention { layers: vec![((MORE / HEADS) as usize, vec![more])] }];
+    let more = [Intervention { stages: vec![((MORE / HEADS) as usize, vec![more])] }];
     let every: Vec<u32> = (0..tasks.len() as u32).collect();
     for ablation in 0..2 {
         let base = BASE.map(HeadIx);
@@ -288,7 +288,7 @@ fn check(path: &Path, tasks: &[&Task], subsets: &[Vec<HeadIx>]) -> BTreeMap<&'st
 /// The unablated run diverges from itself by exactly 0, in every number format and beside other rows.
 fn divergence_begins_at_zero(path: &Path, tasks: &[&Task]) {
     let stop = AtomicBool::new(false);
-    let cut = |head| Intervention { layers: vec![(1, vec![Cut { head, keep: 0.0 }])] };
+    let cut = |head| Intervention { stages: vec![(1, vec![Cut { head, keep: 0.0 }])] };
     for kind in [Kind::Double, Kind::Float, Kind::BFloat16] {
         let (mut engine, plan) = engine(path, kind, tasks);
         for (at, _) in (0u32..).zip(tasks).filter(|t| t.1.metric == Metric::Kl) {

@@ -8,7 +8,7 @@ use ablate_common::plan::Batch;
 use ablate_common::task::{Example, Item, Prepared, Scored, TaskKind};
 use ablate_worker::engine::arch::{Activation, Arch, Mlp, NormKind, NormPlace, Positions};
 use ablate_worker::engine::base::{BaseSet, DeviceBatch};
-use ablate_worker::engine::model::{Block, Model, Norm, rotary_tables};
+use ablate_worker::engine::model::{Block, Feed, Model, Norm, rotary_tables};
 use ablate_worker::engine::pass::Pass;
 use ablate_worker::engine::trie::{Cut, Intervention, Trie};
 use std::sync::atomic::AtomicBool;
@@ -48,12 +48,14 @@ fn model(kind: Kind) -> Model {
                 wo,
                 wo_bias: None,
                 post_attn_norm: None,
-                mlp_norm: norm(),
-                up: r(&[3072, 576]),
-                up_bias: None,
-                down: r(&[576, 1536]),
-                down_bias: None,
-                post_mlp_norm: None,
+                feed: Some(Feed {
+                    norm: norm(),
+                    up: r(&[3072, 576]),
+                    up_bias: None,
+                    down: r(&[576, 1536]),
+                    down_bias: None,
+                    post_norm: None,
+                }),
             }
         })
         .collect();
@@ -71,6 +73,7 @@ fn model(kind: Kind) -> Model {
         embed,
         position: None,
         masked: None,
+        decoder: None,
         classifier: None,
         embed_scale: None,
         embed_norm: None,
@@ -109,6 +112,7 @@ fn main() {
                         .map(|i| Item {
                             tokens: (0..len).map(|t| (i * 7 + t) % 4096).collect(),
                             scored: vec![Scored { position: len - 1, target: 1, foil: 2 }],
+                            ..Item::default()
                         })
                         .collect(),
                     item_half: vec![0; examples as usize],
@@ -123,7 +127,7 @@ fn main() {
                 // Pairs of head (5, 0) with the heads after it.
                 let cuts: Vec<Intervention> = (0..subsets as u32)
                     .map(|k| Intervention {
-                        layers: vec![
+                        stages: vec![
                             (5, vec![Cut { head: 0, keep: 0.0 }]),
                             (6 + k as usize / 9, vec![Cut { head: k % 9, keep: 0.0 }]),
                         ],
@@ -137,7 +141,7 @@ fn main() {
                 let s = t.elapsed().as_secs_f64();
                 let per_layer =
                     2.0 * f64::from(examples * len) * (576.0 * 960.0 + 576.0 * 576.0 + 3.0 * 576.0 * 1536.0);
-                let flops = trie.layer_rows(30) as f64 * per_layer;
+                let flops = trie.stage_rows(30) as f64 * per_layer;
                 println!(
                     "{kind:?} {threads} threads, {examples} x {len}, {subsets} subsets: {s:.3} s, {:.0} of {:.0} GFLOP/s = {:.0} %, {:.1} subsets/s",
                     flops / s / 1e9,

@@ -15,7 +15,7 @@ use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Example, Item, Prepared, Scope, Scored, TaskKind};
 use ablate_common::units::{HeadSet, UnitIx, UnitKind, UnitMap};
 use ablate_worker::engine::arch::{Activation, Arch, Mlp, NormKind, NormPlace, Positions};
-use ablate_worker::engine::model::{BaseCut, Block, Model, Norm, rotary_tables};
+use ablate_worker::engine::model::{BaseCut, Block, Feed, Model, Norm, rotary_tables};
 use ablate_worker::engine::score::host;
 use ablate_worker::engine::trie::{Cut, Intervention};
 use ablate_worker::engine::{Engine, SharedModel};
@@ -81,12 +81,14 @@ fn model(arch: &str, kind: Kind, seed: i64) -> Model {
                 wo,
                 wo_bias: bias(d),
                 post_attn_norm: None,
-                mlp_norm: norm(),
-                up: random(&[if llama { 2 * ff } else { ff }, d], kind),
-                up_bias: bias(ff),
-                down: random(&[d, ff], kind),
-                down_bias: bias(d),
-                post_mlp_norm: None,
+                feed: Some(Feed {
+                    norm: norm(),
+                    up: random(&[if llama { 2 * ff } else { ff }, d], kind),
+                    up_bias: bias(ff),
+                    down: random(&[d, ff], kind),
+                    down_bias: bias(d),
+                    post_norm: None,
+                }),
             }
         })
         .collect();
@@ -113,6 +115,7 @@ fn model(arch: &str, kind: Kind, seed: i64) -> Model {
         unembed: llama.then(|| embed.shallow_clone()),
         position: (!llama).then(|| random(&[16, d], kind)),
         masked: None,
+        decoder: None,
         classifier: None,
         embed_scale: None,
         embed_norm: (!llama).then(norm),
@@ -139,7 +142,7 @@ fn prepared(kind: TaskKind) -> Prepared {
                 TaskKind::Ioi => vec![Scored { position: n - 1, target: 3, foil: 5 + i as u32 }],
                 _ => (0..n).map(|t| Scored { position: t, target: (t * 5 + 1) % VOCAB, foil: 0 }).collect(),
             };
-            Item { tokens, scored }
+            Item { tokens, scored, ..Item::default() }
         })
         .collect();
     let n = items.len() as u32;
@@ -442,7 +445,7 @@ fn donated(reference: Option<Prepared>) -> Case {
 
 /// Two items that aren't the task's, one longer than all of those.
 fn elsewhere() -> Prepared {
-    let item = |n: u32| Item { tokens: (0..n).map(|t| (t * 11 + n) % VOCAB).collect(), scored: Vec::new() };
+    let item = |n: u32| Item { tokens: (0..n).map(|t| (t * 11 + n) % VOCAB).collect(), ..Item::default() };
     Prepared {
         kind: TaskKind::LanguageModeling,
         items: vec![item(3), item(13)],
@@ -510,7 +513,7 @@ fn engine(kind: Kind, ablation: Ablation) -> Engine {
 }
 
 fn at(layer: usize, heads: &[(u32, f64)]) -> Intervention {
-    Intervention { layers: vec![(layer, heads.iter().map(|&(head, keep)| Cut { head, keep }).collect())] }
+    Intervention { stages: vec![(layer, heads.iter().map(|&(head, keep)| Cut { head, keep }).collect())] }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! What a configuration says about the forward pass beyond the shape.
 
+use super::seq2seq::Seq2Seq;
 use serde::{Deserialize, Serialize};
 
 /// Activation of the feed-forward part.
@@ -93,6 +94,9 @@ pub struct Details {
     /// Groups of equal length of consecutive layers that share their weights; none: no sharing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub groups: Option<u32>,
+    /// What an encoder-decoder has besides.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seq2seq: Option<Seq2Seq>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -149,6 +153,6 @@ impl Details {
         if self.embedding_width == Some(0) {
             return Err("an embedding width of 0 can't be right".into());
         }
-        Ok(())
+        self.seq2seq.as_ref().map_or(Ok(()), Seq2Seq::plausible)
     }
 }

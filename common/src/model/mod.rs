@@ -7,6 +7,7 @@ mod hf;
 mod llama_gguf;
 mod masked;
 mod need;
+mod seq2seq;
 mod tensors;
 #[cfg(test)]
 mod tests;
@@ -14,6 +15,7 @@ mod tests;
 pub use classifier::{ClassifierNames, has_unembedding};
 pub use details::{Activation, Details, RopeScaling};
 pub use masked::MaskedNames;
+pub use seq2seq::{Relative, Seq2Seq, Tables};
 pub use tensors::{TensorEntry, TensorType, WeightIndex};
 
 use crate::head::HeadMap;
@@ -229,7 +231,7 @@ fn plausible(m: &ModelInfo) -> Result<(), String> {
 /// Shape of a model, as architecture-neutral data, and the identity of its bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelInfo {
-    /// Hugging Face `model_type`, one of [`DECODERS`] or [`ENCODERS`].
+    /// Hugging Face `model_type`, one of [`DECODERS`], [`ENCODERS`] or [`ENCODER_DECODERS`].
     pub arch: String,
     /// For people: "SmolLM2 135M Instruct (Q4_1, dequantised)", or the folder's name.
     pub title: String,
@@ -237,7 +239,7 @@ pub struct ModelInfo {
     pub weights_sha256: String,
     /// Heads of every stream.
     pub heads: HeadMap,
-    /// Transformer layers.
+    /// Transformer layers; of an encoder-decoder those of both.
     pub layers: u32,
     /// Width of the residual stream.
     pub d_model: u32,
@@ -247,9 +249,9 @@ pub struct ModelInfo {
     pub n_kv_heads: u32,
     /// Width of a head.
     pub head_dim: u32,
-    /// Width of the feed-forward layer.
+    /// Width of the feed-forward layer; of an encoder-decoder the encoder's.
     pub d_ff: u32,
-    /// Tokens in the vocabulary.
+    /// Tokens in the vocabulary; of an encoder-decoder the source's.
     pub vocab: u32,
     /// Longest sequence.
     pub context: u32,
@@ -271,10 +273,13 @@ pub const DECODERS: [&str; 9] =
 /// Architectures that look both ways, by `model_type`.
 pub const ENCODERS: [&str; 4] = ["albert", "bert", "distilbert", "roberta"];
 
+/// Architectures whose decoder reads what an encoder made of a source, by `model_type`.
+pub const ENCODER_DECODERS: [&str; 2] = ["marian", "t5"];
+
 /// All architectures, for people.
 #[must_use]
 pub fn known() -> String {
-    let mut all = [&DECODERS[..], &ENCODERS].concat();
+    let mut all = [&DECODERS[..], &ENCODERS, &ENCODER_DECODERS].concat();
     all.sort_unstable();
     all.join(", ")
 }
@@ -302,16 +307,26 @@ impl ModelInfo {
         }
     }
 
-    /// Whether attention looks only backwards, so that the model has next-token logits.
+    /// Whether all attention looks only backwards, so that the model has next-token logits of any text.
     #[must_use]
     pub fn causal(&self) -> bool {
-        !ENCODERS.contains(&self.arch.as_str())
+        DECODERS.contains(&self.arch.as_str())
+    }
+
+    /// Tokens whose logits the model gives.
+    #[must_use]
+    pub fn target_vocab(&self) -> u32 {
+        self.details.seq2seq.as_ref().map_or(self.vocab, |s| s.target_vocab)
     }
 
     /// Matrices of the feed-forward part: three where it is gated.
     #[must_use]
     pub fn mlp_matrices(&self) -> u32 {
-        if self.rope_theta.is_some() && self.arch != "gpt_neox" { 3 } else { 2 }
+        let gated = match &self.details.seq2seq {
+            Some(s) => s.gated,
+            None => self.rope_theta.is_some() && self.arch != "gpt_neox",
+        };
+        if gated { 3 } else { 2 }
     }
 
     /// Layers whose weights are their own.

@@ -10,7 +10,7 @@ use crate::task::TaskKind;
 use toml::de::DeTable;
 
 /// Kinds of task that are built.
-const KINDS: [(&str, TaskKind); 9] = [
+const KINDS: [(&str, TaskKind); 10] = [
     ("language_modeling", TaskKind::LanguageModeling),
     ("masked_lm", TaskKind::MaskedLm),
     ("induction", TaskKind::Induction),
@@ -19,9 +19,10 @@ const KINDS: [(&str, TaskKind); 9] = [
     ("logit_difference", TaskKind::LogitDifference),
     ("next_token_choice", TaskKind::NextTokenChoice),
     ("classification", TaskKind::Classification),
+    ("seq2seq", TaskKind::Seq2seq),
     ("similarity", TaskKind::Similarity),
 ];
-const KINDS_LATER: [&str; 2] = ["seq2seq", "generation"];
+const KINDS_LATER: [&str; 1] = ["generation"];
 const METRICS: [Metric; 11] = [
     Metric::Loss,
     Metric::Perplexity,

@@ -107,7 +107,8 @@ mod tests {
 
     fn prepared(kind: TaskKind) -> Prepared {
         let scored = |n: u32| (0..n).map(|position| Scored { position, target: 0, foil: 0 }).collect();
-        let items = [1, 3].map(|n| Item { tokens: vec![0; 4], scored: scored(n) }).to_vec();
+        let items =
+            [1, 3].map(|n| Item { tokens: vec![0; 4], scored: scored(n), ..Item::default() }).to_vec();
         let example = |a| Example { a, b: a, gold: 1.0, cluster: a, half: None };
         Prepared { kind, items, item_half: vec![0; 2], examples: vec![example(0), example(1)], probe: None }
     }

@@ -166,7 +166,7 @@ mod tests {
 
     /// Twelve choices of two in six documents, half of them right with the first.
     fn choices() -> Prepared {
-        let items = (0..24).map(|_| Item { tokens: vec![1, 2], scored: Vec::new() }).collect();
+        let items = (0..24).map(|_| Item { tokens: vec![1, 2], ..Item::default() }).collect();
         let example = |k: u32| Example {
             a: 2 * k,
             b: 2 * k + 1,

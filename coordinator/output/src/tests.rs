@@ -75,7 +75,7 @@ fn scores(
 }
 
 fn ioi(n: u32) -> Prepared {
-    let items = (0..n).map(|_| Item { tokens: vec![1, 2, 3], scored: Vec::new() }).collect();
+    let items = (0..n).map(|_| Item { tokens: vec![1, 2, 3], ..Item::default() }).collect();
     let example = |i: u32| Example { a: i, b: i, gold: 0.0, cluster: i, half: Some((i % 2) as u8) };
     Prepared {
         kind: TaskKind::Ioi,
@@ -87,7 +87,7 @@ fn ioi(n: u32) -> Prepared {
 }
 
 fn similarity(texts: u32) -> Prepared {
-    let items = (0..texts).map(|i| Item { tokens: vec![i + 1; 4], scored: Vec::new() }).collect();
+    let items = (0..texts).map(|i| Item { tokens: vec![i + 1; 4], ..Item::default() }).collect();
     let mut examples = Vec::new();
     for a in 0..texts {
         for b in a + 1..texts {

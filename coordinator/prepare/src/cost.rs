@@ -1,5 +1,6 @@
 //! What a plan costs: operations and memory, counted from the model's shape.
 
+use ablate_common::head::Stream;
 use ablate_common::model::ModelInfo;
 use ablate_common::plan::{Ablation, Plan, PlannedTask, SweepKind};
 use ablate_common::spec::Dtype;
@@ -40,14 +41,14 @@ pub fn cost(plan: &Plan, prepared: &[Prepared]) -> Vec<SweepCost> {
                 &sweep.tasks,
                 sweep.scope,
             );
-            let layers = work.layers(plan.units(i));
+            let units = work.beginning(plan.units(i));
             let flops = match sweep.kind {
-                SweepKind::Single => work.single(&layers),
-                SweepKind::Pairs => work.pairs(&layers),
+                SweepKind::Single => work.single(&units),
+                SweepKind::Pairs => work.pairs(&units),
                 // A round extends the pruned base, which it runs once.
                 SweepKind::Greedy { .. } => {
                     let n = plan.units(i).len() as f64;
-                    work.single(&layers) / n * subsets as f64 + f64::from(rounds) * work.whole()
+                    work.single(&units) / n * subsets as f64 + f64::from(rounds) * work.whole()
                 }
                 SweepKind::Reference | SweepKind::Path { .. } | SweepKind::Random { .. } => {
                     work.whole() * subsets as f64
@@ -66,16 +67,48 @@ pub fn cost(plan: &Plan, prepared: &[Prepared]) -> Vec<SweepCost> {
         .collect()
 }
 
-/// Operations that a subset of some tasks takes, by layer.
+/// Operations of one stage of the forward pass.
+#[derive(Clone, Copy, Debug, Default)]
+struct StageWork {
+    /// All of it, but for what `keys` has.
+    all: f64,
+    /// What follows its attention, with one head's part of the output.
+    rest: f64,
+    /// Keys and values of what the encoder gives: shared by all that change only the decoder.
+    keys: f64,
+}
+
+impl StageWork {
+    /// Adds a batch of `rows` sequences of `len` tokens, whose sources have `source`.
+    fn add(&mut self, model: &ModelInfo, stream: Stream, rows: f64, len: f64, source: f64) {
+        let (d, q) = (f64::from(model.d_model), f64::from(model.n_heads * model.head_dim));
+        let (kv, tokens) = (f64::from(model.n_kv_heads * model.head_dim), rows * len);
+        let ff = match (&model.details.seq2seq, stream) {
+            (Some(s), Stream::Cross) => s.decoder_ff,
+            (_, Stream::Decoder) => 0,
+            _ => model.d_ff,
+        };
+        let feed = 2.0 * f64::from(model.mlp_matrices()) * d * f64::from(ff) * tokens;
+        let attention = if stream == Stream::Cross {
+            self.keys += 4.0 * d * kv * rows * source;
+            (2.0 * d * q + 4.0 * source * q) * tokens
+        } else {
+            (2.0 * d * (q + 2.0 * kv) + 4.0 * len * q) * tokens
+        };
+        self.all += attention + 2.0 * q * d * tokens + feed;
+        self.rest += feed + 2.0 * f64::from(model.head_dim) * d * tokens;
+    }
+}
+
+/// Operations that a subset of some tasks takes, by stage.
 #[derive(Debug)]
 pub struct Work<'a> {
     model: &'a ModelInfo,
     value_bytes: u64,
-    /// Operations of a whole layer, of a layer after its attention, and of the logits.
-    layer: f64,
-    rest: f64,
+    stages: Vec<StageWork>,
+    /// Operations of the logits.
     logits: f64,
-    /// All padded tokens, and the most in a batch; most scored positions in a batch.
+    /// All padded tokens that stages run over, together, and the most in a batch; most scored positions in a batch.
     tokens: u64,
     widest: u64,
     scored: u64,
@@ -91,28 +124,27 @@ impl<'a> Work<'a> {
         which: &[u32],
         scope: Scope,
     ) -> Self {
-        let (d, q) = (f64::from(model.d_model), f64::from(model.n_heads * model.head_dim));
-        let kv = f64::from(model.n_kv_heads * model.head_dim);
-        let matrices = f64::from(model.mlp_matrices());
-        let (mut layer, mut rest, mut logits) = (0.0, 0.0, 0.0);
-        let (mut tokens, mut widest, mut most_scored) = (0, 0, 0);
+        let mut stages = vec![StageWork::default(); model.heads.stages()];
+        let (mut logits, mut tokens, mut widest, mut most_scored) = (0.0, 0, 0, 0);
         for &t in which {
             let (Some(task), Some(p)) = (tasks.get(t as usize), prepared.get(t as usize)) else { continue };
             for batch in task.batches(scope) {
-                let padded = batch.items.len() as u64 * u64::from(batch.len);
-                let scored: u64 = batch.items.iter().map(|&i| p.items[i as usize].positions() as u64).sum();
-                let mlp = 2.0 * matrices * d * f64::from(model.d_ff) * padded as f64;
-                let attention = (2.0 * d * (q + 2.0 * kv) + 4.0 * f64::from(batch.len) * q) * padded as f64;
-                let out = 2.0 * q * d * padded as f64;
-                layer += attention + out + mlp;
-                rest += mlp + 2.0 * f64::from(model.head_dim) * d * padded as f64;
+                let items = || batch.items.iter().map(|&i| &p.items[i as usize]);
+                let source = u64::from(batch.len);
+                let target = items().map(|i| i.decoder.len() as u64).max().unwrap_or(0);
+                let scored: u64 = items().map(|i| i.positions() as u64).sum();
+                for (at, work) in stages.iter_mut().enumerate() {
+                    let stream = model.heads.stage(at).stream;
+                    let len = if matches!(stream, Stream::Decoder | Stream::Cross) { target } else { source };
+                    let padded = batch.items.len() as u64 * len;
+                    work.add(model, stream, batch.items.len() as f64, len as f64, source as f64);
+                    tokens += padded;
+                    widest = widest.max(padded);
+                }
                 // A classification head is next to nothing.
                 if task.kind != TaskKind::Classification {
-                    logits += 2.0 * d * f64::from(model.vocab) * scored as f64;
-                }
-                tokens += padded;
-                widest = widest.max(padded);
-                if task.kind != TaskKind::Classification {
+                    logits +=
+                        2.0 * f64::from(model.d_model) * f64::from(model.target_vocab()) * scored as f64;
                     most_scored = most_scored.max(scored);
                 }
             }
@@ -122,44 +154,47 @@ impl<'a> Work<'a> {
             Dtype::F32 => 4,
             Dtype::Bf16 | Dtype::F16 => 2,
         };
-        Self { model, value_bytes, layer, rest, logits, tokens, widest, scored: most_scored }
+        Self { model, value_bytes, stages, logits, tokens, widest, scored: most_scored }
     }
 
     /// A subset that shares nothing.
     pub fn whole(&self) -> f64 {
-        f64::from(self.model.layers) * self.layer + self.logits
+        self.stages.iter().map(|s| s.all + s.keys).sum::<f64>() + self.logits
     }
 
-    /// Everything after the attention of layer `l`.
-    fn after(&self, l: u32) -> f64 {
-        self.rest + f64::from(self.model.layers - 1 - l) * self.layer
+    /// Everything after the attention of a stage.
+    fn after(&self, stage: usize) -> f64 {
+        let encoder = self.model.heads.decoder_stage().is_some_and(|d| stage < d);
+        let later = self.stages[stage + 1..].iter();
+        self.stages[stage].rest + later.map(|s| s.all + if encoder { s.keys } else { 0.0 }).sum::<f64>()
     }
 
-    /// How many units begin to change the forward pass in each layer.
-    pub fn layers(&self, units: &UnitMap) -> Vec<f64> {
-        let mut count = vec![0.0; self.model.layers as usize];
+    /// How many units begin to change the forward pass in each stage.
+    pub fn beginning(&self, units: &UnitMap) -> Vec<f64> {
+        let heads = &self.model.heads;
+        let mut count = vec![0.0; self.stages.len()];
         for unit in (0..units.len() as u32).map(UnitIx) {
-            let layers =
-                units.heads_of(unit).iter().filter_map(|&h| self.model.heads.head(h)).map(|h| h.layer);
-            if let Some(n) = layers.min().and_then(|l| count.get_mut(l as usize)) {
+            let stages =
+                units.heads_of(unit).iter().filter_map(|&h| heads.head(h)).map(|h| heads.stage_of(h));
+            if let Some(n) = stages.min().and_then(|s| count.get_mut(s)) {
                 *n += 1.0;
             }
         }
         count
     }
 
-    /// Every unit alone, of which `layers` begin in each layer.
-    pub fn single(&self, layers: &[f64]) -> f64 {
-        (0u32..).zip(layers).map(|(l, n)| n * (self.after(l) + self.logits)).sum()
+    /// Every unit alone, of which `units` begin in each stage.
+    pub fn single(&self, units: &[f64]) -> f64 {
+        units.iter().enumerate().map(|(s, n)| n * (self.after(s) + self.logits)).sum()
     }
 
-    /// Every pair, the part below the second unit's layer once per first unit.
-    pub fn pairs(&self, layers: &[f64]) -> f64 {
+    /// Every pair, the part below the second unit's stage once per first unit.
+    pub fn pairs(&self, units: &[f64]) -> f64 {
         let mut before = 0.0;
         let mut sum = 0.0;
-        for (l, &n) in (0u32..).zip(layers) {
+        for (s, &n) in units.iter().enumerate() {
             let second = n * before + n * (n - 1.0) / 2.0;
-            sum += n * self.after(l) + second * (self.after(l) + self.logits);
+            sum += n * self.after(s) + second * (self.after(s) + self.logits);
             before += n;
         }
         sum
@@ -168,7 +203,7 @@ impl<'a> Work<'a> {
     /// Memory of the donors' states of a resample ablation.
     pub fn donor_bytes(&self) -> u64 {
         let q = u64::from(self.model.n_heads * self.model.head_dim);
-        u64::from(self.model.layers) * self.tokens * q * self.value_bytes
+        self.tokens * q * self.value_bytes
     }
 
     /// Memory of a lane that runs `chunk` subsets at once.
@@ -177,14 +212,24 @@ impl<'a> Work<'a> {
         let (d, ff, q) = (u64::from(m.d_model), u64::from(m.d_ff), u64::from(m.n_heads * m.head_dim));
         let kv = u64::from(m.n_kv_heads * m.head_dim);
         let matrices = u64::from(m.mlp_matrices());
-        let per_layer = d * (2 * q + 2 * kv) + matrices * d * ff;
+        let (attention, feed) = (d * (2 * q + 2 * kv), matrices * d * ff);
         let embedding = u64::from(m.vocab) * d * if m.tied { 1 } else { 2 };
-        let weights = u64::from(m.distinct_layers()) * per_layer + embedding;
-        let base = u64::from(m.layers) * self.tokens * (d + q);
+        let layers = u64::from(m.distinct_layers());
+        let weights = match &m.details.seq2seq {
+            None => layers * (attention + feed) + embedding,
+            Some(s) => {
+                let decoder = u64::from(m.heads.layers(Stream::Decoder));
+                (layers - decoder) * (attention + feed)
+                    + decoder * (2 * attention + matrices * d * u64::from(s.decoder_ff))
+                    + embedding
+                    + if s.shared { 0 } else { u64::from(s.target_vocab) * d }
+            }
+        };
+        let base = self.tokens * (d + q);
         let rows = u64::from(chunk) * self.widest;
         // Residual, its norm, Q, K, V, z, and the two or three feed-forward activations.
         let activations = rows * (3 * d + 2 * q + 2 * kv + matrices * ff);
-        let logits = (u64::from(chunk) * self.scored).min(1024) * u64::from(m.vocab) * 2;
+        let logits = (u64::from(chunk) * self.scored).min(1024) * u64::from(m.target_vocab()) * 2;
         (weights + base + activations + logits) * self.value_bytes
     }
 }

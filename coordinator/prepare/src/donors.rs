@@ -106,7 +106,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn of(lengths: &[usize]) -> Prepared {
-        let items = lengths.iter().map(|&n| Item { tokens: vec![0; n], scored: Vec::new() }).collect();
+        let items = lengths.iter().map(|&n| Item { tokens: vec![0; n], ..Item::default() }).collect();
         Prepared {
             kind: TaskKind::LanguageModeling,
             items,

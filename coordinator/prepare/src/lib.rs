@@ -103,7 +103,7 @@ pub fn prepare(
             (TaskKind::Classification, Some(data)) => {
                 tasks::classes::classification(task, data, &text, &model.info, spec.seed)
             }
-            _ => tasks::prepare(task, data.as_ref(), &text, spec.seed, seed),
+            _ => tasks::prepare(task, data.as_ref(), &text, &model.info, spec.seed, seed),
         };
         let one = one.map_err(|e| Error::Input(format!("task {:?}: {e}", task.name)))?;
         binary(task, &one, &model.info)?;
@@ -161,7 +161,7 @@ fn fits(spec: &Spec, model: &Inspected, path: &Path) -> Result<(), Error> {
             continue;
         }
         if matches!(task.kind, TaskKind::Similarity | TaskKind::MaskedLm) {
-            if info.causal() {
+            if !model::ENCODERS.contains(&info.arch.as_str()) {
                 return Err(Error::input(format!(
                     "task {name:?}: a {kind} task needs an encoder ({}), but {} is a {}",
                     model::ENCODERS.join(", "),
@@ -178,6 +178,15 @@ fn fits(spec: &Spec, model: &Inspected, path: &Path) -> Result<(), Error> {
                 return Err(Error::input(format!(
                     "task {name:?}: {} has no masked-LM head; use a checkpoint that was saved with it (ForMaskedLM)",
                     info.title
+                )));
+            }
+        } else if task.kind == TaskKind::Seq2seq {
+            if info.details.seq2seq.is_none() {
+                return Err(Error::input(format!(
+                    "task {name:?}: a {kind} task needs an encoder-decoder ({}), but {} is a {}",
+                    model::ENCODER_DECODERS.join(", "),
+                    info.title,
+                    info.arch
                 )));
             }
         } else if !info.causal() {
@@ -201,6 +210,12 @@ fn fits(spec: &Spec, model: &Inspected, path: &Path) -> Result<(), Error> {
 fn labelled(task: &TaskSpec, info: &ModelInfo) -> Result<(), Error> {
     let (name, labels) = (&task.name, info.details.labels.len());
     let wrong = |what: String| Err(Error::input(format!("task {name:?}: {what}")));
+    if info.details.seq2seq.is_some() {
+        return wrong(format!(
+            "a classification task needs an encoder or a decoder alone, but {} is a {}",
+            info.title, info.arch
+        ));
+    }
     if !tasks::classes::probed(task, info) && labels < 2 {
         return wrong(match labels {
             0 => format!(
@@ -231,10 +246,13 @@ fn binary(task: &TaskSpec, prepared: &Prepared, info: &ModelInfo) -> Result<(), 
 fn vocabulary(prepared: &Prepared, info: &ModelInfo) -> Result<(), String> {
     let items = || prepared.items.iter().chain(prepared.probe.iter().flat_map(|p| &p.items));
     let scored = items().flat_map(|i| &i.scored).flat_map(|s| [s.target, s.foil]);
-    match items().flat_map(|i| i.tokens.iter().copied()).chain(scored).find(|&t| t >= info.vocab) {
-        Some(t) => Err(format!(
-            "the tokenizer gives token {t}, but the model knows {} tokens: they don't belong together",
-            info.vocab
+    let read = items().flat_map(|i| i.tokens.iter().copied());
+    let decoded = items().flat_map(|i| i.decoder.iter().copied()).chain(scored);
+    let above =
+        |mut tokens: Box<dyn Iterator<Item = u32> + '_>, most| tokens.find(|&t| t >= most).map(|t| (t, most));
+    match above(Box::new(read), info.vocab).or_else(|| above(Box::new(decoded), info.target_vocab())) {
+        Some((t, most)) => Err(format!(
+            "the data has token {t}, but the model knows {most} tokens: tokenizer (or token numbers) and model don't belong together"
         )),
         None => Ok(()),
     }

@@ -41,7 +41,7 @@ pub fn sweeps(
             let n = map.len() as u32;
             let tasks_of = narrowed(sweep, tasks)?;
             let work = Work::new(model, spec.model.dtype, tasks, prepared, &tasks_of, scope);
-            let layers = work.layers(&map);
+            let beginning = work.beginning(&map);
             let units = maps.put(map);
             let mut add = |kind, tasks: &[u32], scope, chunk| {
                 out.push(PlannedSweep { kind, ablation, tasks: tasks.to_vec(), units, scope, chunk });
@@ -49,7 +49,7 @@ pub fn sweeps(
             };
             match &sweep.kind {
                 SweepKindSpec::Single => {
-                    let chunk = chunk(work.single(&layers) / f64::from(n), u64::from(n), 4);
+                    let chunk = chunk(work.single(&beginning) / f64::from(n), u64::from(n), 4);
                     add(SweepKind::Single, &tasks_of, scope, chunk);
                 }
                 SweepKindSpec::Pairs => {
@@ -61,7 +61,7 @@ pub fn sweeps(
                         )));
                     }
                     let pairs = u64::from(n) * u64::from(n - 1) / 2;
-                    let size = chunk(work.pairs(&layers) / pairs as f64, pairs, 8);
+                    let size = chunk(work.pairs(&beginning) / pairs as f64, pairs, 8);
                     add(SweepKind::Pairs, &tasks_of, scope, size);
                     // An interaction is Δ(ij) − Δ(i) − Δ(j): without a sweep of the same singles, one is added.
                     let same = |s: &SweepSpec| {
@@ -70,7 +70,7 @@ pub fn sweeps(
                             && [&sweep.streams, &None].contains(&&s.streams)
                     };
                     if !spec.sweeps.iter().any(same) {
-                        let size = chunk(work.single(&layers) / f64::from(n), u64::from(n), 4);
+                        let size = chunk(work.single(&beginning) / f64::from(n), u64::from(n), 4);
                         add(SweepKind::Single, &tasks_of, scope, size);
                     }
                 }

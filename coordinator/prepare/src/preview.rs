@@ -2,7 +2,7 @@
 
 use crate::tokenizer::Text;
 use crate::{Error, PreparedExperiment};
-use ablate_common::model;
+use ablate_common::model::{self, ModelInfo};
 use ablate_common::task::{Example, Item, Prepared, TaskKind};
 
 /// Most tokens of an item that are shown.
@@ -20,7 +20,7 @@ pub fn preview(experiment: &PreparedExperiment, k: usize) -> Result<Vec<String>,
     let plan = &experiment.plan;
     for (at, (task, p)) in plan.tasks.iter().zip(&experiment.prepared).enumerate() {
         for (i, e) in p.examples.iter().take(k).enumerate() {
-            out.push(format!("{} {i}: {}", task.name, example(p, e, &text, &plan.model.details.labels)));
+            out.push(format!("{} {i}: {}", task.name, example(p, e, &text, &plan.model)));
             for ablation in &plan.ablations {
                 let Some(source) = ablation.sources.get(at) else { continue };
                 let Some(&donor) = source.donors.get(e.a as usize) else { continue };
@@ -40,8 +40,7 @@ pub fn preview(experiment: &PreparedExperiment, k: usize) -> Result<Vec<String>,
     Ok(out)
 }
 
-/// An example; `labels` are those of the model's own head.
-fn example(p: &Prepared, e: &Example, text: &Text, labels: &[String]) -> String {
+fn example(p: &Prepared, e: &Example, text: &Text, info: &ModelInfo) -> String {
     let (a, b) = (&p.items[e.a as usize], &p.items[e.b as usize]);
     match p.kind {
         TaskKind::Similarity => format!("score {}: {}  ~  {}", e.gold, tokens(a, text), tokens(b, text)),
@@ -75,16 +74,29 @@ fn example(p: &Prepared, e: &Example, text: &Text, labels: &[String]) -> String 
             choices.join("  /  ")
         }
         TaskKind::Classification => {
-            let names = p.probe.as_ref().map_or(labels, |probe| &probe.classes);
+            let names = p.probe.as_ref().map_or(&info.details.labels, |probe| &probe.classes);
             let name = names.get(e.gold as usize).map_or("", String::as_str);
             format!("label {name:?}: {}", tokens(a, text))
         }
         TaskKind::LanguageModeling | TaskKind::Induction => tokens(a, text),
+        TaskKind::Seq2seq => {
+            let shared = info.details.seq2seq.as_ref().is_none_or(|s| s.shared);
+            // Only where both sides share a vocabulary does the tokenizer know the target's tokens.
+            let target: Vec<String> = a
+                .scored
+                .iter()
+                .take(SHOWN)
+                .map(|s| if shared { text.show(s.target) } else { s.target.to_string() })
+                .collect();
+            format!("{}  target: {}", tokens(a, text), target.join("|"))
+        }
     }
 }
 
 fn tokens(item: &Item, text: &Text) -> String {
-    let scored = |at: usize| item.scored.binary_search_by_key(&(at as u32), |s| s.position).is_ok();
+    let scored = |at: usize| {
+        item.decoder.is_empty() && item.scored.binary_search_by_key(&(at as u32), |s| s.position).is_ok()
+    };
     let mut shown: Vec<String> = item
         .tokens
         .iter()

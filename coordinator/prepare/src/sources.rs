@@ -68,7 +68,8 @@ impl Sources {
         if let Ablation::Resample { donors: Donors::Paired } = ablation.method {
             let tokens = tasks::counterfactuals(task, data, given.text, prepared, seed)?;
             let donors = (0..tokens.len() as u32).collect();
-            let reference = Some(self.put(given, tokens)?);
+            let items = tokens.into_iter().map(|tokens| Item { tokens, ..Item::default() }).collect();
+            let reference = Some(self.put(given, items)?);
             return Ok(Source { reference, donors });
         }
         let reference = match file {
@@ -80,13 +81,17 @@ impl Sources {
             (Ablation::Resample { .. }, Some(from)) => donors::from(prepared, from, seed)?,
             (Ablation::Resample { .. }, None) => donors::within(prepared, seed)?,
             (Ablation::Mean { pool: Pool::Position }, Some(from)) => {
-                let longest = |p: &Prepared| p.items.iter().map(|i| i.tokens.len()).max().unwrap_or(0);
-                let (wanted, have) = (longest(prepared), longest(from));
-                if wanted > have {
-                    return Err(format!(
-                        "the longest example has {wanted} tokens, but the longest of the reference set {have}, so that \
-                         later positions have no mean; lower max_tokens, use pool = \"tokens\", or give a longer text in reference"
-                    ));
+                for (what, of) in
+                    [("example", source_tokens as fn(&Item) -> usize), ("target", target_tokens)]
+                {
+                    let longest = |p: &Prepared| p.items.iter().map(of).max().unwrap_or(0);
+                    let (wanted, have) = (longest(prepared), longest(from));
+                    if wanted > have {
+                        return Err(format!(
+                            "the longest {what} has {wanted} tokens, but the longest of the reference set {have}, so that \
+                             later positions have no mean; lower max_tokens, use pool = \"tokens\", or give a longer text in reference"
+                        ));
+                    }
                 }
                 Vec::new()
             }
@@ -96,11 +101,11 @@ impl Sources {
     }
 
     /// The place of a reference set of these sequences.
-    fn put(&mut self, given: &Given<'_>, tokens: Vec<Vec<u32>>) -> Result<u32, String> {
+    fn put(&mut self, given: &Given<'_>, items: Vec<Item>) -> Result<u32, String> {
         let set = Prepared {
             kind: TaskKind::LanguageModeling,
-            item_half: vec![0; tokens.len()],
-            items: tokens.into_iter().map(|tokens| Item { tokens, scored: Vec::new() }).collect(),
+            item_half: vec![0; items.len()],
+            items,
             examples: Vec::new(),
             probe: None,
         };
@@ -122,7 +127,7 @@ impl Sources {
 
 /// What the model is shown of a reference file: as the task shows its own data; for a task that makes its own,
 /// the texts.
-fn shown(task: &TaskSpec, file: &Data, given: &Given<'_>, seed: u64) -> Result<Vec<Vec<u32>>, String> {
+fn shown(task: &TaskSpec, file: &Data, given: &Given<'_>, seed: u64) -> Result<Vec<Item>, String> {
     let generated = task.data.is_none();
     let kind = if generated { TaskKind::LanguageModeling } else { task.kind };
     if file.is_text() && !matches!(kind, TaskKind::LanguageModeling | TaskKind::MaskedLm) {
@@ -133,6 +138,14 @@ fn shown(task: &TaskSpec, file: &Data, given: &Given<'_>, seed: u64) -> Result<V
         ));
     }
     let all = TaskSpec { kind, examples: None, ..task.clone() };
-    let prepared = tasks::prepare(&all, Some(file), given.text, given.spec.seed, seed)?;
-    Ok(prepared.items.into_iter().map(|i| i.tokens).collect())
+    let prepared = tasks::prepare(&all, Some(file), given.text, given.model, given.spec.seed, seed)?;
+    Ok(prepared.items.into_iter().map(|i| Item { scored: Vec::new(), ..i }).collect())
+}
+
+fn source_tokens(item: &Item) -> usize {
+    item.tokens.len()
+}
+
+fn target_tokens(item: &Item) -> usize {
+    item.decoder.len()
 }

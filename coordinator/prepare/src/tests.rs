@@ -325,7 +325,7 @@ fn similarity_runs_each_text_once_and_drops_pairs_that_cross() {
 proptest::proptest! {
     #[test]
     fn batches_hold_every_item_once_within_their_limits(lens in proptest::collection::vec(1usize..700, 1..60)) {
-        let items: Vec<_> = lens.iter().map(|&n| ablate_common::task::Item { tokens: vec![0; n], scored: Vec::new() }).collect();
+        let items: Vec<_> = lens.iter().map(|&n| ablate_common::task::Item { tokens: vec![0; n], ..Default::default() }).collect();
         let p = Prepared { kind: TaskKind::Similarity, item_half: vec![0; items.len()], items, examples: Vec::new(), probe: None };
         let mut seen = Vec::new();
         for b in batches::batches(&p, Scope::All) {

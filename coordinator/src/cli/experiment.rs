@@ -5,6 +5,7 @@ use super::fail::Fail;
 use super::locate;
 use super::progress::Steps;
 use super::say;
+use ablate_common::head::{HeadMap, Stream};
 use ablate_common::spec::{Dtype, Spec};
 use ablate_common::task::{Prepared, TaskKind};
 use ablate_coordinator::store::NewExperiment;
@@ -83,6 +84,16 @@ fn duration(seconds: f64) -> String {
     indicatif::HumanDuration(std::time::Duration::from_secs_f64(seconds.clamp(0.0, 1e12))).to_string()
 }
 
+/// A model's layers, in words.
+fn layers(heads: &HeadMap) -> String {
+    match heads.decoder_stage() {
+        None => format!("{} layers", heads.stages()),
+        Some(encoder) => {
+            format!("{encoder} encoder layers and {} decoder layers", heads.layers(Stream::Decoder))
+        }
+    }
+}
+
 /// `ablate plan`.
 pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
     let steps = Steps::new(args.json);
@@ -111,10 +122,10 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
     say::out(format_args!("{} ({})", plan.spec.name, short(&plan.identity())));
     let model = &plan.model;
     say::out(format_args!(
-        "model    {}: {}, {} layers of {} heads ({} K/V), width {}, weights {}",
+        "model    {}: {}, {} of {} heads ({} K/V), width {}, weights {}",
         model.title,
         model.arch,
-        model.layers,
+        layers(&model.heads),
         model.n_heads,
         model.n_kv_heads,
         model.d_model,

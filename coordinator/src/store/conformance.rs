@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// An experiment on a model of 2 layers of 3 heads: every kind of sweep.
 pub(crate) fn experiment(seed: u64) -> NewExperiment {
-    let item = Item { tokens: vec![1, 2, 3], scored: vec![] };
+    let item = Item { tokens: vec![1, 2, 3], ..Item::default() };
     let example = |i: u32| Example { a: i, b: i, gold: 0.0, cluster: i, half: Some((i % 2) as u8) };
     let prepared = Prepared {
         kind: TaskKind::Ioi,

@@ -104,7 +104,7 @@ impl Cluster for Fake {
 
 fn prepared() -> Prepared {
     let example = Example { a: 0, b: 0, gold: 0.0, cluster: 0, half: Some(0) };
-    let items = vec![Item { tokens: vec![1, 2], scored: Vec::new() }];
+    let items = vec![Item { tokens: vec![1, 2], ..Item::default() }];
     Prepared { kind: TaskKind::Ioi, items, item_half: vec![0], examples: vec![example], probe: None }
 }
 

@@ -6,8 +6,9 @@ use ablate_common::model::RopeScaling;
 use tch::{Device, Kind, Tensor};
 
 /// Mixtures of values, z: `q` is `[rows, heads, len, head_dim]`, and so is z; `k` and `v` have as many heads, or
-/// fewer that serve equally many query heads each, in order. `mask`, where padding must be hidden, is added to
-/// the scores: `[rows, 1, 1, len]`; causal models need none.
+/// fewer that serve equally many query heads each, in order, of as many tokens or, where `causal` is false, any
+/// number. `mask` is added to the scores: `[rows, 1, 1, len]` where padding must be hidden; causal models need
+/// none.
 pub fn attend(
     model: &Model,
     layer: usize,
@@ -15,6 +16,7 @@ pub fn attend(
     k: &Tensor,
     v: &Tensor,
     mask: Option<&Tensor>,
+    causal: bool,
 ) -> Tensor {
     let (details, len) = (&model.info.details, q.size()[2]);
     // A window that holds the whole row hides nothing.
@@ -27,18 +29,18 @@ pub fn attend(
             Some(mask) => scores + mask,
             None => scores,
         };
-        let scores = if model.arch.causal { scores + hidden(model, len, window) } else { scores };
+        let scores = if causal { scores + hidden(model, len, window) } else { scores };
         let wide = if model.kind == Kind::Double { Kind::Double } else { Kind::Float };
         return scores.softmax(-1, wide).to_kind(model.kind).matmul(v);
     }
-    let band = window.filter(|_| model.arch.causal).map(|w| hidden(model, len, Some(w)));
+    let band = window.filter(|_| causal).map(|w| hidden(model, len, Some(w)));
     Tensor::scaled_dot_product_attention(
         q,
         k,
         v,
         band.as_ref().or(mask),
         0.0,
-        model.arch.causal && band.is_none(),
+        causal && band.is_none(),
         details.attention_scale,
         k.size()[1] < q.size()[1],
     )
@@ -55,7 +57,7 @@ fn repeated(x: &Tensor, heads: i64) -> Tensor {
 }
 
 /// −∞ where a token doesn't look, 0 where it does, `[len, len]`: behind it, and `window` or more before it.
-fn hidden(model: &Model, len: i64, window: Option<i64>) -> Tensor {
+pub(super) fn hidden(model: &Model, len: i64, window: Option<i64>) -> Tensor {
     let seen = Tensor::ones([len, len], (Kind::Bool, model.device)).tril(0);
     let seen = match window {
         Some(w) => seen.triu(1 - w),

@@ -1,9 +1,11 @@
-//! States that many subsets share: the residual stream, z and attention output of every layer with a
+//! States that many subsets share: the residual stream, z and attention output of every stage with a
 //! base set of heads gone, per batch. A greedy round that removes one more head recomputes only the
-//! layers from that head on; the same operations on the same shapes, so the same bits as from scratch.
+//! stages from that head on; the same operations on the same shapes, so the same bits as from scratch.
 
+use super::decoder::Keys;
 use super::model::{AttnView, BaseCut, Model};
 use super::replace::Replacement;
+use ablate_common::head::Stream;
 use ablate_common::plan::Batch;
 use ablate_common::task::{Prepared, Scored, TaskKind};
 use tch::{Kind, Tensor};
@@ -21,7 +23,11 @@ pub struct DeviceBatch {
     pub mask: Option<Tensor>,
     /// 1 for tokens, 0 for padding: `[batch, len]`, f64.
     pub real: Tensor,
-    /// Rows of `[batch · len]` whose logits are scored, in item order; none for embedding kinds.
+    /// What the decoder of an encoder-decoder reads; the fields above are the source's then. None for other
+    /// models.
+    pub decoder: Option<Target>,
+    /// Rows of `[batch · len]` (of the decoder's, where there is one) whose logits are scored, in item order; none
+    /// for embedding kinds.
     pub scored: Option<Tensor>,
     /// Targets of the scored rows `[scored]`.
     pub targets: Tensor,
@@ -34,35 +40,58 @@ pub struct DeviceBatch {
     pub owner: Vec<usize>,
 }
 
+/// The decoder's tokens of a batch.
+#[derive(Debug)]
+pub struct Target {
+    /// Padded length.
+    pub len: i64,
+    /// Token ids `[batch, len]`; padding is token 0.
+    pub tokens: Tensor,
+    /// 1 for tokens, 0 for padding: `[batch, len]`, f64.
+    pub real: Tensor,
+}
+
+/// Tokens of several sequences, padded to `len` with token 0, and which are no padding.
+fn pad<'a>(sequences: impl Iterator<Item = &'a [u32]>, len: i64) -> (Tensor, Tensor) {
+    let (mut tokens, mut real) = (Vec::new(), Vec::new());
+    for sequence in sequences {
+        let end = tokens.len() + len as usize;
+        tokens.extend(sequence.iter().map(|&t| i64::from(t)));
+        real.resize(tokens.len(), 1.0);
+        tokens.resize(end, 0);
+        real.resize(end, 0.0);
+    }
+    (Tensor::from_slice(&tokens).view([-1, len]), Tensor::from_slice(&real).view([-1, len]))
+}
+
 impl DeviceBatch {
     /// Puts a planned batch on the model's device.
     #[must_use]
     pub fn new(model: &Model, prepared: &Prepared, batch: &Batch) -> Self {
         let (b, len) = (batch.items.len() as i64, i64::from(batch.len));
         let mut sets: Vec<&[Scored]> = Vec::new();
-        let mut tokens = vec![0i64; (b * len) as usize];
-        let mut real = vec![0f64; (b * len) as usize];
+        let items = || batch.items.iter().map(|&item| &prepared.items[item as usize]);
+        let (tokens, real) = pad(items().map(|i| i.tokens.as_slice()), len);
+        let decoder = model.decoder.as_ref().map(|_| {
+            let len = items().map(|i| i.decoder.len()).max().unwrap_or(0) as i64;
+            let (tokens, real) = pad(items().map(|i| i.decoder.as_slice()), len);
+            Target { len, tokens: tokens.to_device(model.device), real: real.to_device(model.device) }
+        });
+        let width = decoder.as_ref().map_or(len, |d| d.len);
         let (mut scored, mut targets, mut foils, mut owner) =
             (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        for (row, &item) in batch.items.iter().enumerate() {
-            let at = row * len as usize;
-            let item = &prepared.items[item as usize];
-            for (t, &token) in item.tokens.iter().enumerate() {
-                tokens[at + t] = i64::from(token);
-                real[at + t] = 1.0;
-            }
+        for (row, item) in items().enumerate() {
             for entries in item.scored.chunk_by(|a, b| a.position == b.position) {
                 let s = &entries[0];
                 sets.push(entries);
-                scored.push(at as i64 + i64::from(s.position));
+                scored.push(row as i64 * width + i64::from(s.position));
                 targets.push(i64::from(s.target));
                 foils.push(i64::from(s.foil));
                 owner.push(row);
             }
         }
         let weighed = (prepared.kind == TaskKind::GreaterThan).then(|| weighed(model, &sets));
-        let padded = real.contains(&0.0);
-        let real = Tensor::from_slice(&real).view([b, len]);
+        let padded = bool::try_from(real.eq(0.0).any()).unwrap_or(true);
         // Right padding lies behind every token, where causal attention doesn't look.
         let mask = (padded && !model.arch.causal).then(|| {
             real.eq(0.0)
@@ -75,9 +104,10 @@ impl DeviceBatch {
         Self {
             items: batch.items.clone(),
             len,
-            tokens: Tensor::from_slice(&tokens).view([b, len]).to_device(model.device),
+            tokens: tokens.to_device(model.device),
             mask,
             real: real.to_device(model.device),
+            decoder,
             scored: (!scored.is_empty()).then(|| model.indices(&scored)),
             targets: model.indices(&targets),
             foils: model.indices(&foils),
@@ -86,10 +116,32 @@ impl DeviceBatch {
         }
     }
 
-    /// Rows of tokens, `batch · len`.
+    /// Padded length of what a stream's attention runs over.
     #[must_use]
-    pub fn tokens(&self) -> i64 {
-        self.items.len() as i64 * self.len
+    pub fn len_at(&self, stream: Stream) -> i64 {
+        self.target_at(stream).map_or(self.len, |d| d.len)
+    }
+
+    /// Which tokens of a stream are no padding: `[batch, len]`.
+    pub fn real_at(&self, stream: Stream) -> &Tensor {
+        self.target_at(stream).map_or(&self.real, |d| &d.real)
+    }
+
+    /// Rows of tokens of a stream, `batch · len`.
+    #[must_use]
+    pub fn tokens_at(&self, stream: Stream) -> i64 {
+        self.items.len() as i64 * self.len_at(stream)
+    }
+
+    /// Rows of tokens of the final states.
+    #[must_use]
+    pub fn final_tokens(&self) -> i64 {
+        self.items.len() as i64 * self.decoder.as_ref().map_or(self.len, |d| d.len)
+    }
+
+    /// The decoder's tokens, for a stream of the decoder.
+    fn target_at(&self, stream: Stream) -> Option<&Target> {
+        self.decoder.as_ref().filter(|_| matches!(stream, Stream::Decoder | Stream::Cross))
     }
 
     /// The scored positions of `x [rows, batch · len, width]`; all of them where none are scored.
@@ -100,7 +152,7 @@ impl DeviceBatch {
         }
     }
 
-    /// The mask for `copies` copies of the batch stacked.
+    /// The source's mask (or the only one) for `copies` copies of the batch stacked.
     #[must_use]
     pub fn mask_for(&self, copies: i64) -> Option<Tensor> {
         let b = self.items.len() as i64;
@@ -127,24 +179,29 @@ fn weighed(model: &Model, sets: &[&[Scored]]) -> (Tensor, Tensor) {
 /// One batch under a base set: filled layer by layer.
 #[derive(Debug, Default)]
 pub struct BaseState {
-    /// Residual stream before each layer, and after the last: `[batch · len, d_model]`.
+    /// Residual stream before each stage, and after the last: `[batch · len, d_model]`.
     pub x: Vec<Tensor>,
-    /// Attention output of each layer.
+    /// Attention output of each stage.
     pub out: Vec<Tensor>,
-    /// z of the kept heads of each layer: `[batch · len, kept · head_dim]`.
+    /// z of the kept heads of each stage: `[batch · len, kept · head_dim]`.
     pub z: Vec<Tensor>,
-    /// Σ b_h W_O of each layer's removed heads `[batch · len, d_model]`, where b is another for every token: a
+    /// What the encoder of an encoder-decoder gives: `[batch · len, d_model]`.
+    pub memory: Option<Tensor>,
+    /// Its keys and values at each stage that attends to it.
+    pub keys: Vec<Option<Keys>>,
+    /// Σ b_h W_O of each stage's removed heads `[batch · len, d_model]`, where b is another for every token: a
     /// part of `out` that no view adds.
     pub added: Vec<Option<Tensor>>,
 }
 
 impl BaseState {
-    /// Forgets everything that depends on the heads of `layer` and later.
-    pub fn cut_back(&mut self, layer: usize) {
-        self.x.truncate(layer + 1);
-        self.out.truncate(layer);
-        self.z.truncate(layer);
-        self.added.truncate(layer);
+    /// Forgets everything that depends on the heads of `stage` and later.
+    pub fn cut_back(&mut self, stage: usize) {
+        self.x.truncate(stage + 1);
+        self.out.truncate(stage);
+        self.z.truncate(stage);
+        self.keys.truncate(stage);
+        self.added.truncate(stage);
     }
 
     /// Computes what is missing. `added` gives what the heads that a layer lacks add to its attention's output
@@ -159,18 +216,35 @@ impl BaseState {
         if self.x.is_empty() {
             self.x.push(model.embed(&batch.tokens));
         }
-        for (layer, view) in views.iter().enumerate().skip(self.x.len() - 1) {
-            let x = &self.x[layer];
-            let (z, out) = model.attention(layer, view, x, batch.len, batch.mask.as_ref());
-            let more = added(layer);
+        let decoder = model.info.heads.decoder_stage();
+        for (stage, view) in views.iter().enumerate().skip(self.x.len() - 1) {
+            let x = &self.x[stage];
+            let stream = model.info.heads.stage(stage).stream;
+            let (len, mask) = (batch.len_at(stream), batch.mask.as_ref());
+            let keys = match (&self.memory, stream) {
+                (Some(memory), Stream::Cross) => Some(model.keys(view, memory, batch.len)),
+                _ => None,
+            };
+            let (z, out) = match &keys {
+                Some(keys) => model.cross_attention(stage, view, x, len, keys, mask),
+                None => model.attention(stage, view, x, len, mask.filter(|_| stream != Stream::Decoder)),
+            };
+            let more = added(stage);
             let out = match &more {
                 Some(more) => out + more,
                 None => out,
             };
-            let next = model.after_attention(layer, x, &out);
+            let mut next = model.after_attention(stage, x, &out);
+            if let (Some(begins), Some(target)) = (decoder, &batch.decoder)
+                && begins == stage + 1
+            {
+                self.memory = Some(model.memory(&next));
+                next = model.embed_target(&target.tokens);
+            }
             self.x.push(next);
             self.out.push(out);
             self.z.push(z);
+            self.keys.push(keys);
             self.added.push(more);
         }
     }
@@ -179,9 +253,9 @@ impl BaseState {
 /// A base set with the views and states that follow from it.
 #[derive(Debug)]
 pub struct BaseSet {
-    /// Per layer, the heads of the base set, ascending.
+    /// Per stage, the heads of the base set, ascending.
     heads: Vec<Vec<u32>>,
-    /// Views per layer.
+    /// Views per stage.
     pub views: Vec<AttnView>,
     /// States per batch.
     states: Vec<BaseState>,
@@ -199,7 +273,7 @@ impl BaseSet {
         }
     }
 
-    /// Moves to another base set, keeping every layer before the first that differs. `replacement` is b where
+    /// Moves to another base set, keeping every stage before the first that differs. `replacement` is b where
     /// it is the same for every batch; see [`Self::state_with`] where it isn't.
     pub fn move_to(
         &mut self,

@@ -1,4 +1,4 @@
-//! One layer's weights.
+//! One stage's weights.
 
 use tch::Tensor;
 
@@ -11,12 +11,15 @@ pub struct Norm {
     pub bias: Option<Tensor>,
 }
 
-/// One transformer layer's weights.
+/// The weights of one stage of the forward pass: attention and, in most, a feed-forward part behind it. A
+/// transformer layer is one; a layer of an encoder-decoder's decoder is two, its self-attention alone, and its
+/// attention to the encoder with the feed-forward part.
 #[derive(Debug)]
 pub struct Block {
     /// Norm of the attention: before it (pre) or after its residual sum (post).
     pub attn_norm: Norm,
-    /// Queries, keys, values stacked: `[(n_heads + 2 n_kv_heads) · head_dim, d_model]`.
+    /// Queries, keys, values stacked: `[(n_heads + 2 n_kv_heads) · head_dim, d_model]`. Of attention to an
+    /// encoder, keys and values are those of what it gives.
     pub qkv: Tensor,
     /// Its bias.
     pub qkv_bias: Option<Tensor>,
@@ -30,8 +33,15 @@ pub struct Block {
     pub wo_heads: Tensor,
     /// Norm of what attention adds to the residual stream, behind W_O and its bias.
     pub post_attn_norm: Option<Norm>,
-    /// Norm of the feed-forward part.
-    pub mlp_norm: Norm,
+    /// Feed-forward part, where one follows.
+    pub feed: Option<Feed>,
+}
+
+/// A feed-forward part's weights.
+#[derive(Debug)]
+pub struct Feed {
+    /// Norm before it, or after its residual sum.
+    pub norm: Norm,
     /// First matrix; for gated kinds gate and up stacked: `[d_ff or 2 d_ff, d_model]`.
     pub up: Tensor,
     /// Its bias.
@@ -40,8 +50,8 @@ pub struct Block {
     pub down: Tensor,
     /// Its bias.
     pub down_bias: Option<Tensor>,
-    /// Norm of what the feed-forward part adds to the residual stream.
-    pub post_mlp_norm: Option<Norm>,
+    /// Norm of what it adds to the residual stream.
+    pub post_norm: Option<Norm>,
 }
 
 impl Block {
@@ -58,12 +68,21 @@ impl Block {
             wo_bias: maybe(&self.wo_bias),
             wo_heads: self.wo_heads.shallow_clone(),
             post_attn_norm: self.post_attn_norm.as_ref().map(Norm::share),
-            mlp_norm: self.mlp_norm.share(),
+            feed: self.feed.as_ref().map(Feed::share),
+        }
+    }
+}
+
+impl Feed {
+    fn share(&self) -> Self {
+        let maybe = |t: &Option<Tensor>| t.as_ref().map(Tensor::shallow_clone);
+        Self {
+            norm: self.norm.share(),
             up: self.up.shallow_clone(),
             up_bias: maybe(&self.up_bias),
             down: self.down.shallow_clone(),
             down_bias: maybe(&self.down_bias),
-            post_mlp_norm: self.post_mlp_norm.as_ref().map(Norm::share),
+            post_norm: self.post_norm.as_ref().map(Norm::share),
         }
     }
 }

@@ -78,7 +78,7 @@ impl FittedProbe {
             let batch = DeviceBatch::new(model, &items, batch);
             let last = set.state(model, at, &batch).0.x[model.blocks.len()].shallow_clone();
             set.forget(at);
-            let last = batch.at_scored(last.view([1, batch.tokens(), model.d_model()]));
+            let last = batch.at_scored(last.view([1, batch.final_tokens(), model.d_model()]));
             let embedded = host(&embeddings(model, &batch, &model.finish(&last)));
             for (&item, own) in batch.items.iter().zip(embedded.chunks_exact(width)) {
                 x[item as usize * width..][..width].copy_from_slice(own);

@@ -10,6 +10,7 @@ mod attend;
 pub mod base;
 mod block;
 pub mod classify;
+mod decoder;
 pub mod masked;
 pub mod model;
 mod opener;
@@ -204,13 +205,16 @@ impl Engine {
     /// What a subset does beyond the base set.
     fn intervention(&self, ablation: u32, base: &[HeadIx], subset: &[HeadIx]) -> Intervention {
         let keep = self.keep(ablation);
-        let mut layers: BTreeMap<usize, Vec<Cut>> = BTreeMap::new();
+        let mut stages: BTreeMap<usize, Vec<Cut>> = BTreeMap::new();
         for ix in subset.iter().filter(|h| base.binary_search(h).is_err()) {
             if let Some(head) = self.plan.heads().head(*ix) {
-                layers.entry(head.layer as usize).or_default().push(Cut { head: head.head, keep });
+                stages
+                    .entry(self.plan.heads().stage_of(head))
+                    .or_default()
+                    .push(Cut { head: head.head, keep });
             }
         }
-        Intervention { layers: layers.into_iter().collect() }
+        Intervention { stages: stages.into_iter().collect() }
     }
 
     /// ξ of an ablation.
@@ -244,11 +248,11 @@ impl Engine {
         let (keep, source) = (self.keep(ablation), self.source(task, ablation));
         let key = (task, scope, (!base.is_empty()).then_some(ablation));
         let set = self.bases.entry(key).or_insert_with(|| BaseSet::empty(model, batches.len()));
-        let mut by_layer = vec![Vec::new(); model.blocks.len()];
+        let mut by_stage = vec![Vec::new(); model.blocks.len()];
         for head in base.iter().filter_map(|&ix| self.plan.heads().head(ix)) {
-            by_layer[head.layer as usize].push(head.head);
+            by_stage[self.plan.heads().stage_of(head)].push(head.head);
         }
-        set.move_to(model, &by_layer, keep, replacement);
+        set.move_to(model, &by_stage, keep, replacement);
         let metric = self.plan.tasks[task as usize].metric;
         let (finals, probe) = (self.finals.get(&(task, scope)), self.probes.get(&task));
         let mut collector =
@@ -305,7 +309,7 @@ impl Engine {
         let (mut finals, mut held) = (Vec::with_capacity(batches.len()), 0);
         for (at, batch) in batches.iter().enumerate() {
             let (state, _) = set.state(model, at, batch);
-            let last = state.x[model.blocks.len()].view([1, batch.tokens(), model.d_model()]);
+            let last = state.x[model.blocks.len()].view([1, batch.final_tokens(), model.d_model()]);
             finals.push(model.finish(&batch.at_scored(last)).squeeze_dim(0));
             held += state_bytes(model, batch);
             if held > self.cache_bytes {
@@ -355,7 +359,7 @@ impl Engine {
             .bases
             .entry((task, Scope::All, None))
             .or_insert_with(|| BaseSet::empty(model, batches.len()));
-        let mut means = Means::new(model, pool, batches.iter().map(|b| b.len).max().unwrap_or(0));
+        let mut means = Means::new(model, pool, batches);
         let mut held = 0;
         for (at, batch) in batches.iter().enumerate() {
             means.add(set.state(model, at, batch).0, batch);
@@ -371,11 +375,10 @@ impl Engine {
         let model = &self.model.0;
         let items = &self.prepared[self.plan.tasks.len() + reference as usize];
         let batches = &self.plan.references[reference as usize].batches;
-        let longest = batches.iter().map(|b| i64::from(b.len)).max().unwrap_or(0);
-        let mut means = Means::new(model, pool, longest);
-        for batch in batches {
-            let batch = DeviceBatch::new(model, items, batch);
-            means.add(BaseSet::empty(model, 1).state(model, 0, &batch).0, &batch);
+        let batches: Vec<DeviceBatch> = batches.iter().map(|b| DeviceBatch::new(model, items, b)).collect();
+        let mut means = Means::new(model, pool, &batches);
+        for batch in &batches {
+            means.add(BaseSet::empty(model, 1).state(model, 0, batch).0, batch);
         }
         means.finish(model)
     }
@@ -385,13 +388,18 @@ impl Engine {
 fn state_bytes(model: &Model, batch: &DeviceBatch) -> u64 {
     let width = 2 * model.d_model() + i64::from(model.info.n_heads) * model.head_dim();
     let element = model.kind.elt_size_in_bytes() as i64;
-    (batch.tokens() * width * element * (model.blocks.len() as i64 + 1)) as u64
+    ((stage_tokens(model, batch) + batch.final_tokens()) * width * element) as u64
+}
+
+/// Tokens of a batch that each stage runs over, together.
+fn stage_tokens(model: &Model, batch: &DeviceBatch) -> i64 {
+    (0..model.blocks.len()).map(|s| batch.tokens_at(model.info.heads.stage(s).stream)).sum()
 }
 
 /// Bytes of the donors' z of a batch.
 fn donor_bytes(model: &Model, batch: &DeviceBatch) -> u64 {
-    let width = i64::from(model.info.n_heads) * model.head_dim() * model.blocks.len() as i64;
-    (batch.tokens() * width * model.kind.elt_size_in_bytes() as i64) as u64
+    let width = i64::from(model.info.n_heads) * model.head_dim();
+    (stage_tokens(model, batch) * width * model.kind.elt_size_in_bytes() as i64) as u64
 }
 
 fn typed(message: String) -> Error {

@@ -4,9 +4,11 @@
 use super::arch::{Arch, NormKind, NormPlace};
 pub use super::attend::rotary_tables;
 use super::attend::{attend, rotate};
-pub use super::block::{Block, Norm};
+pub use super::block::{Block, Feed, Norm};
 use super::classify::ClassifierHead;
+use super::decoder::Decoder;
 use super::masked::{Apply, MaskedHead};
+use ablate_common::head::Stream;
 use ablate_common::model::ModelInfo;
 use tch::{Device, Kind, Tensor};
 
@@ -27,7 +29,8 @@ pub struct Model {
     pub embed_norm: Option<Norm>,
     /// Projection of the normed embeddings `[d_model, width]`, and its bias.
     pub embed_project: Option<(Tensor, Option<Tensor>)>,
-    /// Layers.
+    /// Stages, in the order of [`ablate_common::head::HeadMap::stage`]: layers, but two for each of an
+    /// encoder-decoder's decoder.
     pub blocks: Vec<Block>,
     /// Norm before the unembedding.
     pub final_norm: Option<Norm>,
@@ -35,6 +38,8 @@ pub struct Model {
     pub unembed: Option<Tensor>,
     /// Masked-LM head; none for decoders, and for encoders without one.
     pub masked: Option<MaskedHead>,
+    /// What an encoder-decoder has besides; none for other models.
+    pub decoder: Option<Box<Decoder>>,
     /// Classification head; none where the model has none.
     pub classifier: Option<ClassifierHead>,
     /// cos and sin of the rotary angles, each `[context, 1, rotated width]`.
@@ -45,18 +50,18 @@ pub struct Model {
     pub kind: Kind,
 }
 
-/// The heads of one layer that a state computes, with their slices of the weights. Removed heads cost
+/// The heads of one stage that a state computes, with their slices of the weights. Removed heads cost
 /// nothing: their Q, K, V and O slices are not multiplied.
 #[derive(Debug)]
 pub struct AttnView {
     /// Heads that are computed, ascending.
     pub kept: Vec<u32>,
-    qkv: Tensor,
-    qkv_bias: Option<Tensor>,
+    pub(super) qkv: Tensor,
+    pub(super) qkv_bias: Option<Tensor>,
     /// Gain of each kept query and key head's norm: `[kept + kept K/V, head_dim]`.
     qk_gain: Option<Tensor>,
     wo: Tensor,
-    n_kv: i64,
+    pub(super) n_kv: i64,
     /// For each kept query head its place among the kept K/V heads; none where each K/V head serves as many
     /// query heads as any other, in order.
     kv_index: Option<Tensor>,
@@ -66,7 +71,7 @@ pub struct AttnView {
     factor: Option<Tensor>,
 }
 
-/// What a state does to the heads of one layer that belong to its base set.
+/// What a state does to the heads of one stage that belong to its base set.
 #[derive(Debug)]
 pub enum BaseCut {
     /// The listed heads are gone; the tensor is Σ b_h W_O over them.
@@ -91,7 +96,7 @@ impl Model {
         i64::from(self.info.d_model)
     }
 
-    /// The heads of `layer` that a base state computes.
+    /// The heads of a stage that a base state computes.
     #[must_use]
     pub fn view(&self, layer: usize, cut: &BaseCut) -> AttnView {
         let block = &self.blocks[layer];
@@ -157,14 +162,19 @@ impl Model {
         Tensor::from_slice(values).to_device(self.device)
     }
 
-    /// Residual stream before layer 0: `tokens [batch, len]` → `[batch · len, d_model]`.
+    /// Residual stream before stage 0: `tokens [batch, len]` → `[batch · len, d_model]`.
     pub fn embed(&self, tokens: &Tensor) -> Tensor {
+        self.embedding(&self.embed, self.position.as_ref(), tokens)
+    }
+
+    /// Vectors of `table` for `tokens [batch, len]`, with the positions' from the first on.
+    pub(super) fn embedding(&self, table: &Tensor, position: Option<&Tensor>, tokens: &Tensor) -> Tensor {
         let (batch, len) = (tokens.size()[0], tokens.size()[1]);
-        let mut x = self.embed.index_select(0, &tokens.reshape(-1));
+        let mut x = table.index_select(0, &tokens.reshape(-1));
         if let Some(scale) = &self.embed_scale {
             x *= scale;
         }
-        if let Some(position) = &self.position {
+        if let Some(position) = position {
             x = match self.info.details.padding {
                 None => (x.view([batch, len, -1]) + position.narrow(0, 0, len)).view([batch * len, -1]),
                 Some(padding) => {
@@ -183,7 +193,53 @@ impl Model {
         }
     }
 
-    /// Attention of one layer over `x [rows · len, d_model]`. `mask`, where padding must be hidden, is
+    /// Whether a token of the stage sees only what is before it, and itself.
+    pub(super) fn causal(&self, stage: usize) -> bool {
+        match self.info.heads.stage(stage).stream {
+            Stream::SelfAttention => self.arch.causal,
+            Stream::Decoder => true,
+            Stream::Encoder | Stream::Cross => false,
+        }
+    }
+
+    /// z and output `[tokens, …]` of an attention all of whose heads are gone: its bias and constant stay.
+    pub(super) fn no_heads(&self, stage: usize, view: &AttnView, tokens: i64, len: i64) -> (Tensor, Tensor) {
+        let z = Tensor::zeros([tokens, 0], (self.kind, self.device));
+        let zero = Tensor::zeros([tokens, self.d_model()], (self.kind, self.device));
+        let out = match &self.blocks[stage].wo_bias {
+            Some(b) => zero + b,
+            None => zero,
+        };
+        (z, self.add_constant(out, view, tokens / len, len))
+    }
+
+    /// What attention reads of the residual stream.
+    pub(super) fn before_attention(&self, stage: usize, x: &Tensor) -> Tensor {
+        match self.arch.place {
+            NormPlace::Pre | NormPlace::Parallel => self.norm(&self.blocks[stage].attn_norm, x),
+            NormPlace::Post => x.shallow_clone(),
+        }
+    }
+
+    /// From mixtures of values `z [rows, len, kept, head_dim]` to z as stored and the attention's output.
+    pub(super) fn project(
+        &self,
+        stage: usize,
+        view: &AttnView,
+        z: Tensor,
+        rows: i64,
+        len: i64,
+    ) -> (Tensor, Tensor) {
+        let z = match &view.factor {
+            Some(f) => z * f,
+            None => z,
+        };
+        let z = z.reshape([rows * len, view.kept.len() as i64 * self.head_dim()]);
+        let out = z.linear(&view.wo, self.blocks[stage].wo_bias.as_ref());
+        (z, self.add_constant(out, view, rows, len))
+    }
+
+    /// Self-attention of one stage over `x [rows · len, d_model]`. `mask`, where padding must be hidden, is
     /// added to the scores: `[rows, 1, 1, len]`. Gives z of the kept heads `[rows · len, kept · head_dim]`
     /// and what attention adds to the residual stream `[rows · len, d_model]`.
     pub fn attention(
@@ -194,22 +250,12 @@ impl Model {
         len: i64,
         mask: Option<&Tensor>,
     ) -> (Tensor, Tensor) {
-        let block = &self.blocks[layer];
         let (tokens, dh, nq, nkv) = (x.size()[0], self.head_dim(), view.kept.len() as i64, view.n_kv);
         let rows = tokens / len;
         if nq == 0 {
-            let z = Tensor::zeros([tokens, 0], (self.kind, self.device));
-            let zero = Tensor::zeros([tokens, self.d_model()], (self.kind, self.device));
-            let out = match &block.wo_bias {
-                Some(b) => zero + b,
-                None => zero,
-            };
-            return (z, self.add_constant(out, view, rows, len));
+            return self.no_heads(layer, view, tokens, len);
         }
-        let h = match self.arch.place {
-            NormPlace::Pre | NormPlace::Parallel => self.norm(&block.attn_norm, x),
-            NormPlace::Post => x.shallow_clone(),
-        };
+        let h = self.before_attention(layer, x);
         let qkv = h.linear(&view.qkv, view.qkv_bias.as_ref()).view([rows, len, nq + 2 * nkv, dh]);
         let v = qkv.narrow(2, nq + nkv, nkv);
         let mut qk = qkv.narrow(2, 0, nq + nkv);
@@ -226,14 +272,12 @@ impl Model {
             v = v.index_select(2, index);
         }
         let [q, k, v] = [q, k, v].map(|t| t.transpose(1, 2));
-        let z = attend(self, layer, &q, &k, &v, mask).transpose(1, 2);
-        let z = match &view.factor {
-            Some(f) => z * f,
-            None => z,
+        let causal = self.causal(layer);
+        let z = match self.relative_mask(layer, &view.kept, len, mask) {
+            Some(bias) => attend(self, layer, &q, &k, &v, Some(&bias), false),
+            None => attend(self, layer, &q, &k, &v, mask, causal),
         };
-        let z = z.reshape([tokens, nq * dh]);
-        let out = z.linear(&view.wo, block.wo_bias.as_ref());
-        (z, self.add_constant(out, view, rows, len))
+        self.project(layer, view, z.transpose(1, 2), rows, len)
     }
 
     fn add_constant(&self, out: Tensor, view: &AttnView, rows: i64, len: i64) -> Tensor {
@@ -274,25 +318,31 @@ impl Model {
             Some(norm) => x + self.norm(norm, out),
             None => x + out,
         };
+        let Some(feed) = &block.feed else {
+            return match self.arch.place {
+                NormPlace::Pre | NormPlace::Parallel => sum,
+                NormPlace::Post => self.norm(&block.attn_norm, &sum),
+            };
+        };
         match self.arch.place {
             NormPlace::Pre => {
-                let mut mlp = self.mlp(block, &self.norm(&block.mlp_norm, &sum));
-                match &block.post_mlp_norm {
+                let mut mlp = self.mlp(feed, &self.norm(&feed.norm, &sum));
+                match &feed.post_norm {
                     Some(norm) => self.norm(norm, &mlp).g_add_(&sum),
                     None => mlp.g_add_(&sum),
                 }
             }
-            NormPlace::Parallel => self.mlp(block, &self.norm(&block.mlp_norm, x)).g_add_(&sum),
+            NormPlace::Parallel => self.mlp(feed, &self.norm(&feed.norm, x)).g_add_(&sum),
             NormPlace::Post => {
                 let mid = self.norm(&block.attn_norm, &sum);
-                let mlp = self.mlp(block, &mid).g_add_(&mid);
-                self.norm(&block.mlp_norm, &mlp)
+                let mlp = self.mlp(feed, &mid).g_add_(&mid);
+                self.norm(&feed.norm, &mlp)
             }
         }
     }
 
-    fn mlp(&self, block: &Block, h: &Tensor) -> Tensor {
-        let up = h.linear(&block.up, block.up_bias.as_ref());
+    fn mlp(&self, feed: &Feed, h: &Tensor) -> Tensor {
+        let up = h.linear(&feed.up, feed.up_bias.as_ref());
         let activate = |t: &Tensor| self.arch.mlp.activation.apply(t);
         let act = if self.arch.mlp.gated {
             let parts = up.chunk(2, -1);
@@ -300,22 +350,31 @@ impl Model {
         } else {
             activate(&up)
         };
-        act.linear(&block.down, block.down_bias.as_ref())
+        act.linear(&feed.down, feed.down_bias.as_ref())
     }
 
-    /// The final norm.
+    /// The states that the unembedding reads: behind the final norm.
     pub fn finish(&self, x: &Tensor) -> Tensor {
-        match &self.final_norm {
+        let x = match &self.final_norm {
             Some(norm) => self.norm(norm, x),
             None => x.shallow_clone(),
+        };
+        match self.decoder.as_ref().and_then(|d| d.output_scale) {
+            Some(scale) => x * scale,
+            None => x,
         }
     }
 
     /// Logits of final states `x [n, d_model]`: `[n, vocab]`; none for encoders.
     #[must_use]
     pub fn logits(&self, x: &Tensor) -> Option<Tensor> {
-        let logits = x.linear(self.unembed.as_ref()?, None::<&Tensor>);
+        let logits = x.linear(self.unembed.as_ref()?, self.unembed_bias());
         Some(self.cap_logits(logits))
+    }
+
+    /// Bias of the unembedding.
+    pub(super) fn unembed_bias(&self) -> Option<&Tensor> {
+        self.decoder.as_ref()?.bias.as_ref()
     }
 
     /// Soft-caps logits, where the model does.

@@ -33,7 +33,7 @@ fn logits(model: &Model, (weight, bias): (&Tensor, Option<&Tensor>), x: &Tensor)
 fn unembedding(model: &Model) -> Option<(&Tensor, Option<&Tensor>)> {
     match &model.masked {
         Some(head) => Some((&head.decoder, Some(&head.bias))),
-        None => model.unembed.as_ref().map(|weight| (weight, None)),
+        None => model.unembed.as_ref().map(|weight| (weight, model.unembed_bias())),
     }
 }
 

@@ -1,14 +1,15 @@
-//! What replaces z of ablated heads: b, layer by layer, and how it is measured: means over a reference
+//! What replaces z of ablated heads: b, stage by stage, and how it is measured: means over a reference
 //! set, and states of donors.
 
 use super::base::{BaseSet, BaseState, DeviceBatch};
 use super::model::Model;
 use super::pass::sum_real;
+use ablate_common::head::Stream;
 use ablate_common::plan::{Batch, Pool};
-use ablate_common::task::Prepared;
+use ablate_common::task::{Item, Prepared};
 use tch::{Kind, Tensor};
 
-/// b of every head, a tensor for each layer.
+/// b of every head, a tensor for each stage.
 #[derive(Debug)]
 pub enum Replacement {
     /// The same everywhere: `[heads, head_dim]`.
@@ -21,29 +22,29 @@ pub enum Replacement {
 
 impl Replacement {
     /// z − b of some heads: `z [tokens, n, head_dim]` of sequences of `len` tokens, `heads [n]` their places
-    /// within the layer.
-    pub fn subtract(&self, layer: usize, z: Tensor, heads: &Tensor, len: i64) -> Tensor {
+    /// within the stage.
+    pub fn subtract(&self, stage: usize, z: Tensor, heads: &Tensor, len: i64) -> Tensor {
         match self {
-            Self::Constant(b) => z - b[layer].index_select(0, heads),
+            Self::Constant(b) => z - b[stage].index_select(0, heads),
             Self::Position(b) => {
                 let (n, dh) = (z.size()[1], z.size()[2]);
-                (z.view([-1, len, n, dh]) - b[layer].narrow(0, 0, len).index_select(1, heads))
+                (z.view([-1, len, n, dh]) - b[stage].narrow(0, 0, len).index_select(1, heads))
                     .view([-1, n, dh])
             }
-            Self::Tokens(b) => z - b[layer].index_select(1, heads),
+            Self::Tokens(b) => z - b[stage].index_select(1, heads),
         }
     }
 
     /// Σ over `heads` of b_h W_O: `[d_model]`, `[positions, d_model]` by position, or `[batch · len, d_model]`.
-    pub fn output(&self, model: &Model, layer: usize, heads: &[u32]) -> Tensor {
+    pub fn output(&self, model: &Model, stage: usize, heads: &[u32]) -> Tensor {
         let pick = model.indices(&heads.iter().map(|&h| i64::from(h)).collect::<Vec<_>>());
-        let wo = model.blocks[layer].wo_heads.index_select(0, &pick);
+        let wo = model.blocks[stage].wo_heads.index_select(0, &pick);
         let by_head = match self {
             Self::Constant(b) => {
-                let each = b[layer].index_select(0, &pick).unsqueeze(1).bmm(&wo);
+                let each = b[stage].index_select(0, &pick).unsqueeze(1).bmm(&wo);
                 return each.squeeze_dim(1).sum_dim_intlist([0i64].as_slice(), false, None::<Kind>);
             }
-            Self::Position(b) | Self::Tokens(b) => b[layer].index_select(1, &pick).transpose(0, 1),
+            Self::Position(b) | Self::Tokens(b) => b[stage].index_select(1, &pick).transpose(0, 1),
         };
         by_head.bmm(&wo).sum_dim_intlist([0i64].as_slice(), false, None::<Kind>)
     }
@@ -53,51 +54,57 @@ impl Replacement {
 #[derive(Debug)]
 pub struct Means {
     pool: Pool,
-    /// Per layer `[1 or positions, heads · head_dim]`.
-    sums: Vec<Tensor>,
-    /// `[1 or positions, 1]`.
-    counts: Tensor,
+    stages: Vec<Sum>,
+}
+
+/// What is summed of one stage.
+#[derive(Debug)]
+struct Sum {
+    /// Whose tokens count.
+    stream: Stream,
+    /// z: `[1 or positions, heads · head_dim]`.
+    z: Tensor,
+    /// Tokens: `[1 or positions, 1]`.
+    tokens: Tensor,
 }
 
 impl Means {
-    /// Nothing summed yet; `longest` is the padded length of the longest batch.
+    /// Nothing summed yet; `batches` are those that will be.
     #[must_use]
-    pub fn new(model: &Model, pool: Pool, longest: i64) -> Self {
+    pub fn new(model: &Model, pool: Pool, batches: &[DeviceBatch]) -> Self {
         let width = i64::from(model.info.n_heads) * model.head_dim();
-        let positions = match pool {
-            Pool::Tokens => 1,
-            Pool::Position => longest,
-        };
         let wide = (Kind::Double, model.device);
-        Self {
-            pool,
-            sums: model.blocks.iter().map(|_| Tensor::zeros([positions, width], wide)).collect(),
-            counts: Tensor::zeros([positions, 1], wide),
-        }
+        let stage = |at| {
+            let stream = model.info.heads.stage(at).stream;
+            let positions = match pool {
+                Pool::Tokens => 1,
+                Pool::Position => batches.iter().map(|b| b.len_at(stream)).max().unwrap_or(0),
+            };
+            Sum {
+                stream,
+                z: Tensor::zeros([positions, width], wide),
+                tokens: Tensor::zeros([positions, 1], wide),
+            }
+        };
+        Self { pool, stages: (0..model.blocks.len()).map(stage).collect() }
     }
 
     /// Adds the tokens of a batch, padding left out.
     pub fn add(&mut self, state: &BaseState, batch: &DeviceBatch) {
-        match self.pool {
-            Pool::Tokens => {
-                let _ = self.counts.g_add_(&batch.real.sum(Kind::Double));
-            }
-            Pool::Position => {
-                let per = batch.real.sum_dim_intlist([0i64].as_slice(), false, None::<Kind>).unsqueeze(1);
-                let _ = self.counts.narrow(0, 0, batch.len).g_add_(&per);
-            }
-        }
-        for (layer, sum) in self.sums.iter_mut().enumerate() {
+        for (sum, z) in self.stages.iter_mut().zip(&state.z) {
+            let (len, real) = (batch.len_at(sum.stream), batch.real_at(sum.stream));
             match self.pool {
                 Pool::Tokens => {
-                    let _ = sum.g_add_(&sum_real(&state.z[layer], batch).unsqueeze(0));
+                    let _ = sum.tokens.g_add_(&real.sum(Kind::Double));
+                    let _ = sum.z.g_add_(&sum_real(z, real).unsqueeze(0));
                 }
                 Pool::Position => {
-                    let width = sum.size()[1];
-                    let z = state.z[layer].to_kind(Kind::Double).view([-1, batch.len, width]);
-                    let weighted = z * batch.real.unsqueeze(-1);
+                    let per = real.sum_dim_intlist([0i64].as_slice(), false, None::<Kind>).unsqueeze(1);
+                    let _ = sum.tokens.narrow(0, 0, len).g_add_(&per);
+                    let width = sum.z.size()[1];
+                    let weighted = z.to_kind(Kind::Double).view([-1, len, width]) * real.unsqueeze(-1);
                     let per = weighted.sum_dim_intlist([0i64].as_slice(), false, None::<Kind>);
-                    let _ = sum.narrow(0, 0, batch.len).g_add_(&per);
+                    let _ = sum.z.narrow(0, 0, len).g_add_(&per);
                 }
             }
         }
@@ -107,8 +114,7 @@ impl Means {
     #[must_use]
     pub fn finish(self, model: &Model) -> Replacement {
         let (h, dh) = (i64::from(model.info.n_heads), model.head_dim());
-        let counts = self.counts.clamp_min(1.0);
-        let means = self.sums.into_iter().map(|s| (s / &counts).to_kind(model.kind));
+        let means = self.stages.into_iter().map(|s| (s.z / s.tokens.clamp_min(1.0)).to_kind(model.kind));
         match self.pool {
             Pool::Tokens => Replacement::Constant(means.map(|m| m.view([h, dh])).collect()),
             Pool::Position => Replacement::Position(means.map(|m| m.view([-1, h, dh])).collect()),
@@ -117,24 +123,35 @@ impl Means {
 }
 
 /// z of the unablated model on the donors of a batch's items, brought to the batch's positions: position p
-/// of an item gets its donor's position p, or the donor's last one where the donor is shorter. `donors` has
-/// for each item of the task its donor among the items of `source`.
+/// of an item gets its donor's position p, or the donor's last one where the donor is shorter; in a decoder's
+/// streams these are positions of the targets. `donors` has for each item of the task its donor among the items
+/// of `source`.
 #[must_use]
 pub fn donor_states(model: &Model, source: &Prepared, donors: &[u32], batch: &DeviceBatch) -> Replacement {
     let items: Vec<u32> = batch.items.iter().map(|&i| donors[i as usize]).collect();
-    let lengths: Vec<usize> = items.iter().map(|&i| source.items[i as usize].tokens.len()).collect();
-    let len = lengths.iter().copied().max().unwrap_or(1);
-    let device = DeviceBatch::new(model, source, &Batch { items, len: len as u32 });
+    let donated = || items.iter().map(|&i| &source.items[i as usize]);
+    let len = donated().map(|i| i.tokens.len() as u32).max().unwrap_or(1);
+    let device = DeviceBatch::new(model, source, &Batch { items: items.clone(), len });
     let mut base = BaseSet::empty(model, 1);
     let (state, _) = base.state(model, 0, &device);
-    let rows: Vec<i64> = lengths
-        .iter()
-        .enumerate()
-        .flat_map(|(row, &own)| (0..batch.len as usize).map(move |p| (row * len + p.min(own - 1)) as i64))
-        .collect();
-    let rows = model.indices(&rows);
+    let rows = |stream: Stream| {
+        let own = |item: &Item| match stream {
+            Stream::Decoder | Stream::Cross => item.decoder.len(),
+            Stream::SelfAttention | Stream::Encoder => item.tokens.len(),
+        };
+        let (len, wanted) = (device.len_at(stream) as usize, batch.len_at(stream) as usize);
+        let rows: Vec<i64> = donated()
+            .map(own)
+            .enumerate()
+            .flat_map(|(row, own)| (0..wanted).map(move |p| (row * len + p.min(own - 1)) as i64))
+            .collect();
+        model.indices(&rows)
+    };
     let (h, dh) = (i64::from(model.info.n_heads), model.head_dim());
-    Replacement::Tokens(state.z.iter().map(|z| z.index_select(0, &rows).view([-1, h, dh])).collect())
+    let stage = |(at, z): (usize, &Tensor)| {
+        z.index_select(0, &rows(model.info.heads.stage(at).stream)).view([-1, h, dh])
+    };
+    Replacement::Tokens(state.z.iter().enumerate().map(stage).collect())
 }
 
 /// Donors' states of a task's batches, as far as memory holds them.

@@ -93,7 +93,7 @@ impl<'a> Collector<'a> {
                 let tokens = cross_entropy(model, batch, &head.transform(model, &x));
                 self.add_tokens(batch, done, &tokens);
             }
-            TaskKind::LanguageModeling | TaskKind::Induction => {
+            TaskKind::LanguageModeling | TaskKind::Induction | TaskKind::Seq2seq => {
                 let tokens = match unablated {
                     Some(unablated) => divergence(model, batch, &x, unablated),
                     None => cross_entropy(model, batch, &x),

@@ -1,5 +1,6 @@
-//! The plan of one pass: which rows exist at which layer. Subsets, as paths of (layer, heads), form a
-//! trie; a node's rows come to life at its layer, from its parent's attention there, and die when no
+//! The plan of one pass: which rows exist at which stage of the forward pass (see
+//! [`ablate_common::head::Stage`]; a layer, in most models). Subsets, as paths of (stage, heads), form a
+//! trie; a node's rows come to life at its stage, from its parent's attention there, and die when no
 //! subset and no later child needs them. Pure bookkeeping: no tensor.
 
 use std::collections::HashMap;
@@ -13,12 +14,12 @@ pub struct Cut {
     pub keep: f64,
 }
 
-/// What one subset does to the model: cuts per layer, layers ascending, heads ascending.
+/// What one subset does to the model: cuts per stage, stages ascending, heads ascending.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Intervention {
-    /// (layer, cuts there). An empty list of cuts is allowed: a row that leaves the shared prefix at that
-    /// layer without being changed.
-    pub layers: Vec<(usize, Vec<Cut>)>,
+    /// (stage, cuts there). An empty list of cuts is allowed: a row that leaves the shared prefix at that
+    /// stage without being changed.
+    pub stages: Vec<(usize, Vec<Cut>)>,
 }
 
 /// A node of the trie.
@@ -26,28 +27,28 @@ pub struct Intervention {
 pub struct Node {
     /// Node whose rows this one starts from; `None`: the base state.
     pub parent: Option<usize>,
-    /// Layer in whose attention it starts.
-    pub layer: usize,
+    /// Stage in whose attention it starts.
+    pub stage: usize,
     /// What changes there.
     pub cuts: Vec<Cut>,
-    /// Subsets that end here, and so need the final layer's rows.
+    /// Subsets that end here, and so need the final stage's rows.
     pub ends: Vec<usize>,
-    /// Last layer at which a child starts from these rows.
+    /// Last stage at which a child starts from these rows.
     pub last_child: Option<usize>,
 }
 
 impl Node {
-    /// Whether its rows are needed after the attention of `layer`.
+    /// Whether its rows are needed after the attention of `stage`.
     #[must_use]
-    pub fn lives_past(&self, layer: usize) -> bool {
-        !self.ends.is_empty() || self.last_child.is_some_and(|l| l > layer)
+    pub fn lives_past(&self, stage: usize) -> bool {
+        !self.ends.is_empty() || self.last_child.is_some_and(|s| s > stage)
     }
 }
 
-/// All nodes of a pass, parents before children, ordered by layer.
+/// All nodes of a pass, parents before children, ordered by stage.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trie {
-    /// Nodes by layer, then in the order of the subsets that made them.
+    /// Nodes by stage, then in the order of the subsets that made them.
     pub nodes: Vec<Node>,
     /// Subsets that change nothing: the base state itself.
     pub unchanged: Vec<usize>,
@@ -63,12 +64,12 @@ impl Trie {
         let mut unchanged = Vec::new();
         for (s, subset) in subsets.iter().enumerate() {
             let mut parent: Option<usize> = None;
-            for (layer, cuts) in &subset.layers {
-                let key = (parent, *layer, cuts.iter().map(|c| (c.head, c.keep.to_bits())).collect());
+            for (stage, cuts) in &subset.stages {
+                let key = (parent, *stage, cuts.iter().map(|c| (c.head, c.keep.to_bits())).collect());
                 let at = *known.entry(key).or_insert_with(|| {
                     nodes.push(Node {
                         parent,
-                        layer: *layer,
+                        stage: *stage,
                         cuts: cuts.clone(),
                         ends: Vec::new(),
                         last_child: None,
@@ -76,7 +77,7 @@ impl Trie {
                     nodes.len() - 1
                 });
                 if let Some(p) = parent {
-                    nodes[p].last_child = nodes[p].last_child.max(Some(*layer));
+                    nodes[p].last_child = nodes[p].last_child.max(Some(*stage));
                 }
                 parent = Some(at);
             }
@@ -86,7 +87,7 @@ impl Trie {
             }
         }
         let mut order: Vec<usize> = (0..nodes.len()).collect();
-        order.sort_by_key(|&i| nodes[i].layer);
+        order.sort_by_key(|&i| nodes[i].stage);
         let mut place = vec![0; nodes.len()];
         for (new, &old) in order.iter().enumerate() {
             place[old] = new;
@@ -98,26 +99,26 @@ impl Trie {
         Self { nodes, unchanged }
     }
 
-    /// First layer at which a row leaves the base state; `None` where none does.
+    /// First stage at which a row leaves the base state; `None` where none does.
     #[must_use]
-    pub fn first_layer(&self) -> Option<usize> {
-        self.nodes.first().map(|n| n.layer)
+    pub fn first_stage(&self) -> Option<usize> {
+        self.nodes.first().map(|n| n.stage)
     }
 
-    /// Indices of the nodes that start at `layer`.
+    /// Indices of the nodes that start at `stage`.
     #[must_use]
-    pub fn starting_at(&self, layer: usize) -> std::ops::Range<usize> {
-        self.nodes.partition_point(|n| n.layer < layer)..self.nodes.partition_point(|n| n.layer <= layer)
+    pub fn starting_at(&self, stage: usize) -> std::ops::Range<usize> {
+        self.nodes.partition_point(|n| n.stage < stage)..self.nodes.partition_point(|n| n.stage <= stage)
     }
 
-    /// Layer applications that the pass computes, in rows: the measure of its work.
+    /// Stages that the pass computes, in rows: the measure of its work.
     #[must_use]
-    pub fn layer_rows(&self, layers: usize) -> usize {
+    pub fn stage_rows(&self, stages: usize) -> usize {
         self.nodes
             .iter()
             .map(|n| {
-                let end = if n.ends.is_empty() { n.last_child.unwrap_or(n.layer) } else { layers };
-                end - n.layer
+                let end = if n.ends.is_empty() { n.last_child.unwrap_or(n.stage) } else { stages };
+                end - n.stage
             })
             .sum()
     }
@@ -133,8 +134,8 @@ mod tests {
 
     #[test]
     fn pairs_that_share_their_first_head_share_its_prefix() {
-        let subset = |layers: &[(usize, &[u32])]| Intervention {
-            layers: layers.iter().map(|(l, h)| (*l, cut(h))).collect(),
+        let subset = |stages: &[(usize, &[u32])]| Intervention {
+            stages: stages.iter().map(|(l, h)| (*l, cut(h))).collect(),
         };
         let trie = Trie::new(&[
             subset(&[(0, &[1, 2])]),
@@ -151,7 +152,7 @@ mod tests {
         assert_eq!(trie.nodes[shared].last_child, Some(2));
         assert!(trie.nodes[shared].lives_past(1) && !trie.nodes[shared].lives_past(2));
         assert_eq!(trie.nodes[2].parent, Some(shared));
-        // 3 layers: {1,2} runs 3, {1} runs 2, its children 2 and 1.
-        assert_eq!(trie.layer_rows(3), 8);
+        // 3 stages: {1,2} runs 3, {1} runs 2, its children 2 and 1.
+        assert_eq!(trie.stage_rows(3), 8);
     }
 }

@@ -87,10 +87,10 @@ impl Config<'_> {
         self.value.get(key).is_some_and(Value::is_null)
     }
 
-    /// What changes the forward pass of any architecture.
-    pub fn refuse_common(&self) -> Result<(), Error> {
+    /// What changes the forward pass of any architecture; whether it has an encoder and a decoder is known.
+    pub fn refuse_common(&self, encoder_decoder: bool) -> Result<(), Error> {
         self.only("quantization_config", &[])?;
-        self.only("is_encoder_decoder", &[false.into()])?;
+        self.only("is_encoder_decoder", &[encoder_decoder.into()])?;
         self.only("add_cross_attention", &[false.into()])?;
         self.only("use_bidirectional_attention", &[false.into()])?;
         self.only("position_embedding_type", &["absolute".into()])?;

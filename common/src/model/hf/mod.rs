@@ -5,6 +5,7 @@ mod bert;
 mod config;
 mod gpt;
 mod llama;
+mod seq2seq;
 
 use super::{
     Error, Inspected, ModelInfo, TensorEntry, TensorType, TokenizerSource, WeightIndex, classifier, masked,
@@ -52,6 +53,8 @@ pub fn inspect(dir: &Path) -> Result<Inspected, Error> {
         "qwen3" => llama::qwen3,
         "phi3" => llama::phi3,
         "gemma2" => llama::gemma2,
+        "marian" => seq2seq::marian,
+        "t5" => seq2seq::t5,
         other => {
             return Err(config.unsupported(format!(
                 "model_type {other:?} isn't supported (supported: {})",
@@ -59,7 +62,7 @@ pub fn inspect(dir: &Path) -> Result<Inspected, Error> {
             )));
         }
     };
-    config.refuse_common()?;
+    config.refuse_common(super::ENCODER_DECODERS.contains(&model_type))?;
     if super::DECODERS.contains(&model_type) {
         config.only("is_causal", &[true.into()])?;
     }

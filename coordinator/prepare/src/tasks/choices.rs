@@ -86,5 +86,5 @@ fn choice_item(text: &Text, prompt: &[u32], choice: &[u32]) -> Item {
         .zip(choice)
         .map(|(position, &target)| Scored { position, target, foil: 0 })
         .collect();
-    Item { tokens: text.wrap(&[prompt, choice].concat()), scored }
+    Item { tokens: text.wrap(&[prompt, choice].concat()), scored, ..Item::default() }
 }

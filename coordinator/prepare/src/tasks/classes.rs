@@ -60,7 +60,7 @@ pub fn probed(task: &TaskSpec, model: &ModelInfo) -> bool {
 /// The texts alone, with the document of each; they need no labels.
 pub fn texts(task: &TaskSpec, data: &Data, text: &Text) -> Result<super::Items, String> {
     let (records, _) = read(task, data, text, false)?;
-    Ok(records.into_iter().map(|r| (Item { tokens: r.tokens, scored: Vec::new() }, r.cluster)).unzip())
+    Ok(records.into_iter().map(|r| (Item { tokens: r.tokens, ..Item::default() }, r.cluster)).unzip())
 }
 
 fn read(task: &TaskSpec, data: &Data, text: &Text, labelled: bool) -> Result<(Vec<Labelled>, u32), String> {
@@ -94,7 +94,7 @@ fn read(task: &TaskSpec, data: &Data, text: &Text, labelled: bool) -> Result<(Ve
 fn item(tokens: Vec<u32>, causal: bool, probe: bool) -> Item {
     let position = if causal { tokens.len() as u32 - 1 } else { 0 };
     let scored = if probe && !causal { Vec::new() } else { vec![Scored { position, target: 0, foil: 0 }] };
-    Item { tokens, scored }
+    Item { tokens, scored, ..Item::default() }
 }
 
 /// Evaluated items: every record that is given with its label's number.

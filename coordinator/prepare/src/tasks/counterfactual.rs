@@ -45,6 +45,9 @@ pub fn counterfactuals(
         (TaskKind::GreaterThan, _) => {
             years::counterfactuals(task, text, seed).map(|all| all.iter().map(|t| text.wrap(t)).collect())
         }
+        (TaskKind::Seq2seq, _) => {
+            Err("counterfactuals of seq2seq records aren't built yet; use donors = \"seeded\"".into())
+        }
         (_, Some(data)) if data.is_text() => Err(format!(
             "{}: a text file carries no counterfactuals, which donors = \"paired\" needs; use .jsonl",
             data.path.display()

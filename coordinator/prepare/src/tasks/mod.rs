@@ -6,6 +6,7 @@ mod counterfactual;
 mod ioi;
 mod pairs;
 mod prompts;
+mod seq2seq;
 mod text;
 mod years;
 
@@ -13,6 +14,7 @@ pub use counterfactual::counterfactuals;
 
 use crate::data::Data;
 use crate::tokenizer::Text;
+use ablate_common::model::ModelInfo;
 use ablate_common::spec::TaskSpec;
 use ablate_common::task::{Example, Item, Prepared, Scored, TaskKind};
 use rand::SeedableRng;
@@ -20,11 +22,12 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use std::collections::HashMap;
 
-/// Prepares one task. `split_seed` decides the halves, `seed` what is generated.
+/// Prepares one task for a model. `split_seed` decides the halves, `seed` what is generated.
 pub fn prepare(
     task: &TaskSpec,
     data: Option<&Data>,
     text: &Text,
+    model: &ModelInfo,
     split_seed: u64,
     seed: u64,
 ) -> Result<Prepared, String> {
@@ -36,6 +39,7 @@ pub fn prepare(
         TaskKind::Classification => classes::texts(task, data()?, text)?,
         TaskKind::LanguageModeling => text::language_modeling(task, data()?, text)?,
         TaskKind::MaskedLm => text::masked_lm(task, data()?, text, seed)?,
+        TaskKind::Seq2seq => seq2seq::seq2seq(task, data()?, text, model)?,
         TaskKind::LogitDifference => prompts::logit_difference(task, data()?, text)?,
         TaskKind::Induction => prompts::induction(task, text, seed)?,
         TaskKind::GreaterThan => years::greater_than(task, text, seed)?,
@@ -72,7 +76,7 @@ fn next_token(tokens: Vec<u32>) -> Item {
         .zip(tokens.iter().skip(1))
         .map(|(position, &target)| Scored { position, target, foil: 0 })
         .collect();
-    Item { tokens, scored }
+    Item { tokens, scored, ..Item::default() }
 }
 
 /// Numbers documents in the order in which they are first named.

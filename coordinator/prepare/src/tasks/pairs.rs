@@ -35,7 +35,7 @@ pub fn similarity(task: &TaskSpec, data: &Data, text: &Text, split_seed: u64) ->
                         return Err(data.at(*line, &format!("{what} has no token")));
                     }
                     bare.truncate(room);
-                    items.push(Item { tokens: text.wrap(&bare), scored: Vec::new() });
+                    items.push(Item { tokens: text.wrap(&bare), ..Item::default() });
                     let new = (items.len() - 1) as u32;
                     index.insert(s, new);
                     new

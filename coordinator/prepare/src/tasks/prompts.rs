@@ -56,7 +56,7 @@ pub fn logit_difference(task: &TaskSpec, data: &Data, text: &Text) -> Result<Ite
 /// A prompt scored at its last token.
 pub fn prompt_item(text: &Text, prompt: &[u32], target: u32, foil: u32) -> Item {
     let position = (text.prefix.len() + prompt.len() - 1) as u32;
-    Item { tokens: text.wrap(prompt), scored: vec![Scored { position, target, foil }] }
+    Item { tokens: text.wrap(prompt), scored: vec![Scored { position, target, foil }], ..Item::default() }
 }
 
 /// Seeded random tokens, twice; scored on the second time's tokens but the first.
@@ -90,7 +90,7 @@ pub fn induction(task: &TaskSpec, text: &Text, seed: u64) -> Result<Items, Strin
             let scored = (prefix + half..prefix + 2 * half - 1)
                 .map(|p| Scored { position: p as u32, target: tokens[p + 1], foil: 0 })
                 .collect();
-            Item { tokens, scored }
+            Item { tokens, scored, ..Item::default() }
         })
         .collect();
     Ok((items, (0..count).collect()))

@@ -61,7 +61,7 @@ fn masked(text: &Text, bare: &[u32], mask: u32, seed: u64, number: usize) -> Opt
             Scored { position: position as u32, target, foil: 0 }
         })
         .collect();
-    Some(Item { tokens, scored })
+    Some(Item { tokens, scored, ..Item::default() })
 }
 
 /// What makes an item of a text's tokens and the item's number; `None` where it would score nothing.

@@ -184,7 +184,7 @@ pub fn greater_than(task: &TaskSpec, text: &Text, seed: u64) -> Result<Items, St
             .into_iter()
             .map(|(target, foil)| Scored { position, target, foil })
             .collect();
-        items.push(Item { tokens: text.wrap(&tokens), scored });
+        items.push(Item { tokens: text.wrap(&tokens), scored, ..Item::default() });
     }
     let count = items.len() as u32;
     Ok((items, (0..count).collect()))

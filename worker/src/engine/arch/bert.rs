@@ -2,7 +2,7 @@
 
 use super::{Activation, Arch, NormKind, NormPlace, Positions, Source, by_head};
 use crate::engine::masked::MaskedHead;
-use crate::engine::model::{Block, Model, Norm};
+use crate::engine::model::{Block, Feed, Model, Norm};
 use crate::load::Error;
 use ablate_common::model::MaskedNames;
 use tch::Tensor;
@@ -41,12 +41,14 @@ impl Source<'_> {
             wo,
             wo_bias,
             post_attn_norm: None,
-            mlp_norm: self.old_norm(&format!("{at}.{}", names.mlp_norm))?,
-            up,
-            up_bias,
-            down,
-            down_bias,
-            post_mlp_norm: None,
+            feed: Some(Feed {
+                norm: self.old_norm(&format!("{at}.{}", names.mlp_norm))?,
+                up,
+                up_bias,
+                down,
+                down_bias,
+                post_norm: None,
+            }),
         })
     }
 

@@ -1,7 +1,7 @@
 //! Decoders with LayerNorm.
 
 use super::{Activation, Arch, NormKind, NormPlace, Positions, Source, by_head};
-use crate::engine::model::{Block, Model};
+use crate::engine::model::{Block, Feed, Model};
 use crate::load::Error;
 use tch::Tensor;
 
@@ -37,12 +37,14 @@ pub fn gpt2(s: &Source<'_>) -> Result<Model, Error> {
             wo,
             wo_bias,
             post_attn_norm: None,
-            mlp_norm: s.norm(&format!("{at}.ln_2"), true)?,
-            up,
-            up_bias,
-            down,
-            down_bias,
-            post_mlp_norm: None,
+            feed: Some(Feed {
+                norm: s.norm(&format!("{at}.ln_2"), true)?,
+                up,
+                up_bias,
+                down,
+                down_bias,
+                post_norm: None,
+            }),
         });
     }
     s.loaded(s.info.layers);
@@ -80,12 +82,14 @@ pub fn gpt_neox(s: &Source<'_>) -> Result<Model, Error> {
             wo,
             wo_bias,
             post_attn_norm: None,
-            mlp_norm: s.norm(&format!("{at}.post_attention_layernorm"), true)?,
-            up,
-            up_bias,
-            down,
-            down_bias,
-            post_mlp_norm: None,
+            feed: Some(Feed {
+                norm: s.norm(&format!("{at}.post_attention_layernorm"), true)?,
+                up,
+                up_bias,
+                down,
+                down_bias,
+                post_norm: None,
+            }),
         });
     }
     s.loaded(s.info.layers);
@@ -131,12 +135,14 @@ pub fn opt(s: &Source<'_>) -> Result<Model, Error> {
             wo,
             wo_bias,
             post_attn_norm: None,
-            mlp_norm: s.norm(&format!("{at}.final_layer_norm"), true)?,
-            up,
-            up_bias,
-            down,
-            down_bias,
-            post_mlp_norm: None,
+            feed: Some(Feed {
+                norm: s.norm(&format!("{at}.final_layer_norm"), true)?,
+                up,
+                up_bias,
+                down,
+                down_bias,
+                post_norm: None,
+            }),
         });
     }
     s.loaded(s.info.layers);

@@ -1,7 +1,7 @@
 //! Llama and the decoders built like it.
 
 use super::{Activation, Arch, NormKind, NormPlace, Source, by_head};
-use crate::engine::model::{Block, Model, Norm};
+use crate::engine::model::{Block, Feed, Model, Norm};
 use crate::load::Error;
 use tch::Tensor;
 
@@ -49,12 +49,14 @@ impl Source<'_> {
             wo,
             wo_bias,
             post_attn_norm: None,
-            mlp_norm: self.norm(&format!("{at}.post_attention_layernorm"), false)?,
-            up,
-            up_bias,
-            down,
-            down_bias,
-            post_mlp_norm: None,
+            feed: Some(Feed {
+                norm: self.norm(&format!("{at}.post_attention_layernorm"), false)?,
+                up,
+                up_bias,
+                down,
+                down_bias,
+                post_norm: None,
+            }),
         })
     }
 
@@ -101,8 +103,10 @@ pub fn gemma2(s: &Source<'_>) -> Result<Model, Error> {
         let mut block = s.hf_block(layer, false)?;
         let norm = |name: &str| s.norm(&format!("model.layers.{layer}.{name}"), false);
         block.post_attn_norm = Some(norm("post_attention_layernorm")?);
-        block.mlp_norm = norm("pre_feedforward_layernorm")?;
-        block.post_mlp_norm = Some(norm("post_feedforward_layernorm")?);
+        if let Some(feed) = &mut block.feed {
+            feed.norm = norm("pre_feedforward_layernorm")?;
+            feed.post_norm = Some(norm("post_feedforward_layernorm")?);
+        }
         Ok(block)
     })?;
     // In the format of the computation, as the model was trained.
@@ -140,12 +144,14 @@ fn gguf(s: &Source<'_>) -> Result<Model, Error> {
             wo,
             wo_bias: None,
             post_attn_norm: None,
-            mlp_norm: norm(&format!("blk.{i}.ffn_norm"))?,
-            up: Tensor::cat(&[get("ffn_gate")?, get("ffn_up")?], 0),
-            up_bias: None,
-            down: get("ffn_down")?,
-            down_bias: None,
-            post_mlp_norm: None,
+            feed: Some(Feed {
+                norm: norm(&format!("blk.{i}.ffn_norm"))?,
+                up: Tensor::cat(&[get("ffn_gate")?, get("ffn_up")?], 0),
+                up_bias: None,
+                down: get("ffn_down")?,
+                down_bias: None,
+                post_norm: None,
+            }),
         });
     }
     s.loaded(info.layers);

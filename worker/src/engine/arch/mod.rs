@@ -3,6 +3,7 @@
 mod bert;
 mod gpt;
 mod llama;
+mod seq2seq;
 
 use super::classify::ClassifierHead;
 use super::model::{Model, Norm, rotary_tables};
@@ -36,8 +37,10 @@ pub enum NormPlace {
 /// How positions come in.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Positions {
-    /// Learned vectors added to the embeddings.
+    /// Learned, or fixed, vectors added to the embeddings.
     Learned,
+    /// A number per head and distance added to the attention scores.
+    Relative,
     /// Rotation of queries and keys.
     Rotary {
         /// Base of the frequencies.
@@ -65,7 +68,7 @@ pub struct Arch {
     pub positions: Positions,
     /// Feed-forward part.
     pub mlp: Mlp,
-    /// Whether attention looks only backwards.
+    /// Whether attention looks only backwards (of an encoder-decoder's parts, their stream says).
     pub causal: bool,
 }
 
@@ -89,8 +92,10 @@ pub fn load(
         "gpt2" => gpt::gpt2(&source),
         "gpt_neox" => gpt::gpt_neox(&source),
         "llama" | "mistral" | "qwen2" | "qwen3" => llama::llama(&source),
+        "marian" => seq2seq::marian(&source),
         "opt" => gpt::opt(&source),
         "phi3" => llama::phi3(&source),
+        "t5" => seq2seq::t5(&source),
         other => Err(Error::Tensor {
             name: other.into(),
             detail: format!("this worker has no such architecture ({})", known()),
@@ -193,6 +198,7 @@ impl Source<'_> {
             final_norm: None,
             unembed: None,
             masked: None,
+            decoder: None,
             classifier: None,
             rotary: None,
             device: self.device,

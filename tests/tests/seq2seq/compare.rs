@@ -1,0 +1,297 @@
+//! Asks tests/reference/seq2seq.py about encoder-decoders, and compares the engine with its answers.
+
+use ablate_common::head::{HeadIx, HeadMap};
+use ablate_common::metric::Metric;
+use ablate_common::model::ModelInfo;
+use ablate_common::plan::{Ablation, Batch, Plan, PlannedAblation, PlannedSweep, PlannedTask, SweepKind};
+use ablate_common::scores::ChunkScores;
+use ablate_common::spec::{Dtype, ModelSpec, Spec};
+use ablate_common::task::{Prepared, Scope};
+use ablate_common::units::{UnitIx, UnitMap};
+use ablate_tests::root;
+use ablate_worker::engine::Engine;
+use ablate_worker::engine::base::{BaseSet, DeviceBatch};
+use ablate_worker::engine::model::Model;
+use ablate_worker::engine::score::host;
+use ablate_worker::engine::trie::{Cut, Intervention};
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+/// What is asked about one model.
+#[derive(Debug)]
+pub struct Question {
+    /// Name of the case.
+    pub name: String,
+    /// The model's directory; none: the tiny one of that name is made.
+    pub path: Option<PathBuf>,
+    /// The task.
+    pub prepared: Prepared,
+    /// The model's heads.
+    pub heads: HeadMap,
+    /// What replaces removed heads.
+    pub ablations: Vec<PlannedAblation>,
+    /// Ascending subsets, the first of them empty.
+    pub subsets: Vec<Vec<HeadIx>>,
+    /// Most tokens that are decoded of each item; none: nothing is decoded.
+    pub limits: Option<Vec<u32>>,
+}
+
+/// What the reference says of one model.
+#[derive(Debug, Deserialize)]
+pub struct Answer {
+    /// Unablated logits by item and position.
+    pub logits: Vec<Vec<Vec<f64>>>,
+    /// Ablation → column → subset → item.
+    pub scores: Vec<BTreeMap<String, Vec<Vec<f64>>>>,
+}
+
+/// Asks; tiny models are left in `folder`, under their names.
+#[must_use]
+pub fn ask(questions: &[Question], folder: &Path) -> Vec<Answer> {
+    let python = root().join(".deps/ref/bin/python");
+    assert!(python.exists(), "{} is missing: run deploy/setup/reference.sh", python.display());
+    let each = |of: &dyn Fn(&Question) -> Value| -> Map<String, Value> {
+        questions.iter().map(|q| (q.name.clone(), of(q))).collect()
+    };
+    let subsets = |q: &Question| -> Value {
+        let head = |ix: &HeadIx| q.heads.head(*ix).map(|h| json!([h.stream.name(), h.layer, h.head]));
+        q.subsets.iter().map(|s| s.iter().filter_map(head).collect::<Value>()).collect()
+    };
+    let decodes = questions.iter().all(|q| q.limits.is_some());
+    let job = json!({
+        "models": each(&|q| json!(q.path)),
+        "prepared": each(&|q| json!(q.prepared)),
+        "ablations": each(&|q| json!(q.ablations)),
+        "limits": decodes.then(|| each(&|q| json!(q.limits))),
+        "subsets": each(&subsets),
+    });
+    let question = folder.join("job.json");
+    std::fs::write(&question, job.to_string()).expect("the job can be written");
+    let out = Command::new(python)
+        .arg(root().join("tests/reference/seq2seq.py"))
+        .args([&question, &folder.to_path_buf()])
+        .env("OMP_NUM_THREADS", "1")
+        .output()
+        .expect("python runs");
+    assert!(out.status.success(), "the reference failed:\n{}", String::from_utf8_lossy(&out.stderr));
+    let read = |q: &Question| {
+        let bytes = std::fs::read(folder.join(format!("{}.json", q.name))).expect("the reference answers");
+        serde_json::from_slice(&bytes).expect("the answer has its form")
+    };
+    questions.iter().map(read).collect()
+}
+
+/// Items of a task as batches.
+fn batches(prepared: &Prepared, items: &[Vec<u32>]) -> Vec<Batch> {
+    let len = |i: &u32| prepared.items[*i as usize].tokens.len() as u32;
+    items.iter().map(|b| Batch { len: b.iter().map(len).max().unwrap_or(0), items: b.clone() }).collect()
+}
+
+/// A plan of single heads and pairs for each ablation, in f64.
+#[must_use]
+pub fn plan(
+    info: &ModelInfo,
+    prepared: &Prepared,
+    metric: Metric,
+    ablations: &[PlannedAblation],
+    items: &[Vec<u32>],
+) -> Plan {
+    let sweep = |kind, ablation, chunk| PlannedSweep {
+        kind,
+        ablation,
+        tasks: vec![0],
+        units: 0,
+        scope: Scope::All,
+        chunk,
+    };
+    Plan {
+        engine: ablate_common::ENGINE_VERSION,
+        spec: Spec {
+            name: "seq2seq".into(),
+            seed: 0,
+            model: ModelSpec { source: String::new(), dtype: Dtype::F64, sha256: None },
+            tasks: Vec::new(),
+            ablations: ablations.iter().map(|a| a.method.into()).collect(),
+            sweeps: Vec::new(),
+        },
+        model: info.clone(),
+        tasks: vec![PlannedTask {
+            name: "seq2seq".into(),
+            kind: prepared.kind,
+            metric,
+            prepared: String::new(),
+            items: prepared.items.len() as u32,
+            examples: prepared.examples.len() as u32,
+            all: batches(prepared, items),
+            select: Vec::new(),
+        }],
+        ablations: ablations.to_vec(),
+        units: vec![UnitMap::heads(&info.heads)],
+        references: Vec::new(),
+        sweeps: (0..ablations.len() as u32)
+            .flat_map(|a| [sweep(SweepKind::Single, a, 7), sweep(SweepKind::Pairs, a, 40)])
+            .collect(),
+    }
+}
+
+/// Largest deviation of the unablated logits, relative to max(1, |expected|).
+#[must_use]
+pub fn logits(model: &Model, prepared: &Prepared, items: &[Vec<u32>], expected: &[Vec<Vec<f64>>]) -> f64 {
+    let mut worst = 0.0;
+    for b in batches(prepared, items) {
+        let device = DeviceBatch::new(model, prepared, &b);
+        let len = device.final_tokens() as usize / b.items.len();
+        let mut base = BaseSet::empty(model, 1);
+        let x = model.finish(&base.state(model, 0, &device).0.x[model.blocks.len()]);
+        let Some(last) = model.logits(&x) else { return f64::NAN };
+        for (row, &item) in b.items.iter().enumerate() {
+            for (t, want) in expected[item as usize].iter().enumerate() {
+                let got = host(&last.get((row * len + t) as i64));
+                if got.len() != want.len() {
+                    return f64::NAN;
+                }
+                let off = got.iter().zip(want).map(|(g, w)| (g - w).abs() / w.abs().max(1.0));
+                worst = off.fold(worst, larger);
+            }
+        }
+    }
+    worst
+}
+
+/// The heads of units that are heads.
+fn heads_of(units: &[UnitIx]) -> Vec<HeadIx> {
+    units.iter().map(|u| HeadIx(u.0)).collect()
+}
+
+/// The larger one; not a number, where either isn't.
+fn larger(a: f64, b: f64) -> f64 {
+    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
+}
+
+/// An engine beside the reference's answer.
+#[derive(Debug)]
+pub struct Compared<'a> {
+    /// The engine, over the plan's only task.
+    pub engine: Engine,
+    /// The plan.
+    pub plan: Arc<Plan>,
+    /// What was asked.
+    pub question: &'a Question,
+    /// What was answered.
+    pub answer: &'a Answer,
+}
+
+impl Compared<'_> {
+    fn columns(&self) -> &'static [&'static str] {
+        self.plan.tasks[0].columns()
+    }
+
+    /// Largest |Δ − Δref| / max(1, |ℓ(∅)|) of any example for the subset at `at` of `got`, which is `asked`.
+    fn deviation(
+        &self,
+        ablation: u32,
+        asked: usize,
+        got: &ChunkScores,
+        at: usize,
+        none: &ChunkScores,
+    ) -> f64 {
+        let reference = &self.answer.scores[ablation as usize];
+        let mut worst = 0.0;
+        for (c, name) in self.columns().iter().enumerate() {
+            let Some(want) = reference.get(*name) else { continue };
+            let (got, none) = (got.tasks[0].column(at, c), none.tasks[0].column(0, c));
+            for e in 0..want[asked].len() {
+                let delta = (got[e] - none[e]) - (want[asked][e] - want[0][e]);
+                let level = none[e] - want[0][e];
+                worst = larger(worst, delta.abs().max(level.abs()) / want[0][e].abs().max(1.0));
+            }
+        }
+        worst
+    }
+
+    fn run(&mut self, ablation: u32, base: &[HeadIx], more: &[Vec<HeadIx>]) -> ChunkScores {
+        let heads = &self.question.heads;
+        let keep = match self.plan.ablations[ablation as usize].method {
+            Ablation::Scale { scale } => scale,
+            _ => 0.0,
+        };
+        let interventions: Vec<Intervention> = more
+            .iter()
+            .map(|set| {
+                let mut stages: BTreeMap<usize, Vec<Cut>> = BTreeMap::new();
+                for head in set.iter().filter_map(|&ix| heads.head(ix)) {
+                    stages.entry(heads.stage_of(head)).or_default().push(Cut { head: head.head, keep });
+                }
+                Intervention { stages: stages.into_iter().collect() }
+            })
+            .collect();
+        let stop = AtomicBool::new(false);
+        self.engine
+            .run_interventions(ablation, base, &interventions, &[0], Scope::All, &stop)
+            .expect("the engine runs")
+    }
+
+    fn asked(&self, subset: &[HeadIx]) -> Option<usize> {
+        self.question.subsets.iter().position(|s| s == subset)
+    }
+
+    /// Every single head and every pair that was asked, through the sweeps, chunk by chunk.
+    ///
+    /// # Panics
+    /// Where the engine fails, or one that was asked isn't in any sweep.
+    pub fn sweeps(&mut self) -> f64 {
+        let stop = AtomicBool::new(false);
+        let plan = Arc::clone(&self.plan);
+        let (mut worst, mut seen) = (0.0, BTreeSet::new());
+        for sweep in 0..plan.sweeps.len() as u32 {
+            let ablation = plan.sweeps[sweep as usize].ablation;
+            let none = self.run(ablation, &[], &[Vec::new()]);
+            let space = plan.space(sweep, &[]);
+            for chunk in 0..plan.round_chunks(sweep, 0) {
+                let ranks = plan.chunk_ranks(sweep, 0, chunk);
+                let asked: Vec<Option<usize>> =
+                    ranks.map(|r| space.subset(r).and_then(|s| self.asked(&heads_of(&s)))).collect();
+                if asked.iter().all(Option::is_none) {
+                    continue;
+                }
+                let scores = self.engine.run(sweep, 0, &[], chunk, &stop).expect("the engine runs");
+                for (i, asked) in asked.into_iter().enumerate() {
+                    let Some(asked) = asked else { continue };
+                    seen.insert((ablation, asked));
+                    worst = larger(worst, self.deviation(ablation, asked, &scores, i, &none));
+                }
+            }
+        }
+        let small = self.question.subsets.iter().filter(|s| matches!(s.len(), 1 | 2)).count();
+        assert_eq!(seen.len(), plan.ablations.len() * small, "every single head and asked pair was compared");
+        worst
+    }
+
+    /// Everything removed, and sets on top of base sets, for each ablation.
+    ///
+    /// # Panics
+    /// Where the engine fails, or a union wasn't asked.
+    pub fn based(&mut self, sets: &[(Vec<HeadIx>, Vec<Vec<HeadIx>>)]) -> f64 {
+        let all: Vec<HeadIx> = (0..self.question.heads.len() as u32).map(HeadIx).collect();
+        let everything = (Vec::new(), vec![all]);
+        let mut worst = 0.0;
+        for ablation in 0..self.plan.ablations.len() as u32 {
+            let none = self.run(ablation, &[], &[Vec::new()]);
+            for (base, more) in sets.iter().chain([&everything]) {
+                let got = self.run(ablation, base, more);
+                for (i, set) in more.iter().enumerate() {
+                    let mut union = [base.as_slice(), set].concat();
+                    union.sort_unstable();
+                    let asked = self.asked(&union).expect("the union was asked");
+                    worst = larger(worst, self.deviation(ablation, asked, &got, i, &none));
+                }
+            }
+        }
+        worst
+    }
+}

@@ -1,0 +1,172 @@
+//! Tiny random Marians and T5s of odd sizes, made and run by
+//! tests/reference/seq2seq.py. Logits; each head of the three streams alone, pairs across them, everything
+//! removed, and sets on top of base sets; by zero, by both means, scaled, and by donors, on items of mixed lengths.
+use crate::compare::{Compared, Question, ask, logits, plan};
+use ablate_common::head::Stream::{Cross, Decoder, Encoder};
+use ablate_common::head::{HeadIx, HeadMap};
+use ablate_common::metric::Metric;
+use ablate_common::model::{ENCODER_DECODERS, ModelInfo, inspect};
+use ablate_common::plan::{Ablation, Donors, PlannedAblation, Pool, Source};
+use ablate_common::task::{Example, Item, Prepared, Scored, TaskKind};
+use ablate_tests::tensors::every_tensor_is_checked;
+use ablate_worker::engine::{Engine, SharedModel, arch};
+use ablate_worker::load::Weights;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use tch::{Device, Kind};
+
+const CASES: [&str; 5] = ["marian", "marian-swish", "marian-two", "t5", "t5-gated"];
+/// Tensors that files may lack.
+const OPTIONAL: &[&str] =
+    &["final_logits_bias", "model.encoder.embed_positions.", "model.decoder.embed_positions.", "lm_head."];
+const LIMIT: f64 = 1e-9;
+/// Tokens that every case's source and target know.
+const VOCAB: u32 = 46;
+/// Lengths of (source, target).
+const LENGTHS: [(u32, u32); 5] = [(1, 1), (9, 4), (6, 2), (2, 7), (7, 5)];
+
+fn prepared(start: u32) -> Prepared {
+    let tokens = |seed: u32, n: u32| (0..n).map(move |t| (seed * 23 + t * 7 + t * t * 3) % VOCAB);
+    let items: Vec<Item> = (0u32..)
+        .zip(LENGTHS)
+        .map(|(i, (source, target))| {
+            let targets: Vec<u32> = tokens(50 + i, target).collect();
+            Item {
+                tokens: tokens(i, source).collect(),
+                decoder: std::iter::once(start).chain(targets[..targets.len() - 1].iter().copied()).collect(),
+                scored: (0..)
+                    .zip(targets)
+                    .map(|(position, target)| Scored { position, target, foil: 0 })
+                    .collect(),
+            }
+        })
+        .collect();
+    let n = items.len() as u32;
+    let example = |a| Example { a, b: a, gold: 0.0, cluster: a, half: Some((a % 2) as u8) };
+    Prepared {
+        kind: TaskKind::Seq2seq,
+        item_half: (0..n).map(|a| (a % 2) as u8).collect(),
+        items,
+        examples: (0..n).map(example).collect(),
+        probe: None,
+    }
+}
+
+/// Base sets with what is removed besides: from each stream, a whole stage, and everything before the decoder.
+fn based(heads: &HeadMap) -> Vec<(Vec<HeadIx>, Vec<Vec<HeadIx>>)> {
+    let n = heads.len() as u32;
+    let of = |v: &[u32]| v.iter().map(|&h| HeadIx(h % n)).collect::<Vec<_>>();
+    let stage = |at: usize| -> Vec<HeadIx> {
+        heads.iter().filter(|&h| heads.stage_of(h) == at).filter_map(|h| heads.index(h)).collect()
+    };
+    let decoder = heads.decoder_stage().unwrap();
+    let before: Vec<HeadIx> = (0..decoder as u32 * 6).map(HeadIx).collect();
+    let last = HeadIx(n - 1);
+    vec![
+        (of(&[1, 4, n - 2]), vec![of(&[2]), of(&[n - 5, n - 1]), of(&[0, n - 8])]),
+        (stage(decoder), vec![vec![HeadIx(3)], vec![HeadIx(3), last], vec![last]]),
+        (stage(decoder + 1), vec![vec![HeadIx(3)], vec![HeadIx(decoder as u32 * 6 + 1)]]),
+        (before, vec![vec![last]]),
+    ]
+}
+
+fn subsets(heads: &HeadMap) -> Vec<Vec<HeadIx>> {
+    let n = heads.len() as u32;
+    let mut all = vec![Vec::new(), (0..n).map(HeadIx).collect()];
+    all.extend((0..n).map(|h| vec![HeadIx(h)]));
+    let pairs = (0..n).flat_map(|i| (i + 1..n).map(move |j| vec![HeadIx(i), HeadIx(j)]));
+    all.extend(pairs.step_by(29));
+    for (base, more) in based(heads) {
+        all.extend(more.iter().map(|m| {
+            let mut union = [base.as_slice(), m].concat();
+            union.sort_unstable();
+            union
+        }));
+    }
+    all
+}
+
+fn load(info: &ModelInfo, path: &std::path::Path, kind: Kind) -> ablate_worker::engine::model::Model {
+    let inspected = inspect(path).unwrap();
+    let weights = Weights::open(&inspected.weights, Device::Cpu, kind).unwrap();
+    tch::no_grad(|| arch::load(info, &weights, Device::Cpu, kind, &|_, _, _| {}).unwrap())
+}
+
+#[test]
+fn encoder_decoders_equal_transformers() {
+    let folder = tempfile::tempdir().unwrap();
+    let starts: BTreeMap<&str, u32> = CASES
+        .iter()
+        .map(|&n| {
+            (
+                n,
+                if n.starts_with("t5") {
+                    0
+                } else if n == "marian-two" {
+                    46
+                } else {
+                    60
+                },
+            )
+        })
+        .collect();
+    // By turns: each architecture is asked all.
+    let resample = PlannedAblation {
+        sources: vec![Source { reference: None, donors: vec![1, 3, 4, 0, 2] }],
+        ..Ablation::Resample { donors: Donors::Seeded }.into()
+    };
+    let ablations: [Vec<PlannedAblation>; 2] = [
+        vec![Ablation::Zero.into(), Ablation::Mean { pool: Pool::Position }.into()],
+        vec![Ablation::Mean { pool: Pool::Tokens }.into(), Ablation::Scale { scale: -0.5 }.into(), resample],
+    ];
+    // The heads of a case are known before its model is made.
+    let map = |name: &str| {
+        let (encoder, decoder) = match name {
+            "marian-swish" => (3, 1),
+            "t5-gated" => (1, 3),
+            _ => (2, 2),
+        };
+        HeadMap { streams: vec![(Encoder, encoder, 6), (Decoder, decoder, 6), (Cross, decoder, 6)] }
+    };
+    let questions: Vec<Question> = CASES
+        .iter()
+        .zip(ablations.iter().cycle())
+        .map(|(&name, ablations)| Question {
+            name: name.into(),
+            path: None,
+            prepared: prepared(starts[name]),
+            subsets: subsets(&map(name)),
+            heads: map(name),
+            ablations: ablations.clone(),
+            limits: None,
+        })
+        .collect();
+    let answers = ask(&questions, folder.path());
+    let (mut archs, mut failed) = (BTreeSet::new(), Vec::new());
+    for (question, answer) in questions.iter().zip(&answers) {
+        let path = folder.path().join(&question.name);
+        every_tensor_is_checked(&path, OPTIONAL);
+        let info = inspect(&path).unwrap().info;
+        assert_eq!(info.heads, question.heads);
+        archs.insert(info.arch.clone());
+        let model = load(&info, &path, Kind::Double);
+        // One batch of one, one of all the others: padding behind sources and targets.
+        let batches = [vec![2], vec![0, 1, 3, 4]];
+        let last = tch::no_grad(|| logits(&model, &question.prepared, &batches, &answer.logits));
+        let narrow = load(&info, &path, Kind::Float);
+        let off = tch::no_grad(|| logits(&narrow, &question.prepared, &batches, &answer.logits));
+        assert!(off < 1e-2, "{}: {off:e} in f32", question.name);
+        let plan = Arc::new(plan(&info, &question.prepared, Metric::Loss, &question.ablations, &batches));
+        let tasks = Arc::new(vec![question.prepared.clone()]);
+        let engine = Engine::new(Arc::new(SharedModel::new(model)), Arc::clone(&plan), tasks);
+        let mut compared = Compared { engine, plan, question, answer };
+        let swept = compared.sweeps();
+        let based = compared.based(&based(&info.heads));
+        println!("{:14} logits {last:.1e}, sweeps {swept:.1e}, on base sets {based:.1e}", question.name);
+        if ![last, swept, based].iter().all(|d| *d <= LIMIT) {
+            failed.push(question.name.clone());
+        }
+    }
+    assert_eq!(archs, ENCODER_DECODERS.iter().map(|a| (*a).to_owned()).collect());
+    assert!(failed.is_empty(), "above {LIMIT:e}: {failed:?}");
+}

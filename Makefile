@@ -28,6 +28,7 @@ models:
 reference: models
 	@deploy/setup/reference.sh
 	@.deps/ref/bin/python deploy/setup/reactions.py
+	@.deps/ref/bin/python deploy/setup/antibodies.py
 
 build: rust libtorch
 	$(CARGO) build --release --workspace --bins

@@ -206,3 +206,31 @@ proptest! {
         let _ = parse(&damaged, "x");
     }
 }
+
+#[test]
+fn the_documented_spec_is_one_and_its_defaults_are_as_it_says() {
+    let page = include_str!("../../../docs/spec.md");
+    let text = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let spec = parse(text, "spec.md").unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((spec.tasks.len(), spec.ablations.len(), spec.sweeps.len()), (1, 1, 3));
+    // Without the lines that only repeat a default it is the same experiment.
+    let defaults = [
+        "seed = 0",
+        "dtype =",
+        "max_tokens =",
+        "pool =",
+        "unit =",
+        "strategy =",
+        "fraction =",
+        "objective =",
+        "split =",
+        "orders =",
+        "random_orders =",
+    ];
+    let kept: String = text
+        .lines()
+        .filter(|l| !defaults.iter().any(|d| l.starts_with(d)))
+        .map(|l| format!("{l}\n"))
+        .collect();
+    assert_eq!(parse(&kept, "spec.md").unwrap_or_else(|e| panic!("{e}")), spec);
+}

@@ -48,6 +48,7 @@ test: rust libtorch models reference lint build
 	OMP_NUM_THREADS=1 $(CARGO) test --release --workspace
 
 parity: rust libtorch models reference
+	@deploy/setup/peers.sh
 	@mkdir -p target/proof
 	OMP_NUM_THREADS=1 ABLATE_PARITY_LONG=1 $(CARGO) test --release -p ablate-tests --test parity -- --nocapture
 

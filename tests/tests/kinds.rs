@@ -106,7 +106,7 @@ fn prepared(kind: TaskKind, tokens: &[&[u32]]) -> Prepared {
             TaskKind::LanguageModeling => (0..=last).map(at).collect(),
             _ => vec![at(last)],
         };
-        Item { tokens: tokens.to_vec(), scored }
+        Item { tokens: tokens.to_vec(), scored, ..Item::default() }
     };
     let items: Vec<Item> = tokens.iter().enumerate().map(item).collect();
     let n = items.len() as u32;

@@ -325,3 +325,55 @@ fn minilm_ten_greedy_rounds_equal_a_brute_force_greedy_in_f64() {
     prove(&case, "greedy order in f64", rounds as usize, if same { 0.0 } else { f64::NAN }, 1.0, 0.0);
     assert!(same, "{:?} is not {:?}", pairs_of(&list, plan.model.n_heads), answer.removed);
 }
+
+/// TransformerLens's own hooks, with `hook_z` of a head at 0, in f32 on SmolLM2: a second reference, by other
+/// people's code around the same weights. In the long form only, for its installation takes minutes (`make parity`).
+#[test]
+fn smollm2_heads_equal_transformer_lens() {
+    if !long() {
+        return println!("left to `make parity`");
+    }
+    let mut case = smollm2_case("ioi");
+    case.ablation = "zero";
+    case.spec = case.spec.replace("\"mean\"", "\"zero\"");
+    let mut loaded = load(&case, Dtype::F32);
+    let plan = Arc::clone(&loaded.plan);
+    let single = plan.sweeps.iter().position(|s| s.kind == SweepKind::Single).unwrap() as u32;
+    // A head of most layers, each place among the three of a K/V group and each group.
+    let asked: Vec<(u32, u64)> =
+        (1..plan.round_subsets(single, 0)).step_by(13).map(|rank| (single, rank)).collect();
+    let heads = plan.model.n_heads;
+    let mut subsets = vec![Vec::new()];
+    let space = plan.space(single, &[]);
+    subsets.extend(asked.iter().map(|&(s, r)| pairs_of(&plan.removed(s, &space, r).unwrap(), heads)));
+    let folder = tempfile::tempdir().unwrap();
+    let (question, result) = (folder.path().join("job.json"), folder.path().join("result.json"));
+    let job = serde_json::json!({"model": {"kind": case.kind, "path": case.path}, "dtype": "f32", "ablation": "zero",
+        "prepared": loaded.prepared, "subsets": subsets, "peer": "transformer_lens", "threads": 2, "heads": heads});
+    std::fs::write(&question, job.to_string()).unwrap();
+    let python = root().join(".deps/peers/bin/python");
+    assert!(python.exists(), "{} is missing: run deploy/setup/peers.sh", python.display());
+    let out = std::process::Command::new(python)
+        .arg(root().join("tests/bench/peers.py"))
+        .args([&question, &result])
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "TransformerLens failed:\n{}", String::from_utf8_lossy(&out.stderr));
+    let answer: serde_json::Value = serde_json::from_slice(&std::fs::read(&result).unwrap()).unwrap();
+    let columns: Vec<Vec<f64>> =
+        serde_json::from_value(answer["columns"][loaded.prepared.kind.columns()[0]].clone()).unwrap();
+    let theirs: Vec<f64> = columns.iter().map(|c| loss(&plan, &loaded.prepared, &[c])).collect();
+    let (base, losses) = engine_losses(&mut loaded, &asked);
+    let scale = theirs[0].abs().max(1.0);
+    let worst = losses
+        .iter()
+        .zip(&theirs[1..])
+        .map(|(got, want)| ((got - base) - (want - theirs[0])).abs())
+        .fold(0.0, f64::max);
+    println!("SmolLM2 beside TransformerLens ({} heads): largest deviation {worst:.1e} in f32", asked.len());
+    prove(&case, "deltas in f32 beside TransformerLens", asked.len(), worst, scale, LENS);
+    assert!(worst <= LENS * scale, "{worst:e}");
+}
+
+/// Both sides round in f32, by other orders of summation.
+const LENS: f64 = 1e-4;

@@ -89,7 +89,7 @@ fn every_head_of_two_masked_language_models_of_reactions_equals_transformers() {
 fn every_head_of_a_classifier_of_reactions_equals_transformers() {
     let folder = tempfile::tempdir().unwrap();
     // Labels by name and by number; right or wrong doesn't matter here.
-    let label = |i: usize| if i % 2 == 0 { json!(format!("class {}", 4 * i)) } else { json!(4 * i) };
+    let label = |i: usize| if i.is_multiple_of(2) { json!(format!("class {}", 4 * i)) } else { json!(4 * i) };
     let data = written(folder.path(), |i, text| json!({"text": text, "label": label(i)}));
     let task = "kind = \"classification\"\nmetric = \"loss\"\nmax_tokens = 64";
     every_head_equals_transformers("rxnclass", 48, "mean", task, &data);

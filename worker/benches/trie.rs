@@ -17,7 +17,7 @@ fn subset(heads: &[u32]) -> Intervention {
             _ => layers.push((layer, vec![cut])),
         }
     }
-    Intervention { layers }
+    Intervention { stages: layers }
 }
 
 fn trie(c: &mut Criterion) {

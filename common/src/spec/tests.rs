@@ -68,6 +68,32 @@ fn a_good_spec_gets_its_defaults() {
 }
 
 #[test]
+fn classification_takes_a_probe_and_its_share() {
+    let of = |more: &str| {
+        let task = format!("kind = \"classification\"\ndata = \"wiki.jsonl\"\n{more}");
+        let text = GOOD.replace("kind = \"language_modeling\"\ndata = \"wiki.jsonl\"", &task);
+        parse(&text.replace("metric = \"perplexity\"", "metric = \"f1_binary\""), "x")
+    };
+    let s = of("").unwrap();
+    assert_eq!((s.tasks[1].probe, s.tasks[1].train, s.tasks[1].metric), (None, None, Metric::F1Binary));
+    // Identities of specs without these keys stay what they were.
+    assert!(!serde_json::to_string(&s).unwrap().contains("\"train\""));
+    let s = of("probe = true\ntrain = 0.25").unwrap();
+    assert_eq!((s.tasks[1].probe, s.tasks[1].train), (Some(true), Some(0.25)));
+    assert_eq!(serde_json::from_str::<Spec>(&serde_json::to_string(&s).unwrap()).unwrap(), s);
+    let wrong = |more: &str, what: &str| {
+        let e = of(more).unwrap_err();
+        assert!(e.line > 12 && e.what.contains(what), "{e}");
+    };
+    wrong("probe = 1", "probe should be true or false");
+    wrong("train = 1.0", "train = 1 isn't a share");
+    wrong("train = 0", "train = 0 isn't a share");
+    wrong("probe = false\ntrain = 0.5", "but probe = false");
+    let e = parse(&GOOD.replace("kind = \"ioi\"", "kind = \"ioi\"\nprobe = true"), "x").unwrap_err();
+    assert!(e.what.contains("probe is for kind = \"classification\" only"), "{e}");
+}
+
+#[test]
 fn everything_wrong_is_said_with_its_line() {
     // (what is replaced, by what, line, message)
     let table: &[(&str, &str, usize, &str)] = &[
@@ -179,4 +205,32 @@ proptest! {
         damaged.insert_str(at, &text);
         let _ = parse(&damaged, "x");
     }
+}
+
+#[test]
+fn the_documented_spec_is_one_and_its_defaults_are_as_it_says() {
+    let page = include_str!("../../../docs/spec.md");
+    let text = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let spec = parse(text, "spec.md").unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((spec.tasks.len(), spec.ablations.len(), spec.sweeps.len()), (1, 1, 3));
+    // Without the lines that only repeat a default it is the same experiment.
+    let defaults = [
+        "seed = 0",
+        "dtype =",
+        "max_tokens =",
+        "pool =",
+        "unit =",
+        "strategy =",
+        "fraction =",
+        "objective =",
+        "split =",
+        "orders =",
+        "random_orders =",
+    ];
+    let kept: String = text
+        .lines()
+        .filter(|l| !defaults.iter().any(|d| l.starts_with(d)))
+        .map(|l| format!("{l}\n"))
+        .collect();
+    assert_eq!(parse(&kept, "spec.md").unwrap_or_else(|e| panic!("{e}")), spec);
 }

@@ -7,7 +7,7 @@ use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 
 fn prepared(items: u32) -> Prepared {
-    let item = |i: u32| Item { tokens: vec![1; 8 + (i * 7919 % 249) as usize], scored: Vec::new() };
+    let item = |i: u32| Item { tokens: vec![1; 8 + (i * 7919 % 249) as usize], ..Item::default() };
     Prepared {
         kind: TaskKind::LanguageModeling,
         items: (0..items).map(item).collect(),

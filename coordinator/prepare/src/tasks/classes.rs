@@ -17,7 +17,7 @@ use std::collections::{BTreeSet, HashSet};
 #[derive(Deserialize)]
 struct Record {
     text: String,
-    label: Value,
+    label: Option<Value>,
     document: Option<Value>,
     text_b: Option<Value>,
 }
@@ -44,7 +44,7 @@ pub fn classification(
     model: &ModelInfo,
     split_seed: u64,
 ) -> Result<Prepared, String> {
-    let (records, documents) = read(task, data, text)?;
+    let (records, documents) = read(task, data, text, true)?;
     if probed(task, model) {
         fitted(task, data, model, records, documents, split_seed)
     } else {
@@ -57,20 +57,24 @@ pub fn probed(task: &TaskSpec, model: &ModelInfo) -> bool {
     task.probe.unwrap_or(task.train.is_some() || model.details.labels.is_empty())
 }
 
-/// The texts alone, with the document of each.
+/// The texts alone, with the document of each; they need no labels.
 pub fn texts(task: &TaskSpec, data: &Data, text: &Text) -> Result<super::Items, String> {
-    let (records, _) = read(task, data, text)?;
+    let (records, _) = read(task, data, text, false)?;
     Ok(records.into_iter().map(|r| (Item { tokens: r.tokens, ..Item::default() }, r.cluster)).unzip())
 }
 
-fn read(task: &TaskSpec, data: &Data, text: &Text) -> Result<(Vec<Labelled>, u32), String> {
+fn read(task: &TaskSpec, data: &Data, text: &Text, labelled: bool) -> Result<(Vec<Labelled>, u32), String> {
     let room = text.room(task.max_tokens);
     if room == 0 {
         return Err(format!("max_tokens = {} leaves no room for a text", task.max_tokens));
     }
     let (mut out, mut documents) = (Vec::new(), Documents::default());
-    for (line, r) in data.records::<Record>(most(task), r#"{"text": "…", "label": "x"}"#)? {
+    let shape = r#"{"text": "…", "label": "x"}"#;
+    for (line, r) in data.records::<Record>(most(task), shape)? {
         let bad = |what: &str| data.at(line, what);
+        if labelled && r.label.is_none() {
+            return Err(bad(&format!("missing field `label`; a record here is {shape}")));
+        }
         if r.text_b.is_some() {
             return Err(bad("text_b, a second text, isn't built yet; leave it out"));
         }
@@ -80,7 +84,8 @@ fn read(task: &TaskSpec, data: &Data, text: &Text) -> Result<(Vec<Labelled>, u32
         }
         bare.truncate(room);
         let cluster = documents.number(r.document.as_ref());
-        out.push(Labelled { line, tokens: text.wrap(&bare), label: r.label, cluster });
+        let label = r.label.unwrap_or_default();
+        out.push(Labelled { line, tokens: text.wrap(&bare), label, cluster });
     }
     Ok((out, documents.count))
 }

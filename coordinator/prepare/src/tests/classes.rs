@@ -155,3 +155,19 @@ fn records_that_cannot_be_classified_are_refused_with_file_and_line() {
     let p = run(path, TASK, SINGLE).unwrap();
     assert_eq!(p.prepared[0].probe.as_ref().unwrap().classes, ["-1", "9", "10"]);
 }
+
+#[test]
+fn a_reference_set_of_texts_needs_no_labels() {
+    let dir = folder("bert");
+    records(dir.path(), twelve());
+    fs::write(dir.path().join("r.jsonl"), "{\"text\": \"one two\"}\n{\"text\": \"book\"}\n").unwrap();
+    let sweep = "reference = \"r.jsonl\"\n[[sweep]]\nkind = \"single\"";
+    let p = run(dir.path(), TASK, sweep).unwrap();
+    assert_eq!(p.plan.references.len(), 1);
+    assert_eq!(p.prepared[1].items.iter().map(|i| i.tokens.len()).collect::<Vec<_>>(), [4, 3]);
+    let paired = "[[ablation]]\nmethod = \"resample\"\ndonors = \"paired\"\n[[sweep]]\nkind = \"single\"";
+    let text = format!("name = \"t\"\n[model]\nsource = \".\"\n[[task]]\nname = \"t\"\n{TASK}\n{paired}");
+    let spec = ablate_common::spec::parse(&text, "t.toml").unwrap();
+    let e = crate::prepare(&spec, dir.path(), &|_, _, _| ()).unwrap_err();
+    assert!(e.to_string().contains("isn't built for a classification by a probe"), "{e}");
+}

@@ -88,7 +88,8 @@ pub fn resampled(columns: &[&[f64]], resamples: &Resamples) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    const CASES: &[(&[(&[u32], &[u32])], f64)] = &[
+    type Pair = (&'static [u32], &'static [u32]);
+    const CASES: &[(&[Pair], f64)] = &[
         (&[(&[1, 2, 3, 4, 5, 6], &[1, 2, 3, 4, 5, 6])], 100.00000000000004),
         (
             &[

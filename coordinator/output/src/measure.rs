@@ -221,4 +221,33 @@ mod tests {
                 < 1e-6
         );
     }
+
+    #[test]
+    fn bleu_gets_a_value_and_an_error_from_documents() {
+        let mut prepared = choices();
+        prepared.kind = TaskKind::Seq2seq;
+        let reference = [1, 2, 3, 4, 5, 6];
+        // Every third example is decoded with a wrong end.
+        let counts = |garbled: bool| -> Vec<Vec<f64>> {
+            let of = |e: usize| {
+                let hypothesis = if garbled && e % 3 == 0 { [1, 2, 3, 4, 9, 9] } else { reference };
+                bleu::counts(&hypothesis, &reference)
+            };
+            let each: Vec<_> = (0..12).map(of).collect();
+            let counts = (0..bleu::COUNTS).map(|c| each.iter().map(|own| own[c]).collect());
+            [vec![0.5; 12], vec![1.0; 12]].into_iter().chain(counts).collect()
+        };
+        let measure = Measure::new(&prepared, Metric::Bleu, prepared.examples_in(Scope::All), 1);
+        assert_eq!((measure.examples(), measure.clusters()), (12, 6));
+        let of = |columns: &[Vec<f64>]| {
+            measure.sample(&columns.iter().map(Vec::as_slice).collect(), Scope::All).unwrap()
+        };
+        let (none, all) = (of(&counts(false)), of(&counts(true)));
+        // Of 72 tokens 64 are right, of 60 pairs 52, of 48 triples 40, of 36 quadruples 28.
+        let wanted = 100.0 * (64.0 / 72.0 * 52.0 / 60.0 * 40.0 / 48.0 * 28.0 / 36.0f64).powf(0.25);
+        assert!((all.value - wanted).abs() < 1e-9 && (none.value - 100.0).abs() < 1e-9, "{}", all.value);
+        let delta = measure.contrast(&[(1.0, &all), (-1.0, &none)]);
+        assert!((delta.value - (100.0 - wanted)).abs() < 1e-9, "worse is positive");
+        assert!(delta.se > 0.0 && delta.low < delta.value && delta.high > delta.value, "{delta:?}");
+    }
 }

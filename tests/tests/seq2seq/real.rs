@@ -177,3 +177,75 @@ fn anarcii_decodes_as_transformers_does() {
     // The data is what the unablated model says itself; these sets garble it.
     assert!((bleu[0] - 100.0).abs() < 1e-9 && bleu[1..].iter().any(|b| *b > 1.0 && *b < 99.0), "{bleu:?}");
 }
+
+#[test]
+fn what_does_not_fit_is_said_with_its_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("records.jsonl");
+    let prepare = |model: &str, kind: &str, ablation: &str, record: &str| {
+        let good = r#"{"source": "EVQL", "target_tokens": [4, 5, 6]}"#;
+        std::fs::write(&data, format!("{good}\n{record}\n{good}\n")).unwrap();
+        let text = format!(
+            "name = \"a\"\n[model]\nsource = {:?}\n[[task]]\nname = \"t\"\nkind = \"{kind}\"\ndata = {data:?}\n\
+             max_tokens = 20\n[ablation]\n{ablation}\n[[sweep]]\nkind = \"single\"\n",
+            root().join("models").join(model)
+        );
+        ablate_prepare::prepare(&spec::parse(&text, "spec.toml").unwrap(), Path::new("."), &|_, _, _| {})
+    };
+    let zero = "method = \"zero\"";
+    let made =
+        prepare("anarcii", "seq2seq", zero, r#"{"source_tokens": [1, 7, 2], "target_tokens": [133, 2]}"#);
+    let items = &made.unwrap().prepared[0].items;
+    assert_eq!(
+        (items[0].tokens.as_slice(), items[0].decoder.as_slice()),
+        (&[1, 7, 21, 17, 13, 2][..], &[1, 4, 5, 6][..])
+    );
+    assert_eq!((items[1].tokens.as_slice(), items[1].decoder.as_slice()), (&[1, 7, 2][..], &[1, 133][..]));
+    let fine = r#"{"source": "EVQL", "target_tokens": [4]}"#;
+    for (model, kind, ablation, record, words) in [
+        (
+            "anarcii",
+            "seq2seq",
+            zero,
+            r#"{"source": "EVQL", "target": "1 2"}"#,
+            "records.jsonl:2: the model's target has a vocabulary",
+        ),
+        ("anarcii", "seq2seq", zero, r#"{"source": "EVQL"}"#, "records.jsonl:2: there must be one target"),
+        (
+            "anarcii",
+            "seq2seq",
+            zero,
+            r#"{"source": "", "target_tokens": [4]}"#,
+            "records.jsonl:2: source has no token",
+        ),
+        (
+            "anarcii",
+            "seq2seq",
+            zero,
+            r#"{"target_tokens": [4]}"#,
+            "records.jsonl:2: there must be one source",
+        ),
+        (
+            "anarcii",
+            "seq2seq",
+            zero,
+            r#"{"source": "EVQL", "target_tokens": [136]}"#,
+            "the model knows 136 tokens",
+        ),
+        (
+            "anarcii",
+            "seq2seq",
+            zero,
+            r#"{"source_tokens": [25], "target_tokens": [4]}"#,
+            "the model knows 25 tokens",
+        ),
+        ("anarcii", "seq2seq", "method = \"resample\"\ndonors = \"paired\"", fine, "aren't built yet"),
+        ("anarcii", "language_modeling", zero, fine, "needs a model that predicts the next token"),
+        ("anarcii", "similarity", zero, fine, "needs an encoder"),
+        ("anarcii", "classification", zero, fine, "needs an encoder or a decoder alone"),
+        ("minilm", "seq2seq", zero, fine, "needs an encoder-decoder (marian, t5)"),
+    ] {
+        let said = prepare(model, kind, ablation, record).unwrap_err().to_string();
+        assert!(said.contains(words), "{words:?} isn't in: {said}");
+    }
+}

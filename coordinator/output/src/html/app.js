@@ -164,7 +164,7 @@ D.groups.forEach((g, gi) => {
     g.heads.length ? stat(`${sig} / ${g.heads.length}`, many(g) + ' with a resolved effect') : null,
     g.pair_counts[0] ? stat('' + g.pair_counts[1], `redundant pairs of ${g.pair_counts[0]}`) : null,
     greedy && greedy[1] != null ? stat(pct(greedy[1]), 'retained with 79 % removed (greedy)') : null, stat('' + g.examples, `examples in ${g.clusters} clusters`)));
-  const how = g.bootstrap ? 'Intervals: paired bootstrap over texts, 1,000 resamples.' : 'Intervals: paired by example, clustered by document.';
+  const how = g.bootstrap ? `Intervals: paired bootstrap over ${g.bootstrap}, 1,000 resamples.` : 'Intervals: paired by example, clustered by document.';
   if (g.heads.length) { const top = g.heads.filter(h => h[2] != null).sort((a, b) => b[2] - a[2]).slice(0, g.unit === 'set' ? 1000 : 10);
     const sets = g.unit === 'set', map = sets ? null : live(() => headMap(g)), list = table([[one(g)], ['\u0394 [95 % interval]', 1], ['q', 1]], top.map(h => [name(g, h[0]), ci(h[2], h[3], h[4]), fmt(h[5])]));
     const beside = !sets && grids(g).reduce((n, s) => n + s[1], 0) <= 16; // A narrow map leaves room for the list.

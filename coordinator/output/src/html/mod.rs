@@ -7,6 +7,7 @@ use crate::analyse::{Analysis, Group, Relation, analyse};
 use crate::facts;
 use crate::results::Results;
 use crate::write::atomically;
+use ablate_common::metric::Metric;
 use ablate_common::units::Place;
 use serde_json::{Value, json};
 use std::io::Write as _;
@@ -185,7 +186,7 @@ fn group(results: &Results, g: &Group) -> Value {
         "clusters": g.clusters,
         "baseline": number(g.baseline, 6),
         "floor": g.floor.map(|f| number(f.0, 6)),
-        "bootstrap": !g.metric.is_mean() && g.metric.name() != "perplexity",
+        "bootstrap": resampled(g.metric),
         "findings": words::findings(g),
         "warnings": facts::warnings(results, g),
         "heads": heads,
@@ -197,6 +198,15 @@ fn group(results: &Results, g: &Group) -> Value {
             p.relation.name()])).collect::<Vec<_>>(),
         "families": curves,
     })
+}
+
+/// What a metric's bootstrap draws; none for means.
+fn resampled(metric: Metric) -> Option<&'static str> {
+    match metric {
+        Metric::Pearson | Metric::Spearman => Some("texts"),
+        m if m.is_mean() || m == Metric::Perplexity => None,
+        _ => Some("documents"),
+    }
 }
 
 /// Name, stream, layer and row within the layer of each unit; only the name of a set.

@@ -230,7 +230,7 @@ mod tests {
         // Every third example is decoded with a wrong end.
         let counts = |garbled: bool| -> Vec<Vec<f64>> {
             let of = |e: usize| {
-                let hypothesis = if garbled && e % 3 == 0 { [1, 2, 3, 4, 9, 9] } else { reference };
+                let hypothesis = if garbled && e.is_multiple_of(3) { [1, 2, 3, 4, 9, 9] } else { reference };
                 bleu::counts(&hypothesis, &reference)
             };
             let each: Vec<_> = (0..12).map(of).collect();

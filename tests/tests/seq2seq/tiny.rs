@@ -78,6 +78,8 @@ fn subsets(heads: &HeadMap) -> Vec<Vec<HeadIx>> {
     all.extend((0..n).map(|h| vec![HeadIx(h)]));
     let pairs = (0..n).flat_map(|i| (i + 1..n).map(move |j| vec![HeadIx(i), HeadIx(j)]));
     all.extend(pairs.step_by(41));
+    // The first head is the encoder's, the last one a cross-attention's: the stride may miss that pair of streams.
+    all.push(vec![HeadIx(0), HeadIx(n - 1)]);
     for (base, more) in based(heads) {
         all.extend(more.iter().map(|m| {
             let mut union = [base.as_slice(), m].concat();

@@ -2,6 +2,7 @@
 
 mod args;
 mod client;
+mod coordinators;
 mod differ;
 mod doctor;
 mod experiment;
@@ -12,6 +13,7 @@ mod progress;
 mod run;
 mod say;
 mod serve;
+mod stores;
 mod supervise;
 
 use args::{Cli, Command};

@@ -103,7 +103,9 @@ impl Coordinators {
     /// Where there is none.
     #[must_use]
     pub fn seat(&self, url: &str) -> usize {
-        (0..self.ports.len()).find(|&s| self.url(s) == url).unwrap_or_else(|| panic!("{url} is no coordinator"))
+        (0..self.ports.len())
+            .find(|&s| self.url(s) == url)
+            .unwrap_or_else(|| panic!("{url} is no coordinator"))
     }
 
     /// Process of a coordinator.
@@ -162,9 +164,7 @@ impl Coordinators {
             rest.split(' ').next()?.trim().parse().ok()
         };
         let lines = text.lines().filter(|l| l.contains("acknowledged"));
-        lines
-            .filter_map(|l| Some((field(l, "sweep")?, field(l, "round")?, field(l, "chunk")?)))
-            .collect()
+        lines.filter_map(|l| Some((field(l, "sweep")?, field(l, "round")?, field(l, "chunk")?))).collect()
     }
 
     /// A client's command that knows all coordinators.

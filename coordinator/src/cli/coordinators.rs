@@ -98,8 +98,9 @@ pub async fn leader(args: &ClientArgs) -> Result<Client, Fail> {
             asked.push(url);
         }
         let Some(by) = standing_by else {
-            return Err(Fail::failed(format!("no coordinator answers at {}", args.coordinator))
-                .help("start one with `ablate serve`, or name it with --coordinator or $ABLATE_COORDINATOR"));
+            return Err(Fail::failed(format!("no coordinator answers at {}", args.coordinator)).help(
+                "start one with `ablate serve`, or name it with --coordinator or $ABLATE_COORDINATOR",
+            ));
         };
         if began.elapsed() > TAKEOVER {
             return Err(Fail::failed(format!("no coordinator that leads can be reached from here: {by}")).help(

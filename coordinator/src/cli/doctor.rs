@@ -94,23 +94,21 @@ async fn named(url: &str) -> Check {
                 _ => Check::bad(NAME, format!("{place}: its folder isn't there"), "make the folder"),
             }
         }
-        Ok(Place::Postgres(address)) => {
-            match look(&address).await {
-                Err(e) => of(Fail::from(e).at(address.to_string())),
-                Ok(look) => {
-                    let tables = match look.migration {
-                        None => "no tables yet".to_owned(),
-                        Some(n) => format!("tables of migration {n}"),
-                    };
-                    let leader = look.leader.as_deref().map_or("nobody leads".into(), |u| format!("{u} leads"));
-                    let found = format!("{address}: PostgreSQL {}, {tables}, {leader}", look.version);
-                    match look.problem() {
-                        None => Check::good(NAME, found),
-                        Some((what, fix)) => Check::bad(NAME, format!("{found}; {what}"), fix),
-                    }
+        Ok(Place::Postgres(address)) => match look(&address).await {
+            Err(e) => of(Fail::from(e).at(address.to_string())),
+            Ok(look) => {
+                let tables = match look.migration {
+                    None => "no tables yet".to_owned(),
+                    Some(n) => format!("tables of migration {n}"),
+                };
+                let leader = look.leader.as_deref().map_or("nobody leads".into(), |u| format!("{u} leads"));
+                let found = format!("{address}: PostgreSQL {}, {tables}, {leader}", look.version);
+                match look.problem() {
+                    None => Check::good(NAME, found),
+                    Some((what, fix)) => Check::bad(NAME, format!("{found}; {what}"), fix),
                 }
             }
-        }
+        },
     }
 }
 
@@ -163,8 +161,10 @@ pub async fn doctor(args: &DoctorArgs) -> Result<u8, Fail> {
     });
     let well = checks.iter().all(|c| c.ok);
     if args.json {
-        let all: Vec<serde_json::Value> =
-            checks.iter().map(|c| serde_json::json!({"check": c.name, "ok": c.ok, "found": c.found, "fix": c.fix})).collect();
+        let all: Vec<serde_json::Value> = checks
+            .iter()
+            .map(|c| serde_json::json!({"check": c.name, "ok": c.ok, "found": c.found, "fix": c.fix}))
+            .collect();
         say::out(format_args!("{}", serde_json::json!({"ok": well, "checks": all})));
     } else {
         for c in &checks {

@@ -32,8 +32,8 @@ struct Config {
 
 /// Reads the settings of a file. What is wrong with them is said without the line itself: it may hold a password.
 fn read(path: &Path) -> Result<Config, Fail> {
-    let text =
-        std::fs::read_to_string(path).map_err(|e| Fail::wrong(format!("--config {}: {e}", path.display())))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Fail::wrong(format!("--config {}: {e}", path.display())))?;
     toml::from_str(&text).map_err(|e| {
         let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
         Fail::wrong(e.message().to_owned())
@@ -99,14 +99,15 @@ async fn until(
             lead = stand_by(listener, store.as_ref(), led) => lead.map_err(|e| Fail::from(e).at(at))?,
         };
         led = true;
-        let service = match Service::lead(options.clone(), listener.try_clone()?, Arc::clone(store), lead).await {
-            Ok(service) => service,
-            Err(Error::Store(e)) if several && e.loses_lead() => {
-                say::err(format_args!("note: lost the lead: {e}"));
-                continue;
-            }
-            Err(e) => return Err(Fail::from(e).at(at)),
-        };
+        let service =
+            match Service::lead(options.clone(), listener.try_clone()?, Arc::clone(store), lead).await {
+                Ok(service) => service,
+                Err(Error::Store(e)) if several && e.loses_lead() => {
+                    say::err(format_args!("note: lost the lead: {e}"));
+                    continue;
+                }
+                Err(e) => return Err(Fail::from(e).at(at)),
+            };
         say::err(format_args!(
             "serving on http://{}; workers: ablate-worker --coordinator http://{0}",
             service.local_addr()

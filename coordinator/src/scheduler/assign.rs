@@ -40,7 +40,8 @@ impl Scheduler {
         }
         let (until, before) = (self.until(now), self.leased_to(worker));
         let has = self.leases.values().filter(|l| l.worker == worker).count();
-        let Some(w) = self.workers.get_mut(&worker).filter(|w| !w.draining && has < 4 * w.lanes as usize) else {
+        let Some(w) = self.workers.get_mut(&worker).filter(|w| !w.draining && has < 4 * w.lanes as usize)
+        else {
             return;
         };
         let fit = |e: &&mut Experiment| e.running && !e.finished && !e.excluded.contains_key(&worker);

@@ -57,9 +57,8 @@ pub async fn stand_by(listener: &TcpListener, store: &dyn Store, away: bool) -> 
 fn answer(listener: &TcpListener, leader: watch::Receiver<String>) -> Result<watch::Sender<()>, Error> {
     let address = listener.local_addr();
     let again = listener.try_clone().and_then(tokio::net::TcpListener::from_std);
-    let listener = again.map_err(|e| {
-        Error::Listen(address.unwrap_or(std::net::SocketAddr::from(([0, 0, 0, 0], 0))), e)
-    })?;
+    let listener = again
+        .map_err(|e| Error::Listen(address.unwrap_or(std::net::SocketAddr::from(([0, 0, 0, 0], 0))), e))?;
     let stop = watch::Sender::new(());
     let (mut end, mut cut) = (stop.subscribe(), stop.subscribe());
     tokio::spawn(async move {
@@ -145,7 +144,10 @@ impl experiments_server::Experiments for Standby {
         Err(self.refusal())
     }
 
-    async fn control(&self, _: Request<v1::ControlRequest>) -> Result<Response<v1::ExperimentStatus>, Refusal> {
+    async fn control(
+        &self,
+        _: Request<v1::ControlRequest>,
+    ) -> Result<Response<v1::ExperimentStatus>, Refusal> {
         Err(self.refusal())
     }
 

@@ -96,7 +96,8 @@ async fn a_lost_lead_is_fatal_and_lets_the_process_stand_by_and_lead_again() {
     shared().sql(&database, "UPDATE lead SET expires = '-infinity'");
     let second = b.lead().await;
     let mut fatal = first.fatal();
-    let why = tokio::time::timeout(LEAD, fatal.wait_for(Option::is_some)).await.expect("in time").unwrap().clone();
+    let why =
+        tokio::time::timeout(LEAD, fatal.wait_for(Option::is_some)).await.expect("in time").unwrap().clone();
     assert!(matches!(&why, Some(Fatal::LostLead(w)) if w.contains("epoch")), "{why:?}");
     let refused = first.submit(experiment(2)).await.unwrap_err();
     assert!(matches!(refused, Error::Store(store::Error::StaleEpoch { .. })), "{refused}");

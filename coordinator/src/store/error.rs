@@ -85,9 +85,9 @@ fn of_postgres(e: &PgDatabaseError) -> Error {
             "the database's user may not do that: {said}; make it the owner of the database, or grant it CREATE on the schema"
         )),
         "3F000" => Error::Refused(format!("{said}; create the schema, or correct search_path in the URL")),
-        "25006" => Error::Refused(
-            "the database is read-only (a replica?); name the primary in the URL".to_owned(),
-        ),
+        "25006" => {
+            Error::Refused("the database is read-only (a replica?); name the primary in the URL".to_owned())
+        }
         // Connections, too many of them, a server that starts or stops, sessions that it ended, locks.
         code if code.starts_with("08") || code.starts_with("57P") => Error::Unavailable(said.to_owned()),
         "53300" | "25P03" | "25P04" | "55P03" | "40001" | "40P01" => Error::Unavailable(said.to_owned()),

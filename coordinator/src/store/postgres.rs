@@ -57,17 +57,14 @@ pub struct PostgresStore {
 
 /// What every session is told, whatever the defaults of the database or the user are.
 fn session(address: &Address, member: &Member) -> PgConnectOptions {
-    address
-        .options()
-        .application_name(&format!("ablate {}", member.name))
-        .options([
-            // A commit returns once it is on the disk (invariant "durable before acknowledged").
-            ("synchronous_commit", "on".to_owned()),
-            // A statement that waited for the epoch's lock sees the epoch as it is then.
-            ("default_transaction_isolation", "read committed".to_owned()),
-            // A coordinator that is stopped in the middle of a write must not hold the epoch's lock for ever.
-            ("idle_in_transaction_session_timeout", member.lead.as_millis().to_string()),
-        ])
+    address.options().application_name(&format!("ablate {}", member.name)).options([
+        // A commit returns once it is on the disk (invariant "durable before acknowledged").
+        ("synchronous_commit", "on".to_owned()),
+        // A statement that waited for the epoch's lock sees the epoch as it is then.
+        ("default_transaction_isolation", "read committed".to_owned()),
+        // A coordinator that is stopped in the middle of a write must not hold the epoch's lock for ever.
+        ("idle_in_transaction_session_timeout", member.lead.as_millis().to_string()),
+    ])
 }
 
 async fn connect(options: &PgConnectOptions) -> Result<PgConnection, Error> {
@@ -96,8 +93,9 @@ impl PostgresStore {
         let options = session(address, &member);
         // Alone first: a pool would hide why it can't connect behind its own time-out.
         let mut one = connect(&options).await?;
-        let version: i32 =
-            sqlx::query_scalar("SELECT current_setting('server_version_num')::int").fetch_one(&mut one).await?;
+        let version: i32 = sqlx::query_scalar("SELECT current_setting('server_version_num')::int")
+            .fetch_one(&mut one)
+            .await?;
         if version < OLDEST {
             return Err(Error::Refused(format!(
                 "PostgreSQL {} is too old; version {} or later is needed",
@@ -124,8 +122,7 @@ impl PostgresStore {
     /// A transaction that holds only while `epoch` leads.
     async fn write(&self, epoch: u64) -> Result<Transaction<'static, Postgres>, Error> {
         let mut tx = self.writers.begin().await?;
-        let newer: i64 =
-            sqlx::query_scalar("SELECT epoch FROM leader FOR SHARE").fetch_one(&mut *tx).await?;
+        let newer: i64 = sqlx::query_scalar("SELECT epoch FROM leader FOR SHARE").fetch_one(&mut *tx).await?;
         if newer as u64 == epoch {
             Ok(tx)
         } else {
@@ -325,13 +322,15 @@ impl Store for PostgresStore {
     ) -> Answer<'a, ()> {
         Box::pin(async move {
             let mut tx = self.write(epoch).await?;
-            sqlx::query("UPDATE rounds SET decision = $1 WHERE experiment = $2 AND sweep = $3 AND round = $4")
-                .bind(json(decision)?)
-                .bind(id)
-                .bind(i64::from(sweep))
-                .bind(i64::from(round))
-                .execute(&mut *tx)
-                .await?;
+            sqlx::query(
+                "UPDATE rounds SET decision = $1 WHERE experiment = $2 AND sweep = $3 AND round = $4",
+            )
+            .bind(json(decision)?)
+            .bind(id)
+            .bind(i64::from(sweep))
+            .bind(i64::from(round))
+            .execute(&mut *tx)
+            .await?;
             for (sweep, round, list) in &decision.opens {
                 open_round(&mut tx, id, *sweep, *round, &json(list)?).await?;
             }

@@ -111,7 +111,10 @@ impl Server {
         let server = self.as_user("postgres");
         let mut shell = Command::new("sh");
         // SIGQUIT: at once, and its children too.
-        shell.arg("-c").arg("\"$@\" & pid=$!; read -r _; kill -QUIT $pid; wait $pid; rm -rf \"$LEFT\"").arg("sh");
+        shell
+            .arg("-c")
+            .arg("\"$@\" & pid=$!; read -r _; kill -QUIT $pid; wait $pid; rm -rf \"$LEFT\"")
+            .arg("sh");
         shell.arg(server.get_program()).args(server.get_args()).arg("-D").arg(self.data());
         let fsync = if self.durable { "fsync=on" } else { "fsync=off" };
         let sockets = format!("unix_socket_directories={}", self.folder.path().display());

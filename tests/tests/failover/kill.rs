@@ -3,7 +3,7 @@
 use crate::{assert_same, calm, count, lead, stored, takeover, wait_into};
 use ablate_test_postgres::{Server, shared};
 use ablate_tests::coordinators::Coordinators;
-use ablate_tests::program::{said, wait_until};
+use ablate_tests::program::{ablate, said, wait_until};
 use ablate_tests::root;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
@@ -97,16 +97,15 @@ fn a_leader_that_says_goodbye_is_replaced_at_once_and_clients_find_the_next() {
     let mut cluster = Coordinators::start(folder.path(), &server.url(&database), 2);
     let spec = calm().spec();
     // Any of them may be asked: the one that stands by names the other.
-    let ask = |cluster: &Coordinators, urls: &str, args: &[&str]| {
-        let mut command = ablate_tests::program::ablate();
+    let ask = |urls: &str, args: &[&str]| {
+        let mut command = ablate();
         command.args(args).args(["--coordinator", urls]).current_dir(folder.path());
-        drop(cluster);
         said(command)
     };
-    let id = ask(&cluster, &cluster.url(1), &["submit", &spec]).trim().to_owned();
-    assert!(ask(&cluster, &cluster.url(0), &["list"]).contains("small"));
-    assert!(ask(&cluster, &format!("http://127.0.0.1:9,{}", cluster.url(1)), &["status", &id]).contains("small"));
-    drop(ask(&cluster, &cluster.url(1), &["cancel", &id]));
+    let id = ask(&cluster.url(1), &["submit", &spec]).trim().to_owned();
+    assert!(ask(&cluster.url(0), &["list"]).contains("small"));
+    assert!(ask(&format!("http://127.0.0.1:9,{}", cluster.url(1)), &["status", &id]).contains("small"));
+    drop(ask(&cluster.url(1), &["cancel", &id]));
 
     let (epoch, _) = lead(server, &database).unwrap();
     let ended = Instant::now();
@@ -115,12 +114,12 @@ fn a_leader_that_says_goodbye_is_replaced_at_once_and_clients_find_the_next() {
     assert_eq!(cluster.seat(&url), 1);
     // It needn't wait for the lead to run out.
     assert!(took < Duration::from_secs(4), "{took:?}");
-    assert!(ask(&cluster, &cluster.urls(), &["list"]).contains("cancelled"));
+    assert!(ask(&cluster.urls(), &["list"]).contains("cancelled"));
 
     // Alone, one that starts anew waits for the lead of the dead to run out, and clients wait with it.
     cluster.kill(1);
     cluster.serve(0);
-    assert!(ask(&cluster, &cluster.urls(), &["list"]).contains("cancelled"));
+    assert!(ask(&cluster.urls(), &["list"]).contains("cancelled"));
     let log = cluster.log(0);
     assert!(log.contains("standing by") && log.contains(&cluster.url(1)), "{log}");
 }

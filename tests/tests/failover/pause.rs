@@ -65,7 +65,11 @@ fn a_leader_that_is_stopped_and_wakes_up_late_writes_nothing() {
         "SELECT count(*) FROM audit WHERE who LIKE '%:{pid}:%' AND place = 'lead' AND at >=
              (SELECT max(at) FROM audit WHERE place = 'leader')"
     );
-    assert_eq!(server.rows(&database, &renewals)[0].get::<i64, _>(0), 0, "it renewed a lead that wasn't its own");
+    assert_eq!(
+        server.rows(&database, &renewals)[0].get::<i64, _>(0),
+        0,
+        "it renewed a lead that wasn't its own"
+    );
 
     // It stands by as any other, and leads again when its turn comes.
     cluster.kill(1 - seat);

@@ -34,14 +34,19 @@ fn a_store_that_cannot_be_used_is_told_with_what_to_do_and_without_its_password(
     let other = server.url_as("nobody-there", PASSWORD, &database);
     expect(&other, 2, &["password authentication failed", "nobody-there:***@", "~/.pgpass"]);
     expect(&server.url("nowhere"), 2, &["does not exist", "createdb"]);
-    expect(&format!("postgres://a:{PASSWORD}@127.0.0.1:9/x"), 1, &["can't be reached", "a:***@127.0.0.1:9/x"]);
+    expect(
+        &format!("postgres://a:{PASSWORD}@127.0.0.1:9/x"),
+        1,
+        &["can't be reached", "a:***@127.0.0.1:9/x"],
+    );
     expect(&format!("postgres://a:{PASSWORD}#@127.0.0.1/x"), 2, &["--store", "%XX"]);
     expect(&format!("postgres://127.0.0.1/x?pasword={PASSWORD}"), 2, &["unknown key", "sslmode"]);
     expect(&format!("mysql://a:{PASSWORD}@127.0.0.1/x"), 2, &["not the URL of a store", "postgres://"]);
 
     // A config file with a slip in the line of the password.
     let config = folder.path().join("serve.toml");
-    std::fs::write(&config, format!("listen = \"127.0.0.1:0\"\nstore = \"postgres://a:{PASSWORD}@db/x\n")).unwrap();
+    std::fs::write(&config, format!("listen = \"127.0.0.1:0\"\nstore = \"postgres://a:{PASSWORD}@db/x\n"))
+        .unwrap();
     let out = finish(ablate().args(["serve", "--config"]).arg(&config));
     assert_eq!(out.status.code(), Some(2));
     assert!(words(&out).contains("serve.toml:2"), "{}", words(&out));

@@ -208,7 +208,7 @@ impl Client {
     }
 
     fn connect(&mut self) -> Connecting {
-        let (endpoint, after) = self.config.route.next();
+        let (endpoint, after) = self.config.route.attempt();
         Box::pin(link::connect(endpoint, self.hello.clone(), after))
     }
 

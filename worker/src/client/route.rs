@@ -34,7 +34,7 @@ impl Route {
     }
 
     /// Where to connect, and how long to wait before: each round tries all of them, and a pause is before it.
-    pub fn next(&mut self) -> (Endpoint, Duration) {
+    pub fn attempt(&mut self) -> (Endpoint, Duration) {
         self.hinted = false;
         if let Some(hint) = self.hint.take() {
             self.hinted = true;
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     fn port(route: &mut Route) -> (u16, Duration) {
-        let (endpoint, after) = route.next();
+        let (endpoint, after) = route.attempt();
         (endpoint.uri().port_u16().unwrap_or(0), after)
     }
 

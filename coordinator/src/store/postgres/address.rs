@@ -23,7 +23,7 @@ const KEYS: &[&str] = &[
 #[derive(Clone)]
 pub struct Address {
     shown: String,
-    options: PgConnectOptions,
+    options: Box<PgConnectOptions>,
 }
 
 impl std::fmt::Display for Address {
@@ -91,12 +91,12 @@ impl Address {
         }
         let options = PgConnectOptions::from_str(url)
             .map_err(|e| Error::Refused(format!("the URL of the database can't be read: {e}; {FORM}")))?;
-        Ok(Self { shown: shown(&parts), options })
+        Ok(Self { shown: shown(&parts), options: Box::new(options) })
     }
 
     /// As the driver takes it.
     pub(super) fn options(&self) -> PgConnectOptions {
-        self.options.clone()
+        (*self.options).clone()
     }
 }
 

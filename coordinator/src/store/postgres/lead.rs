@@ -18,16 +18,18 @@ impl PostgresStore {
         let mut tx = self.lead.begin().await?;
         sqlx::query(LOCKS).execute(&mut *tx).await?;
         // Again, with nobody beside: of several that stand by, one goes on.
-        let held = sqlx::query("SELECT url, expires > clock_timestamp() AND holder <> $1 FROM lead FOR UPDATE")
-            .bind(&self.member.name)
-            .fetch_one(&mut *tx)
-            .await?;
+        let held =
+            sqlx::query("SELECT url, expires > clock_timestamp() AND holder <> $1 FROM lead FOR UPDATE")
+                .bind(&self.member.name)
+                .fetch_one(&mut *tx)
+                .await?;
         if held.get(1) {
             return Err(Error::Led(held.get(0)));
         }
         // Waits for the writes under way, which hold the epoch's row; those that follow see the new one.
-        let epoch: i64 =
-            sqlx::query_scalar("UPDATE leader SET epoch = epoch + 1 RETURNING epoch").fetch_one(&mut *tx).await?;
+        let epoch: i64 = sqlx::query_scalar("UPDATE leader SET epoch = epoch + 1 RETURNING epoch")
+            .fetch_one(&mut *tx)
+            .await?;
         sqlx::query(
             "UPDATE lead SET epoch = $1, holder = $2, url = $3, expires = clock_timestamp() + make_interval(secs => $4)",
         )
@@ -42,12 +44,13 @@ impl PostgresStore {
     }
 
     pub(super) async fn renew(&self, epoch: u64) -> Result<(), Error> {
-        let renewed =
-            sqlx::query("UPDATE lead SET expires = clock_timestamp() + make_interval(secs => $1) WHERE epoch = $2")
-                .bind(self.member.lead.as_secs_f64())
-                .bind(epoch as i64)
-                .execute(&self.lead)
-                .await?;
+        let renewed = sqlx::query(
+            "UPDATE lead SET expires = clock_timestamp() + make_interval(secs => $1) WHERE epoch = $2",
+        )
+        .bind(self.member.lead.as_secs_f64())
+        .bind(epoch as i64)
+        .execute(&self.lead)
+        .await?;
         if renewed.rows_affected() == 1 {
             return Ok(());
         }

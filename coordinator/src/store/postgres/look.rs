@@ -41,7 +41,8 @@ pub async fn look(address: &Address) -> Result<Look, Error> {
     .await?;
     let (mut migration, mut leader) = (None, None);
     if row.get(5) {
-        migration = sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations").fetch_one(&mut one).await?;
+        migration =
+            sqlx::query_scalar("SELECT max(version) FROM _sqlx_migrations").fetch_one(&mut one).await?;
         leader = sqlx::query_scalar("SELECT url FROM lead WHERE expires > clock_timestamp()")
             .fetch_optional(&mut one)
             .await?;

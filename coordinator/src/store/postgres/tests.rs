@@ -71,7 +71,8 @@ async fn a_lead_that_is_not_renewed_passes_on_and_its_holder_writes_nothing_more
     };
     assert!(new > old && last.elapsed() > LEAD.mul_f64(0.9), "{:?}", last.elapsed());
     let (id, one) = (experiment(1).plan.identity(), incoming(&experiment(1), 1, 0));
-    let stale = |e: Error| assert!(matches!(e, Error::StaleEpoch { ours, newer } if (ours, newer) == (old, new)));
+    let stale =
+        |e: Error| assert!(matches!(e, Error::StaleEpoch { ours, newer } if (ours, newer) == (old, new)));
     stale(a.renew_lead(old).await.unwrap_err());
     stale(a.accept(old, std::slice::from_ref(&one)).await.unwrap_err());
     stale(a.put_experiment(old, experiment(2)).await.unwrap_err());

@@ -51,24 +51,26 @@ enum Said {
     Leads(Client),
     /// Another does, where it knows which.
     StandsBy(String),
+    /// It is there, and about to change its part, or stuck.
+    Silent,
+    /// Nobody is there.
     Nothing,
 }
 
 async fn ask(url: &str) -> Said {
-    let asked = async {
-        let channel = endpoint(url)?.connect().await.ok()?;
-        let mut client = Client::new(channel).max_decoding_message_size(ablate_proto::MAX_MESSAGE);
-        match client.leader(v1::LeaderRequest {}).await {
-            Ok(reply) if !reply.get_ref().leading => Some(Said::StandsBy(reply.into_inner().url)),
-            // One of an earlier release knows of no others.
-            Err(e) if e.code() != tonic::Code::Unimplemented => None,
-            _ => Some(Said::Leads(client)),
-        }
-    };
-    tokio::time::timeout(ANSWER, asked).await.ok().flatten().unwrap_or(Said::Nothing)
+    let Some(endpoint) = endpoint(url) else { return Said::Nothing };
+    let Ok(Ok(channel)) = tokio::time::timeout(ANSWER, endpoint.connect()).await else { return Said::Nothing };
+    let mut client = Client::new(channel).max_decoding_message_size(ablate_proto::MAX_MESSAGE);
+    match tokio::time::timeout(ANSWER, client.leader(v1::LeaderRequest {})).await {
+        Ok(Ok(reply)) if !reply.get_ref().leading => Said::StandsBy(reply.into_inner().url),
+        Ok(Ok(_)) => Said::Leads(client),
+        // One of an earlier release knows of no others.
+        Ok(Err(e)) if e.code() == tonic::Code::Unimplemented => Said::Leads(client),
+        _ => Said::Silent,
+    }
 }
 
-/// Connects to the one that leads. Where only some answer that stand by, waits for one of them to take over.
+/// Connects to the one that leads. Where none of those that are there leads, waits for one of them to take over.
 pub async fn leader(args: &ClientArgs) -> Result<Client, Fail> {
     let named = urls(&args.coordinator)?;
     let began = Instant::now();
@@ -76,7 +78,7 @@ pub async fn leader(args: &ClientArgs) -> Result<Client, Fail> {
     loop {
         let mut queue: VecDeque<String> = named.iter().cloned().collect();
         let mut asked: Vec<String> = Vec::new();
-        let mut standing_by = None;
+        let mut waiting = None;
         while let Some(url) = queue.pop_front() {
             if asked.contains(&url) {
                 continue;
@@ -87,17 +89,20 @@ pub async fn leader(args: &ClientArgs) -> Result<Client, Fail> {
                     if check(&other).is_ok() {
                         queue.push_back(other.clone());
                     }
-                    standing_by = Some(if other.is_empty() {
+                    waiting = Some(if other.is_empty() {
                         format!("{url} stands by")
                     } else {
                         format!("{url} stands by, and {other} leads")
                     });
                 }
+                Said::Silent => {
+                    waiting.get_or_insert(format!("{url} doesn't answer yet"));
+                }
                 Said::Nothing => {}
             }
             asked.push(url);
         }
-        let Some(by) = standing_by else {
+        let Some(by) = waiting else {
             return Err(Fail::failed(format!("no coordinator answers at {}", args.coordinator)).help(
                 "start one with `ablate serve`, or name it with --coordinator or $ABLATE_COORDINATOR",
             ));

@@ -1,6 +1,6 @@
 //! kill −9 of the leader while chunks arrive, again and again; a leader that says goodbye; a database that crashes.
 
-use crate::{assert_same, calm, count, lead, stored, takeover, wait_into};
+use crate::{assert_same, calm, count, lead, spec, stored, takeover, wait_into};
 use ablate_test_postgres::{Server, shared};
 use ablate_tests::coordinators::Coordinators;
 use ablate_tests::program::{ablate, said, wait_until};
@@ -95,7 +95,7 @@ fn a_leader_that_says_goodbye_is_replaced_at_once_and_clients_find_the_next() {
     let folder = tempfile::tempdir().unwrap();
     let database = server.database();
     let mut cluster = Coordinators::start(folder.path(), &server.url(&database), 2);
-    let spec = calm().spec();
+    let spec = spec(folder.path()).display().to_string();
     // Any of them may be asked: the one that stands by names the other.
     let ask = |urls: &str, args: &[&str]| {
         let mut command = ablate();

@@ -9,11 +9,12 @@ mod refuse;
 
 use ablate_test_postgres::Server;
 use ablate_tests::coordinators::Coordinators;
-use ablate_tests::program::{json, run, said, small_spec, tables, wait_until};
+use ablate_tests::minilm;
+use ablate_tests::program::{json, lee, run, said, tables, wait_until};
 use serde_json::Value;
 use sqlx::Row;
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
@@ -24,11 +25,25 @@ struct Calm {
     chunks: Value,
 }
 
+/// MiniLM on 6 texts of 6 tokens: pairs and a few greedy rounds, in seconds of one core.
+fn spec(folder: &Path) -> PathBuf {
+    drop(lee(folder, 6));
+    let path = folder.join("spec.toml");
+    let text = format!(
+        "name = \"small\"\n[model]\nsource = {:?}\n[[task]]\nname = \"lee\"\nkind = \"similarity\"\n\
+         data = \"pairs.jsonl\"\nmax_tokens = 6\n[ablation]\nmethod = \"mean\"\n[[sweep]]\nkind = \"pairs\"\n\
+         [[sweep]]\nkind = \"greedy\"\nfraction = 0.15\n",
+        minilm()
+    );
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
 fn calm() -> &'static Calm {
     static CALM: OnceLock<Calm> = OnceLock::new();
     CALM.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
-        let spec = small_spec(folder.path());
+        let spec = spec(folder.path());
         let out = folder.path().join("calm");
         drop(said(run(&spec, &out, &[])));
         let chunks = json(&out.join("run.json"))["chunks"].clone();

@@ -57,9 +57,22 @@ enum Said {
     Nothing,
 }
 
+/// Whether somebody took the call and ended it, rather than nobody being there.
+fn hung_up(e: &tonic::transport::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let first: &dyn std::error::Error = e;
+    let io =
+        std::iter::successors(Some(first), |e| e.source()).find_map(|e| e.downcast_ref::<std::io::Error>());
+    io.is_none_or(|e| [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof].contains(&e.kind()))
+}
+
 async fn ask(url: &str) -> Said {
     let Some(endpoint) = endpoint(url) else { return Said::Nothing };
-    let Ok(Ok(channel)) = tokio::time::timeout(ANSWER, endpoint.connect()).await else { return Said::Nothing };
+    let channel = match tokio::time::timeout(ANSWER, endpoint.connect()).await {
+        Ok(Ok(channel)) => channel,
+        Ok(Err(e)) if hung_up(&e) => return Said::Silent,
+        _ => return Said::Nothing,
+    };
     let mut client = Client::new(channel).max_decoding_message_size(ablate_proto::MAX_MESSAGE);
     match tokio::time::timeout(ANSWER, client.leader(v1::LeaderRequest {})).await {
         Ok(Ok(reply)) if !reply.get_ref().leading => Said::StandsBy(reply.into_inner().url),

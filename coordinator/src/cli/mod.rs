@@ -26,7 +26,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("ABLATE_LOG").unwrap_or_else(|_| {
         tracing_subscriber::EnvFilter::new(if matches!(cli.command, Command::Serve(_)) {
-            "info"
+            "info,sqlx=warn"
         } else {
             "off"
         })

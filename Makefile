@@ -3,7 +3,7 @@ CARGO ?= cargo
 SHELL := /bin/bash
 BIN := target/release
 
-.PHONY: help setup rust libtorch models reference build demo test lint fmt parity bench simulate chaos load clean
+.PHONY: help setup rust libtorch models reference postgres build demo test lint fmt parity bench failover simulate chaos load clean
 
 help:
 	@echo "make demo    set everything up and find the heads that matter in two real models"
@@ -12,6 +12,7 @@ help:
 	@echo "make lint    rustfmt and clippy; make fmt formats"
 	@echo "make clean   remove what cargo built; .deps, models and runs stay"
 	@echo "make bench   the comparison with other tools on this machine; writes target/proof/bench.json"
+	@echo "make failover ROUNDS=100  leaders killed one after another; writes target/proof/failover.json"
 	@echo "make parity  the long comparison with transformers in f64; writes target/proof/parity.json"
 
 setup: libtorch models
@@ -30,6 +31,9 @@ reference: models
 	@.deps/ref/bin/python deploy/setup/reactions.py
 	@.deps/ref/bin/python deploy/setup/antibodies.py
 
+postgres:
+	@deploy/setup/postgres.sh
+
 build: rust libtorch
 	$(CARGO) build --release --workspace --bins
 
@@ -44,7 +48,7 @@ fmt: rust
 	$(CARGO) fmt --all
 
 # The binaries come first: the integration tests start them. Tests run side by side, so each takes one thread.
-test: rust libtorch models reference lint build
+test: rust libtorch models reference postgres lint build
 	OMP_NUM_THREADS=1 $(CARGO) test --release --workspace
 
 parity: rust libtorch models reference
@@ -57,6 +61,11 @@ bench: rust libtorch models reference
 	@deploy/setup/peers.sh
 	$(CARGO) build --release -p ablate-tests --example bench
 	target/release/examples/bench $(CASES)
+
+# Two coordinators on one database: the one that leads is killed ROUNDS times while chunks arrive.
+ROUNDS ?= 100
+failover: rust libtorch models postgres build
+	ABLATE_FAILOVER_ROUNDS=$(ROUNDS) OMP_NUM_THREADS=1 $(CARGO) test --release -p ablate-tests --test failover a_leader_killed -- --nocapture
 
 simulate chaos load:
 	@echo "make $@ is in the contract but isn't built yet" >&2; exit 2

@@ -1,5 +1,6 @@
 //! What the integration tests share: the built programs, the Python reference, and where files lie.
 
+pub mod coordinators;
 pub mod planted;
 pub mod program;
 pub mod reference;

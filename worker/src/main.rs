@@ -1,6 +1,6 @@
 //! `ablate-worker`: one process per node, one lane per device.
 
-use ablate_worker::client::{self, Config, Outcome, link};
+use ablate_worker::client::{self, Config, Outcome, route::Route};
 use ablate_worker::cuda_runtime::CudaSide;
 use ablate_worker::device::{self, DeviceList, Machine};
 use ablate_worker::engine::TorchOpener;
@@ -26,7 +26,7 @@ const OTHER_WORK: Duration = Duration::from_secs(10);
 #[derive(Parser)]
 #[command(name = "ablate-worker", version, after_help = EXAMPLES)]
 struct Args {
-    /// The coordinator: http://HOST:PORT, as `ablate serve` prints it
+    /// The coordinator: http://HOST:PORT, as `ablate serve` prints it; several with commas: the one that leads is worked for
     #[arg(long, env = "ABLATE_COORDINATOR", value_name = "URL", required_unless_present = "doctor")]
     coordinator: Option<String>,
 
@@ -93,8 +93,8 @@ fn main() -> ExitCode {
         Ok(lanes) => lanes,
         Err(e) => return fail(2, &e.to_string()),
     };
-    let endpoint = match link::endpoint(args.coordinator.as_deref().unwrap_or_default()) {
-        Ok(endpoint) => endpoint,
+    let route = match Route::parse(args.coordinator.as_deref().unwrap_or_default()) {
+        Ok(route) => route,
         Err(e) => return fail(2, &e),
     };
     if let Some(root) = args.model_root.as_deref().filter(|r| !r.is_dir()) {
@@ -105,7 +105,7 @@ fn main() -> ExitCode {
         tracing::info!(lane = lane.lane, device = lane.name, class = lane.class, "lane");
     }
     let config = Config {
-        endpoint,
+        route,
         name: args.name.unwrap_or_else(default_name),
         lanes,
         opener: Arc::new(TorchOpener::new()),

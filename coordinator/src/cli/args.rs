@@ -209,18 +209,23 @@ pub struct PlanArgs {
 #[command(
     long_about = "Serves as the coordinator of a cluster: takes experiments, hands their work to the workers that connect, keeps every \
 result durably before it is acknowledged, and writes the tables when an experiment ends. Killed and started again on the \
-same store, it goes on where it was.",
-    after_help = "Example:\n  ablate serve --store sqlite://state.db\n  ablate-worker --coordinator http://127.0.0.1:7650\n  ablate submit sweep.toml\n\nA config file has the same settings (listen, store, output) as TOML; options win."
+same store, it goes on where it was. Several may be started on one PostgreSQL database: one leads, the others stand by and take \
+over within seconds when it is gone.",
+    after_help = "Examples:\n  ablate serve --store sqlite://state.db\n  ablate-worker --coordinator http://127.0.0.1:7650\n  ablate submit sweep.toml\n\n  export ABLATE_STORE=postgres://ablate@db.example/ablate PGPASSWORD=...\n  ablate serve --listen 127.0.0.1:7650 &\n  ablate serve --listen 127.0.0.1:7651 &\n  ablate-worker --coordinator http://127.0.0.1:7650,http://127.0.0.1:7651\n\nA config file has the same settings (listen, advertise, store, output) as TOML; options win. Give a database's password in \
+$PGPASSWORD, ~/.pgpass or the config file rather than on the command line, which every user of the machine can read."
 )]
 pub struct ServeArgs {
-    /// Settings as TOML: listen, store, output
+    /// Settings as TOML: listen, advertise, store, output
     #[arg(long)]
     pub config: Option<PathBuf>,
     /// Address to listen on [default: 127.0.0.1:7650]
     #[arg(long)]
     pub listen: Option<SocketAddr>,
-    /// Where state is kept: sqlite://PATH [default: sqlite://ablate.db]
-    #[arg(long)]
+    /// URL where workers and clients reach this coordinator, for those that ask another [default: http://LISTEN]
+    #[arg(long, value_name = "URL")]
+    pub advertise: Option<String>,
+    /// Where state is kept: sqlite://PATH or postgres://USER@HOST:PORT/DATABASE [default: sqlite://ablate.db]
+    #[arg(long, env = "ABLATE_STORE", hide_env_values = true, value_name = "URL")]
     pub store: Option<String>,
     /// Address of the web dashboard
     #[arg(long)]
@@ -232,8 +237,8 @@ pub struct ServeArgs {
 
 #[derive(Debug, Args)]
 pub struct ClientArgs {
-    /// The coordinator
-    #[arg(long, env = "ABLATE_COORDINATOR", default_value = "http://127.0.0.1:7650")]
+    /// The coordinator; several with commas: the one that leads is asked
+    #[arg(long, env = "ABLATE_COORDINATOR", value_name = "URL", default_value = "http://127.0.0.1:7650")]
     pub coordinator: String,
     /// As JSON
     #[arg(long)]
@@ -310,6 +315,9 @@ pub struct ReportArgs {
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
+    /// Store to look at, as for `ablate serve`; nothing is written to it
+    #[arg(long, env = "ABLATE_STORE", hide_env_values = true, value_name = "URL")]
+    pub store: Option<String>,
     /// As JSON
     #[arg(long)]
     pub json: bool,

@@ -1,15 +1,15 @@
 //! Commands that speak to a coordinator.
 
 use super::args::{ClientArgs, ExportArgs, MaybeOneArgs, OneArgs, ReportArgs, SubmitArgs, TableFormat};
+use super::coordinators::leader as connect;
 use super::fail::Fail;
 use super::run::version;
 use super::say;
 use ablate_coordinator::store::{SqliteStore, Store};
 use ablate_output::results::Results;
-use ablate_proto::v1::{self, control_request::Action, experiments_client::ExperimentsClient};
+use ablate_proto::v1::{self, control_request::Action};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use tonic::transport::Channel;
 
 /// What a user does to an experiment.
 pub enum Wish {
@@ -17,35 +17,6 @@ pub enum Wish {
     Resume,
     Cancel,
     Retry,
-}
-
-type Client = ExperimentsClient<Channel>;
-
-/// The part of a URL that this program can speak to.
-fn check_url(url: &str) -> Result<(), Fail> {
-    let wrong = |what: &str| {
-        Err(Fail::wrong(format!("--coordinator {url}: {what}"))
-            .help("give a URL such as http://127.0.0.1:7650"))
-    };
-    match url.split_once("://") {
-        Some(("http", rest)) if !rest.is_empty() => Ok(()),
-        Some(("https", _)) => wrong("TLS isn't built yet"),
-        _ => wrong("not a URL of the form http://HOST:PORT"),
-    }
-}
-
-async fn connect(args: &ClientArgs) -> Result<Client, Fail> {
-    check_url(&args.coordinator)?;
-    let endpoint = tonic::transport::Endpoint::from_shared(args.coordinator.clone()).map_err(|e| {
-        Fail::wrong(format!("--coordinator {}: {e}", args.coordinator))
-            .help("give a URL such as http://127.0.0.1:7650")
-    })?;
-    let channel =
-        endpoint.connect_timeout(std::time::Duration::from_secs(5)).connect().await.map_err(|_| {
-            Fail::failed(format!("no coordinator answers at {}", args.coordinator))
-                .help("start one with `ablate serve`, or name it with --coordinator or $ABLATE_COORDINATOR")
-        })?;
-    Ok(ExperimentsClient::new(channel).max_decoding_message_size(ablate_proto::MAX_MESSAGE))
 }
 
 fn refused(status: tonic::Status) -> Fail {

@@ -65,6 +65,12 @@ impl Fail {
         }
     }
 
+    /// What and where, and what to do.
+    pub fn parts(self) -> (String, String) {
+        let place = self.place.map(|p| format!("{p}: ")).unwrap_or_default();
+        (format!("{place}{}", self.message), self.help.unwrap_or_default())
+    }
+
     /// To stderr.
     pub fn print(&self) {
         let word = if self.code == 130 { "interrupted" } else { "error" };
@@ -99,7 +105,12 @@ impl From<server::Error> for Fail {
 
 impl From<store::Error> for Fail {
     fn from(e: store::Error) -> Self {
-        Self::with_advice(1, &e.to_string())
+        match e {
+            store::Error::Refused(why) => Self::with_advice(2, &why),
+            store::Error::Unavailable(_) => Self::failed(e.to_string())
+                .help("start the database there, or correct host and port in the URL"),
+            e => Self::with_advice(1, &e.to_string()),
+        }
     }
 }
 

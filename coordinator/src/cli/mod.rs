@@ -2,6 +2,7 @@
 
 mod args;
 mod client;
+mod coordinators;
 mod differ;
 mod doctor;
 mod experiment;
@@ -12,6 +13,7 @@ mod progress;
 mod run;
 mod say;
 mod serve;
+mod stores;
 mod supervise;
 
 use args::{Cli, Command};
@@ -24,7 +26,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let filter = tracing_subscriber::EnvFilter::try_from_env("ABLATE_LOG").unwrap_or_else(|_| {
         tracing_subscriber::EnvFilter::new(if matches!(cli.command, Command::Serve(_)) {
-            "info"
+            "info,sqlx=warn"
         } else {
             "off"
         })

@@ -143,7 +143,7 @@ impl Session {
                 Ok(()) = fatal.changed() => {
                     let why = fatal.borrow_and_update().clone();
                     if let Some(why) = why {
-                        let fail = Fail::with_advice(1, &why).at(out.display().to_string());
+                        let fail = Fail::with_advice(1, why.what()).at(out.display().to_string());
                         return Err(fail.then(self.resume()));
                     }
                 }

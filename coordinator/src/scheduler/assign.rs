@@ -1,14 +1,17 @@
 //! Who gets what: shards of pending chunks in sweep order, and, once nothing is pending, copies of the
 //! slowest leased chunks (the first result wins, copies are compared).
 
-use super::state::{Lease, Round};
-use super::{Action, LeaseId, Millis, Scheduler, WorkerId};
+use super::state::{Experiment, Lease, Round};
+use super::{Action, Held, LeaseId, Millis, Scheduler, WorkerId};
 use std::collections::BTreeSet;
 
 impl Scheduler {
     /// Spends the workers' credit. Those with the least leased go first, so that a late worker isn't
     /// left without while another hoards.
     pub(super) fn assign(&mut self, now: Millis, out: &mut Vec<Action>) {
+        if now < self.config.quiet {
+            return;
+        }
         loop {
             let mut ready: Vec<(u32, WorkerId)> = self
                 .workers
@@ -25,6 +28,38 @@ impl Scheduler {
                 return;
             }
         }
+    }
+
+    /// Takes over a lease that a worker brings, for a whole lease from now: what of it is still to be done, and
+    /// nobody else has.
+    pub(super) fn adopt(&mut self, worker: WorkerId, held: &Held, now: Millis, out: &mut Vec<Action>) {
+        let Held { lease: id, experiment, round: at, chunks } = held;
+        // Ids to come are this coordinator's to give.
+        if *id >= self.next_lease || self.leases.contains_key(id) {
+            return;
+        }
+        let (until, before) = (self.until(now), self.leased_to(worker));
+        let has = self.leases.values().filter(|l| l.worker == worker).count();
+        let Some(w) = self.workers.get_mut(&worker).filter(|w| !w.draining && has < 4 * w.lanes as usize)
+        else {
+            return;
+        };
+        let fit = |e: &&mut Experiment| e.running && !e.finished && !e.excluded.contains_key(&worker);
+        let Some(e) = self.experiments.get_mut(experiment).filter(fit) else { return };
+        let Some(r) = e.rounds.get_mut(at) else { return };
+        let open: BTreeSet<u32> = chunks.iter().copied().filter(|c| r.pending.remove(c)).collect();
+        if open.is_empty() {
+            return;
+        }
+        if w.opened.insert(experiment.clone()) {
+            out.push(Action::Open(worker, experiment.clone()));
+        }
+        let ahead = u64::from((before + open.len() as u32).div_ceil(w.lanes));
+        let (sweep, round) = *at;
+        self.leases.insert(
+            *id,
+            Lease { worker, experiment: experiment.clone(), sweep, round, open, ahead, since: now, until },
+        );
     }
 
     fn give_pending(&mut self, worker: WorkerId, now: Millis, out: &mut Vec<Action>) -> bool {

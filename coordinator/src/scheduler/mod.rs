@@ -33,11 +33,14 @@ pub struct Config {
     pub chunk_failures: usize,
     /// Failures of a worker in a row after which it is drained.
     pub worker_failures: u32,
+    /// Until when nothing is leased, in ms of the driver's clock: after a takeover workers first bring the leases that
+    /// they hold.
+    pub quiet: Millis,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { lease: 30_000, shard: 5_000, chunk_failures: 3, worker_failures: 5 }
+        Self { lease: 30_000, shard: 5_000, chunk_failures: 3, worker_failures: 5, quiet: 0 }
     }
 }
 
@@ -48,6 +51,19 @@ pub enum Fault {
     Model(String),
     /// The chunk failed.
     Chunk(String),
+}
+
+/// A lease that a worker brings to a coordinator that may not know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The lease.
+    pub lease: LeaseId,
+    /// Its experiment.
+    pub experiment: String,
+    /// Its sweep and round.
+    pub round: (u32, u32),
+    /// Its chunks without an acknowledged result.
+    pub chunks: Vec<u32>,
 }
 
 /// What happened.
@@ -76,6 +92,13 @@ pub enum Event {
         worker: WorkerId,
         /// How many more.
         shards: u32,
+    },
+    /// A worker says on a new stream what it holds.
+    Bring {
+        /// Its connection.
+        worker: WorkerId,
+        /// Its leases.
+        held: Vec<Held>,
     },
     /// A worker still works on these leases.
     Renew {
@@ -252,6 +275,11 @@ impl Scheduler {
                 if let Some(w) = self.workers.get_mut(&worker) {
                     // A worker needs two shards a lane; more credit than that is a fault, not a wish.
                     w.credit = w.credit.saturating_add(shards).min(4 * w.lanes);
+                }
+            }
+            Event::Bring { worker, held } => {
+                for one in held {
+                    self.adopt(worker, &one, now, &mut out);
                 }
             }
             Event::Renew { worker, leases } => {

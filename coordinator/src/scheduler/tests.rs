@@ -30,6 +30,9 @@ struct Driver {
     aside: BTreeSet<ChunkAt>,
     finished: bool,
     last_round: u32,
+    /// Rounds of the greedy sweep that were decided.
+    decided: u32,
+    leaderships: u64,
 }
 
 impl Driver {
@@ -42,6 +45,8 @@ impl Driver {
             aside: BTreeSet::new(),
             finished: false,
             last_round: rounds - 1,
+            decided: 0,
+            leaderships: 0,
         };
         d.send(Event::Added(Box::new(summary(rounds))));
         d
@@ -58,6 +63,7 @@ impl Driver {
                 Action::Decide(id, sweep, round) => {
                     assert!((0..3).all(|c| self.accepted.contains(&(sweep, round, c))), "decided early");
                     assert!(self.accepted.contains(&(0, 0, 0)), "decided without the reference");
+                    self.decided = self.decided.max(round + 1);
                     let opens = if round < self.last_round {
                         vec![(2, round + 1, (0..=round).collect())]
                     } else {
@@ -74,6 +80,43 @@ impl Driver {
                 }
                 _ => {}
             }
+        }
+    }
+
+    /// Another coordinator takes over with what the store kept; workers 1 to 3 bring what they hold, but for
+    /// one of them, which is gone.
+    fn takeover(&mut self, gone: WorkerId) {
+        self.leaderships += 1;
+        self.scheduler = Scheduler::new(Config::default(), self.leaderships << 32);
+        let mut kept = summary(self.last_round + 1);
+        kept.rounds.truncate(2);
+        kept.rounds.extend(
+            (0..=self.decided.min(self.last_round)).map(|r| (2, r, (0..r).collect(), r < self.decided)),
+        );
+        kept.accepted = self.accepted.iter().copied().collect();
+        kept.quarantined = self.aside.iter().copied().collect();
+        kept.computed = (kept.accepted.len() as u64, 0);
+        self.finished = false;
+        self.send(Event::Added(Box::new(kept)));
+        self.shards.retain(|s| s.0 != gone);
+        for worker in (1..4).filter(|&w| w != gone) {
+            self.send(Event::Joined { worker, lanes: 1 });
+            let of: Vec<_> = self.shards.iter().filter(|s| s.0 == worker).cloned().collect();
+            let held = of
+                .iter()
+                .map(|(_, lease, sweep, round, chunks)| Held {
+                    lease: *lease,
+                    experiment: "e".into(),
+                    round: (*sweep, *round),
+                    chunks: chunks.clone(),
+                })
+                .collect();
+            self.send(Event::Bring { worker, held });
+            let leases: Vec<LeaseId> = of.iter().map(|s| s.1).collect();
+            let told = self.scheduler.on(Event::Renew { worker, leases }, self.now);
+            let Some(Action::Renewed(_, kept)) = told.first() else { panic!("{told:?}") };
+            self.shards.retain(|s| s.0 != worker || kept.contains(&s.1));
+            self.send(Event::Credit { worker, shards: 1 });
         }
     }
 
@@ -102,7 +145,7 @@ impl Driver {
 
 proptest! {
     #[test]
-    fn every_chunk_is_accepted_once_whatever_happens(rounds in 1u32..4, events in prop::collection::vec((0u8..8, any::<usize>()), 0..120)) {
+    fn every_chunk_is_accepted_once_whatever_happens(rounds in 1u32..4, events in prop::collection::vec((0u8..9, any::<usize>()), 0..120)) {
         let mut d = Driver::new(rounds);
         for (kind, k) in events {
             let worker = (k % 3) as u64 + 1;
@@ -111,6 +154,7 @@ proptest! {
                 1 => { d.shards.retain(|s| s.0 != worker); d.send(Event::Gone(worker)); }
                 2 => { d.now += (k % 50_000) as u64; d.send(Event::Tick); }
                 3 => d.work(k, true),
+                4 => d.takeover(k as u64 % 4 + 1),
                 _ => d.work(k, false),
             }
         }
@@ -266,4 +310,40 @@ fn a_cancelled_experiment_is_taken_back_from_its_workers() {
     let out = d.scheduler.on(Event::Cancel("e".into()), 0);
     assert_eq!(out, [Action::Revoke(1, lease), Action::Close(1, "e".into())]);
     assert!(d.scheduler.on(Event::Credit { worker: 1, shards: 2 }, 0).is_empty());
+}
+
+#[test]
+fn a_coordinator_that_takes_over_adopts_the_leases_that_workers_bring() {
+    let mut d = Driver::new(1);
+    for worker in [1, 2] {
+        d.send(Event::Joined { worker, lanes: 1 });
+        d.send(Event::Credit { worker, shards: 2 });
+    }
+    let held: Vec<_> = d.shards.clone();
+    assert_eq!(held.len(), 4, "one chunk each, before any speed is known");
+    d.takeover(2);
+    let of_one: Vec<LeaseId> = held.iter().filter(|s| s.0 == 1).map(|s| s.1).collect();
+    assert!(of_one.iter().all(|l| d.shards.iter().any(|s| s.1 == *l)), "kept");
+    assert_eq!(d.scheduler.leased_to(1), 3, "two brought, one new");
+    // Nobody else gets what is held; a lease that isn't this coordinator's to know is refused.
+    let taken: BTreeSet<ChunkAt> =
+        d.shards.iter().flat_map(|s| s.4.iter().map(|&c| (s.2, s.3, c)).collect::<Vec<_>>()).collect();
+    assert_eq!(taken.len(), d.shards.iter().map(|s| s.4.len()).sum::<usize>());
+    let forged = Held { lease: u64::MAX, experiment: "e".into(), round: (1, 0), chunks: (0..7).collect() };
+    d.send(Event::Bring { worker: 3, held: vec![forged] });
+    assert_eq!(d.scheduler.leased_to(3), 1);
+    // An adopted lease ends like any other.
+    d.send(Event::Tick);
+    d.now += 40_000;
+    d.send(Event::Tick);
+    assert_eq!(d.scheduler.leased_to(1) + d.scheduler.leased_to(3), 0);
+}
+
+#[test]
+fn after_a_takeover_nothing_is_leased_until_workers_had_time_to_bring_theirs() {
+    let mut s = Scheduler::new(Config { quiet: 2000, ..Config::default() }, 1);
+    s.on(Event::Added(Box::new(summary(1))), 0);
+    s.on(Event::Joined { worker: 1, lanes: 1 }, 10);
+    assert!(s.on(Event::Credit { worker: 1, shards: 1 }, 1999).is_empty());
+    assert!(matches!(s.on(Event::Tick, 2000).last(), Some(Action::Shard { .. })));
 }

@@ -2,8 +2,9 @@
 
 use super::commit::{Plans, Receipt, Verdict};
 use super::known::{Connected, ToWorker, summary};
+use super::lead::{self, Fatal};
 use super::{Control, Error, Exporter, Options, Status, WorkerStatus, decide};
-use crate::scheduler::{Action, ChunkAt, Event, Fault, Millis, Scheduler, WorkerId};
+use crate::scheduler::{Action, ChunkAt, Event, Fault, Held, Millis, Scheduler, WorkerId};
 use crate::store::{self, NewExperiment, Outcome, State, Store, Stored};
 use ablate_proto::v1::{self, coordinator_message::Body};
 use std::collections::BTreeMap;
@@ -62,7 +63,7 @@ pub struct Actor {
     me: mpsc::WeakSender<Command>,
     plans: Plans,
     statuses: watch::Sender<BTreeMap<String, Status>>,
-    fatal: watch::Sender<Option<String>>,
+    fatal: watch::Sender<Option<Fatal>>,
     exporter: Option<Exporter>,
     experiments: BTreeMap<String, Stored>,
     workers: BTreeMap<WorkerId, Connected>,
@@ -79,7 +80,7 @@ impl Actor {
         me: mpsc::WeakSender<Command>,
         plans: Plans,
         statuses: watch::Sender<BTreeMap<String, Status>>,
-        fatal: watch::Sender<Option<String>>,
+        fatal: watch::Sender<Option<Fatal>>,
     ) -> Self {
         Self {
             store,
@@ -207,7 +208,7 @@ impl Actor {
 
     fn stop(&self, e: &store::Error) {
         tracing::error!(error = %e, "the coordinator can't go on");
-        self.fatal.send_replace(Some(e.to_string()));
+        lead::report(&self.fatal, e);
     }
 
     async fn load(&mut self, stored: Stored) -> Result<(), store::Error> {
@@ -324,7 +325,13 @@ impl Actor {
         use v1::worker_message::Body as From;
         match body {
             From::Credit(c) => self.event(Event::Credit { worker, shards: c.shards }).await,
-            From::Renew(r) => self.event(Event::Renew { worker, leases: r.leases }).await,
+            From::Renew(r) => {
+                if !r.held.is_empty() {
+                    let held = r.held.into_iter().map(held).collect();
+                    self.event(Event::Bring { worker, held }).await;
+                }
+                self.event(Event::Renew { worker, leases: r.leases }).await;
+            }
             From::Goodbye(_) => self.event(Event::Gone(worker)).await,
             // Results go to the committer, past the actor.
             From::Hello(_) | From::Result(_) => {}
@@ -455,6 +462,10 @@ impl Actor {
             let _ = me.send(Command::Exported(id, written)).await;
         });
     }
+}
+
+fn held(h: v1::Held) -> Held {
+    Held { lease: h.lease, experiment: h.experiment, round: (h.sweep, h.round), chunks: h.chunks }
 }
 
 fn ack(experiment: String, (sweep, round, chunk): ChunkAt, duplicate: bool) -> Body {

@@ -3,6 +3,7 @@
 //! doesn't have the plan's shape.
 
 use super::actor::Command;
+use super::lead::{self, Fatal};
 use crate::scheduler::{LeaseId, WorkerId};
 use crate::store::{ChunkKey, Error, Incoming, Outcome, Store};
 use ablate_common::plan::Plan;
@@ -63,7 +64,7 @@ pub struct Committer {
     /// The actor. Weak: its channel closes when the service's handles are gone.
     pub actor: mpsc::WeakSender<Command>,
     /// Set where the service can't go on.
-    pub fatal: watch::Sender<Option<String>>,
+    pub fatal: watch::Sender<Option<Fatal>>,
     /// Says when to stop.
     pub stopped: watch::Receiver<bool>,
     /// Plans.
@@ -140,7 +141,10 @@ impl Committer {
                 Err(e) => e,
             };
             tracing::error!(error = %e, "results can't be stored");
-            self.fatal.send_replace(Some(e.to_string()));
+            // A database that is away for a moment costs no lead: whoever keeps the lead knows when it is lost.
+            if self.store.lead_time().is_none() || !matches!(e, Error::Unavailable(_)) {
+                lead::report(&self.fatal, &e);
+            }
             if matches!(e, Error::StaleEpoch { .. }) {
                 return None;
             }

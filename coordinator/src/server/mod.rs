@@ -5,11 +5,17 @@ mod actor;
 mod commit;
 mod decide;
 mod known;
+mod lead;
 mod rpc;
+mod standby;
+#[cfg(test)]
+mod standby_tests;
 mod status;
 #[cfg(test)]
 mod tests;
 
+pub use lead::Fatal;
+pub use standby::stand_by;
 pub use status::{Status, SweepStatus, WorkerStatus};
 
 use crate::scheduler::Config;
@@ -21,6 +27,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Instant;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -108,6 +115,9 @@ pub enum Control {
     Retry,
 }
 
+/// How long a coordinator that took over leases nothing, in ms.
+const QUIET: u64 = 2000;
+
 /// A coordinator.
 #[derive(Debug)]
 pub struct Service;
@@ -120,7 +130,7 @@ pub struct Handle {
     commands: mpsc::Sender<Command>,
     commits: mpsc::Sender<Arrived>,
     statuses: watch::Receiver<BTreeMap<String, Status>>,
-    fatal: watch::Receiver<Option<String>>,
+    fatal: watch::Receiver<Option<Fatal>>,
     stop: watch::Sender<bool>,
     /// Every task of the service holds a receiver while it runs.
     alive: watch::Sender<()>,
@@ -135,20 +145,34 @@ impl std::fmt::Debug for Handle {
 }
 
 impl Service {
-    /// Takes the lead of `store`, resumes what is unfinished in it, and serves.
+    /// Listens, takes the lead of `store`, resumes what is unfinished in it, and serves.
     ///
     /// # Errors
-    /// Where the address is taken or the store can't be read.
+    /// Where the address is taken, another leads, or the store can't be read.
     pub async fn start(options: Options, store: Arc<dyn Store>) -> Result<Handle, Error> {
-        let listener = tokio::net::TcpListener::bind(options.listen).await.map_err(|e| {
-            if e.kind() == std::io::ErrorKind::AddrInUse {
-                Error::AddressInUse(options.listen)
-            } else {
-                Error::Listen(options.listen, e)
-            }
-        })?;
-        let address = listener.local_addr().map_err(|e| Error::Listen(options.listen, e))?;
+        let listener = listen(options.listen)?;
+        let asked = Instant::now();
         let epoch = store.acquire_epoch().await?;
+        Self::lead(options, listener, store, Lead { epoch, asked }).await
+    }
+
+    /// Serves with a lead that was taken, until it is lost.
+    ///
+    /// # Errors
+    /// Where the store can't be read.
+    pub async fn lead(
+        mut options: Options,
+        listener: std::net::TcpListener,
+        store: Arc<dyn Store>,
+        Lead { epoch, asked }: Lead,
+    ) -> Result<Handle, Error> {
+        let unusable = |e| Error::Listen(options.listen, e);
+        let listener = tokio::net::TcpListener::from_std(listener).map_err(unusable)?;
+        let address = listener.local_addr().map_err(unusable)?;
+        if epoch > 1 && store.lead_time().is_some() {
+            // Workers reach a coordinator that takes over within this time, and bring their leases.
+            options.scheduler.quiet = QUIET;
+        }
         let options = Arc::new(options);
         let (commands, inbox) = mpsc::channel(1024);
         let (status_tx, statuses) = watch::channel(BTreeMap::new());
@@ -166,6 +190,16 @@ impl Service {
             plans: Arc::clone(&plans),
         };
         tokio::spawn(committer.run(results, alive.subscribe()));
+        if let Some(time) = store.lead_time() {
+            let keeper = lead::Keeper {
+                store: Arc::clone(&store),
+                epoch,
+                time,
+                fatal: fatal_tx.clone(),
+                stopped: stopped.clone(),
+            };
+            tokio::spawn(keeper.run(asked, alive.subscribe()));
+        }
         let actor = actor::Actor::new(
             Arc::clone(&store),
             epoch,
@@ -198,6 +232,31 @@ impl Service {
         rpc::serve(handle.clone(), listener, stopped);
         Ok(handle)
     }
+}
+
+/// Listens on an address.
+///
+/// # Errors
+/// Where it is taken or can't be used.
+pub fn listen(address: SocketAddr) -> Result<std::net::TcpListener, Error> {
+    let listener = std::net::TcpListener::bind(address).map_err(|e| {
+        if e.kind() == std::io::ErrorKind::AddrInUse {
+            Error::AddressInUse(address)
+        } else {
+            Error::Listen(address, e)
+        }
+    })?;
+    listener.set_nonblocking(true).map_err(|e| Error::Listen(address, e))?;
+    Ok(listener)
+}
+
+/// A lead that was taken.
+#[derive(Clone, Copy, Debug)]
+pub struct Lead {
+    /// Its epoch.
+    pub epoch: u64,
+    /// Before the store was asked for it: it holds from then, at least.
+    pub asked: Instant,
 }
 
 impl Handle {
@@ -272,9 +331,9 @@ impl Handle {
         self.statuses.clone()
     }
 
-    /// Set once the service can't go on (disk full, another leader), with what to tell the user.
+    /// Set once the service can't go on (disk full, another leader).
     #[must_use]
-    pub fn fatal(&self) -> watch::Receiver<Option<String>> {
+    pub fn fatal(&self) -> watch::Receiver<Option<Fatal>> {
         self.fatal.clone()
     }
 
@@ -300,6 +359,13 @@ impl Handle {
     #[must_use]
     pub fn store(&self) -> Arc<dyn Store> {
         Arc::clone(&self.store)
+    }
+
+    /// Gives the lead up, once [`Self::closed`] has ended, so that another coordinator needn't wait.
+    pub async fn resign(&self) {
+        if let Err(e) = self.store.resign(self.epoch).await {
+            tracing::warn!(error = %e, "the lead can't be given up; it runs out by itself");
+        }
     }
 
     /// Stops serving. What is unacknowledged is computed again next time. [`Self::closed`] waits for it.

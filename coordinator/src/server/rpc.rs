@@ -80,6 +80,7 @@ fn refusal(e: Error) -> Refusal {
         Error::NoExperiment(_) => Refusal::not_found(e.to_string()),
         Error::State(_) => Refusal::failed_precondition(e.to_string()),
         Error::Closed => Refusal::unavailable(e.to_string()),
+        Error::Store(e) if e.loses_lead() => ablate_proto::not_leader(""),
         _ => Refusal::internal(e.to_string()),
     }
 }
@@ -190,6 +191,10 @@ impl cluster_server::Cluster for Rpc {
 impl experiments_server::Experiments for Rpc {
     type WatchStream = Out<v1::ExperimentStatus>;
     type ExportStream = Out<v1::FilePart>;
+
+    async fn leader(&self, _: Request<v1::LeaderRequest>) -> Result<Response<v1::LeaderReply>, Refusal> {
+        Ok(Response::new(v1::LeaderReply { leading: true, epoch: self.0.epoch, url: String::new() }))
+    }
 
     async fn submit(
         &self,

@@ -31,7 +31,7 @@ async fn connect(address: SocketAddr, protocol: u32) -> Stream {
 
 /// What a played worker does wrong.
 #[derive(Clone, Copy, PartialEq)]
-enum Habit {
+pub(super) enum Habit {
     Good,
     /// Its first result is garbage.
     Garbled,
@@ -40,7 +40,7 @@ enum Habit {
 }
 
 /// Works until the stream ends.
-async fn work(address: SocketAddr, new: NewExperiment, habit: Habit, pace: Duration) {
+pub(super) async fn work(address: SocketAddr, new: NewExperiment, habit: Habit, pace: Duration) {
     let (to, mut from) = connect(address, PROTOCOL_VERSION).await;
     let send = async |body| to.send(v1::WorkerMessage { body: Some(body) }).await.is_ok();
     send(Body::Credit(v1::Credit { shards: 2 })).await;
@@ -80,7 +80,7 @@ async fn work(address: SocketAddr, new: NewExperiment, habit: Habit, pace: Durat
     }
 }
 
-async fn until(service: &Handle, id: &str, want: impl Fn(&Status) -> bool) -> Status {
+pub(super) async fn until(service: &Handle, id: &str, want: impl Fn(&Status) -> bool) -> Status {
     let mut statuses = service.subscribe();
     let wait = async {
         loop {
@@ -94,7 +94,7 @@ async fn until(service: &Handle, id: &str, want: impl Fn(&Status) -> bool) -> St
 }
 
 /// All bytes that tables are made from.
-fn tables(r: &Results) -> String {
+pub(super) fn tables(r: &Results) -> String {
     let rounds = r.rounds.iter().map(|(at, r)| {
         let chunks: Vec<_> = r.chunks.iter().map(|(c, s)| (c, blake3::hash(&s.encode()))).collect();
         format!("{at:?} {:?} {:?} {chunks:?}\n", r.list, r.decision)
@@ -102,7 +102,7 @@ fn tables(r: &Results) -> String {
     rounds.collect()
 }
 
-async fn undisturbed(habits: &[Habit]) -> (Status, Results) {
+pub(super) async fn undisturbed(habits: &[Habit]) -> (Status, Results) {
     let new = experiment(1);
     let store: Arc<dyn Store> = Arc::new(MemoryStore::default());
     let service = Service::start(Options::default(), Arc::clone(&store)).await.unwrap();

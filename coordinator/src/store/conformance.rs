@@ -1,4 +1,4 @@
-//! One suite, run against every store.
+//! One suite, run against every store; PostgreSQL's run is in `postgres::tests`.
 
 use super::*;
 use ablate_common::head::HeadMap;
@@ -110,7 +110,7 @@ pub(crate) fn scores(new: &NewExperiment, sweep: u32, round: u32, list: &[UnitIx
     ChunkScores { subsets: (ranks.end - ranks.start) as u32, tasks: vec![block] }.encode()
 }
 
-fn incoming(new: &NewExperiment, sweep: u32, chunk: u32) -> Incoming {
+pub(crate) fn incoming(new: &NewExperiment, sweep: u32, chunk: u32) -> Incoming {
     Incoming {
         key: ChunkKey { experiment: new.plan.identity(), sweep, round: 0, chunk },
         scores: scores(new, sweep, 0, &[], chunk),
@@ -121,7 +121,7 @@ fn incoming(new: &NewExperiment, sweep: u32, chunk: u32) -> Incoming {
     }
 }
 
-async fn everything(store: Arc<dyn Store>) {
+pub(crate) async fn everything(store: Arc<dyn Store>) {
     let new = experiment(1);
     let id = new.plan.identity();
     let old = store.acquire_epoch().await.unwrap();

@@ -5,10 +5,15 @@
 mod assemble;
 #[cfg(test)]
 pub(crate) mod conformance;
+mod encode;
+mod error;
 mod memory;
+pub mod postgres;
 mod sqlite;
 
+pub use error::Error;
 pub use memory::MemoryStore;
+pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 
 use ablate_common::decide::Round;
@@ -19,35 +24,7 @@ use ablate_output::results::Results;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use thiserror::Error;
-
-/// Why the store did not do what it was asked.
-#[derive(Debug, Error)]
-pub enum Error {
-    /// A newer coordinator leads: this one must stop writing.
-    #[error("a newer coordinator has taken over (its epoch is {newer}, ours {ours})")]
-    StaleEpoch {
-        /// Epoch of this coordinator.
-        ours: u64,
-        /// Epoch in the store.
-        newer: u64,
-    },
-    /// No room on the disk. What was acknowledged is safe.
-    #[error("the disk of the store is full; free some space, then start again")]
-    DiskFull,
-    /// Another process holds the store.
-    #[error("another coordinator is using the store; stop it first")]
-    Busy,
-    /// No such experiment or blob.
-    #[error("the store has no {0}")]
-    NotFound(String),
-    /// Stored bytes are not what they should be.
-    #[error("the store is damaged: {0}")]
-    Damaged(String),
-    /// Anything else the database says.
-    #[error("the store failed: {0}")]
-    Other(String),
-}
+use std::time::Duration;
 
 /// An experiment as it is handed in.
 #[derive(Clone, Debug)]
@@ -180,9 +157,22 @@ pub type Answer<'a, T> = BoxFuture<'a, Result<T, Error>>;
 
 /// A durable store. One conformance suite (`store::conformance`) runs against all of them.
 pub trait Store: Send + Sync + 'static {
-    /// Takes the lead: the new epoch, above all before it. [`Error::Busy`] where another process that is
-    /// alive holds it and the store can tell.
+    /// Takes the lead: the new epoch, above all before it. [`Error::Busy`] or [`Error::Led`] where another
+    /// process that is alive holds it and the store can tell.
     fn acquire_epoch(&self) -> Answer<'_, u64>;
+    /// How long a lead holds without [`Self::renew_lead`]; none where it holds as long as the process lives.
+    fn lead_time(&self) -> Option<Duration> {
+        None
+    }
+    /// Holds the lead for another [`Self::lead_time`] from now on the store's clock; [`Error::StaleEpoch`]
+    /// where another coordinator has it.
+    fn renew_lead(&self, _epoch: u64) -> Answer<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+    /// Gives the lead up, so that another can take it at once.
+    fn resign(&self, _epoch: u64) -> Answer<'_, ()> {
+        Box::pin(std::future::ready(Ok(())))
+    }
     /// Stores an experiment with its opening rounds; false where it was there already.
     fn put_experiment(&self, epoch: u64, new: NewExperiment) -> Answer<'_, bool>;
     /// All experiments.
@@ -225,4 +215,8 @@ pub trait Store: Send + Sync + 'static {
     fn blob<'a>(&'a self, hash: &'a str) -> Answer<'a, Vec<u8>>;
     /// Everything recorded of an experiment.
     fn results<'a>(&'a self, id: &'a str) -> Answer<'a, Results>;
+    /// Closes what it holds open. Nothing is asked of it after that.
+    fn closed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(std::future::ready(()))
+    }
 }

@@ -2,6 +2,7 @@
 
 mod bulk;
 
+use super::encode::{damaged, json, state_of};
 use super::{
     Answer, Error, Incoming, NewExperiment, Outcome, Quarantined, State, Store, Stored, StoredRound,
 };
@@ -10,6 +11,7 @@ use ablate_common::plan::Decision;
 use ablate_common::scores::ChunkScores;
 use ablate_output::results::Results;
 use futures::TryStreamExt;
+use futures::future::BoxFuture;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use sqlx::{Row, Sqlite, SqlitePool, Transaction};
 use std::collections::BTreeMap;
@@ -29,45 +31,11 @@ pub struct SqliteStore {
     leader_path: PathBuf,
 }
 
-impl From<sqlx::Error> for Error {
-    fn from(e: sqlx::Error) -> Self {
-        let code = e
-            .as_database_error()
-            .and_then(|d| d.code().map(std::borrow::Cow::into_owned))
-            .unwrap_or_default();
-        // Extended result codes keep the primary one in their low byte: 13 is FULL, 5 BUSY, 6 LOCKED.
-        match code.parse::<u32>().map(|c| c & 0xff) {
-            Ok(13) => Self::DiskFull,
-            Ok(5 | 6) => Self::Busy,
-            _ if e.to_string().contains("No space left") => Self::DiskFull,
-            _ => Self::Other(e.to_string()),
-        }
-    }
-}
-
-fn migration(e: sqlx::migrate::MigrateError) -> Error {
-    match e {
-        sqlx::migrate::MigrateError::VersionMissing(_) => {
-            Error::Other("it was written by a later version of ablate; use that version".into())
-        }
-        sqlx::migrate::MigrateError::Execute(e) => e.into(),
-        e => Error::Other(e.to_string()),
-    }
-}
-
 fn io(path: &Path, e: &std::io::Error) -> Error {
     match e.kind() {
         std::io::ErrorKind::StorageFull => Error::DiskFull,
         _ => Error::Other(format!("{}: {e}", path.display())),
     }
-}
-
-fn damaged(e: impl std::fmt::Display) -> Error {
-    Error::Damaged(e.to_string())
-}
-
-fn json<T: serde::Serialize>(value: &T) -> Result<String, Error> {
-    serde_json::to_string(value).map_err(damaged)
 }
 
 impl SqliteStore {
@@ -83,7 +51,7 @@ impl SqliteStore {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(5));
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
-        sqlx::migrate!("migrations/sqlite").run(&writer).await.map_err(migration)?;
+        sqlx::migrate!("migrations/sqlite").run(&writer).await?;
         let readers = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
         let mut leader_path = path.as_os_str().to_owned();
         leader_path.push(".leader");
@@ -123,16 +91,6 @@ impl SqliteStore {
         } else {
             Err(Error::StaleEpoch { ours: epoch, newer: newer as u64 })
         }
-    }
-}
-
-fn state_of(name: &str, error: String) -> State {
-    match name {
-        "running" => State::Running,
-        "paused" => State::Paused,
-        "cancelled" => State::Cancelled,
-        "done" => State::Done,
-        _ => State::Failed(error),
     }
 }
 
@@ -383,6 +341,10 @@ impl Store for SqliteStore {
 
     fn results<'a>(&'a self, id: &'a str) -> Answer<'a, Results> {
         Box::pin(self.all_results(id))
+    }
+
+    fn closed(&self) -> BoxFuture<'_, ()> {
+        Box::pin(self.close())
     }
 }
 

@@ -70,6 +70,8 @@ pub struct Desk {
     later: Vec<Instant>,
     lease_time: Duration,
     next_renewal: Instant,
+    /// Whether the stream has had no renewal yet.
+    fresh: bool,
     connected: bool,
     draining: bool,
     /// Set once an engine found a model with other bytes than the plan's: what it said.
@@ -90,6 +92,7 @@ impl Desk {
             later: Vec::new(),
             lease_time: Duration::from_secs(10),
             next_renewal: now,
+            fresh: false,
             connected: false,
             draining: false,
             model_differs: None,
@@ -102,7 +105,8 @@ impl Desk {
         }
     }
 
-    /// A stream was welcomed. Leases that are still held are asked for at once, results are sent again.
+    /// A stream was welcomed. Leases that are still held are asked for at once, with what is in them: who
+    /// leads now may not know them. Results are sent again.
     pub fn connected(&mut self, lease_time: Duration, now: Instant) {
         self.lease_time = lease_time.max(Duration::from_millis(30));
         self.connected = true;
@@ -111,6 +115,7 @@ impl Desk {
         self.later.clear();
         self.unacked.resend();
         self.next_renewal = now;
+        self.fresh = true;
         self.tick(now);
         let held = self.leases.values().filter(|l| !l.credited).count() as u32;
         self.credit((self.lanes.len() as u32 * SHARDS_PER_LANE).saturating_sub(held));
@@ -205,6 +210,8 @@ impl Desk {
 
     /// A result is in the coordinator's store.
     pub fn ack(&mut self, id: &pb::ChunkId) {
+        let pb::ChunkId { experiment, sweep, round, chunk } = id;
+        tracing::debug!(experiment, sweep, round, chunk, "acknowledged");
         if let Some(lease) = self.unacked.ack(id) {
             if let Some(l) = self.leases.get_mut(&lease) {
                 l.waiting = l.waiting.saturating_sub(1);
@@ -226,12 +233,25 @@ impl Desk {
             if !self.leases.is_empty() {
                 let leases: Vec<u64> = self.leases.keys().copied().collect();
                 self.asked.push_back((now, leases.clone()));
-                self.outbox.push(Body::Renew(pb::Renew { leases }));
+                let held = if std::mem::take(&mut self.fresh) { self.held() } else { Vec::new() };
+                self.outbox.push(Body::Renew(pb::Renew { leases, held }));
             }
         }
         let due = self.later.iter().filter(|&&at| at <= now).count();
         self.later.retain(|&at| at > now);
         self.credit(due as u32);
+    }
+
+    /// What the leases hold that isn't acknowledged.
+    fn held(&self) -> Vec<pb::Held> {
+        let of = |(&lease, l): (&u64, &Lease)| {
+            let running = self.lanes.iter().filter_map(|x| x.running.as_ref().filter(|r| r.lease == lease));
+            let mut chunks: Vec<u32> = running.map(|r| r.id.chunk).chain(l.todo.clone()).collect();
+            chunks.extend(self.unacked.of_lease(lease));
+            chunks.sort_unstable();
+            pb::Held { lease, experiment: l.experiment.clone(), sweep: l.sweep, round: l.round, chunks }
+        };
+        self.leases.iter().map(of).collect()
     }
 
     /// Begins no further chunk; leases that no lane works on are dropped.

@@ -34,6 +34,8 @@ pub struct Link {
 pub enum LinkError {
     /// Try again.
     Again(String),
+    /// It stands by; the URL of the one that leads, or nothing.
+    StandsBy(String),
     /// Trying again cannot help: what differs and what to do.
     Refused(String),
 }
@@ -61,8 +63,9 @@ pub fn endpoint(url: &str) -> Result<Endpoint, String> {
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
-        .http2_keep_alive_interval(Duration::from_secs(10))
-        .keep_alive_timeout(Duration::from_secs(20))
+        // A coordinator whose process is stopped keeps its connections: this is how it is noticed.
+        .http2_keep_alive_interval(Duration::from_secs(4))
+        .keep_alive_timeout(Duration::from_secs(6))
         .keep_alive_while_idle(true))
 }
 
@@ -113,7 +116,7 @@ fn rejected(reject: pb::Reject) -> LinkError {
             env!("CARGO_PKG_VERSION"),
             reject.detail
         )),
-        Some(reject::Kind::NotLeader(_)) => LinkError::Again("this coordinator is on standby".to_owned()),
+        Some(reject::Kind::NotLeader(leader)) => LinkError::StandsBy(leader.url),
         Some(reject::Kind::LimitReached(l)) => {
             LinkError::Again(format!("the coordinator has reached its limit of {} workers", l.limit))
         }

@@ -5,6 +5,7 @@ pub mod desk;
 pub mod failure;
 pub mod fetch;
 pub mod link;
+pub mod route;
 pub mod spool;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ use ablate_proto::v1::{self as pb, coordinator_message::Body, worker_message};
 use desk::Desk;
 use fetch::OpenError;
 use link::{Link, LinkError};
+use route::Route;
 use spool::Unacked;
 use std::future::Future;
 use std::path::PathBuf;
@@ -22,15 +24,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
-use tonic::transport::Endpoint;
 
 /// How long a drained worker waits for its last acknowledgements.
 const LAST_ACKS: Duration = Duration::from_secs(10);
 
 /// What a worker is started with.
 pub struct Config {
-    /// The coordinator.
-    pub endpoint: Endpoint,
+    /// Where the coordinators are.
+    pub route: Route,
     /// Host and process, for people.
     pub name: String,
     /// Lanes.
@@ -66,7 +67,8 @@ struct Client {
     desk: Desk,
     jobs: Vec<std::sync::mpsc::Sender<Job>>,
     link: Option<Link>,
-    attempt: u32,
+    /// Rounds without a coordinator when that was last said.
+    told: Option<u32>,
     opened: mpsc::UnboundedSender<Fetched>,
     /// Number of the link: what an earlier one's fetch brings is not for this one.
     links: u64,
@@ -112,14 +114,13 @@ pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::R
         desk,
         jobs,
         link: None,
-        attempt: 0,
+        told: None,
         opened: opened_to,
         links: 0,
         draining: false,
         other_model: None,
     };
-    let mut connecting: Connecting =
-        Box::pin(link::connect(me.config.endpoint.clone(), me.hello.clone(), Duration::ZERO));
+    let mut connecting = me.connect();
     let mut tick = tokio::time::interval(Duration::from_millis(50));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut idle_since: Option<Instant> = None;
@@ -129,6 +130,7 @@ pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::R
                 Ok(link) => me.up(link),
                 Err(LinkError::Refused(why)) => return Ok(Outcome::Refused(why)),
                 Err(LinkError::Again(why)) => connecting = me.again(&why),
+                Err(LinkError::StandsBy(leader)) => connecting = me.stands_by(&leader),
             },
             message = receive(&mut me.link) => match message {
                 Ok(Some(pb::CoordinatorMessage { body: Some(body) })) => me.heard(body),
@@ -176,7 +178,8 @@ impl Client {
             resent = self.desk.unacked.len(),
             "connected"
         );
-        self.attempt = 0;
+        self.config.route.linked();
+        self.told = None;
         self.links += 1;
         self.desk.connected(Duration::from_millis(w.lease_ms), Instant::now());
         self.link = Some(link);
@@ -187,14 +190,26 @@ impl Client {
         if self.link.take().is_some() {
             self.desk.disconnected();
         }
-        let after = link::backoff(self.attempt);
-        if self.attempt == 0 || self.attempt.is_multiple_of(10) {
-            tracing::warn!("no coordinator: {why}; trying again until it answers");
+        let rounds = self.config.route.rounds();
+        if self.told != Some(rounds) && rounds.is_multiple_of(10) {
+            self.told = Some(rounds);
+            tracing::warn!("no coordinator: {why}; trying again until one answers");
         } else {
             tracing::debug!("no coordinator: {why}");
         }
-        self.attempt = self.attempt.saturating_add(1);
-        Box::pin(link::connect(self.config.endpoint.clone(), self.hello.clone(), after))
+        self.connect()
+    }
+
+    /// One that isn't to be worked for: the next attempt.
+    fn stands_by(&mut self, leader: &str) -> Connecting {
+        tracing::debug!(leader, "this coordinator stands by");
+        self.config.route.stands_by(leader);
+        self.connect()
+    }
+
+    fn connect(&mut self) -> Connecting {
+        let (endpoint, after) = self.config.route.attempt();
+        Box::pin(link::connect(endpoint, self.hello.clone(), after))
     }
 
     fn heard(&mut self, body: Body) {

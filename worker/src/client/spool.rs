@@ -148,6 +148,12 @@ impl Unacked {
         }
     }
 
+    /// Chunks of a lease whose results wait here.
+    pub fn of_lease(&self, lease: u64) -> impl Iterator<Item = u32> {
+        let of = move |e: &&Entry| e.result.lease == lease;
+        self.entries.values().filter(of).filter_map(|e| e.result.id.as_ref().map(|id| id.chunk))
+    }
+
     /// The coordinator has the chunk in its store: its result can go. Returns the lease it was made for.
     pub fn ack(&mut self, id: &ChunkId) -> Option<u64> {
         let seq = *self.by_key.get(&key(id))?;

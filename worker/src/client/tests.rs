@@ -214,6 +214,16 @@ impl OpenExperiment for FakeOpener {
     }
 }
 
+/// A coordinator to be played: its address, and the streams that come.
+async fn coordinator() -> (std::net::SocketAddr, mpsc::UnboundedReceiver<Played>) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let (streams_to, streams) = mpsc::unbounded_channel();
+    let server = tonic::transport::Server::builder().add_service(ClusterServer::new(Fake(streams_to)));
+    tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+    (address, streams)
+}
+
 struct Stage {
     streams: mpsc::UnboundedReceiver<Played>,
     engine: Arc<FakeEngine>,
@@ -223,11 +233,7 @@ struct Stage {
 
 impl Stage {
     async fn set(lanes: u32) -> Self {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let address = listener.local_addr().expect("an address");
-        let (streams_to, streams) = mpsc::unbounded_channel();
-        let server = tonic::transport::Server::builder().add_service(ClusterServer::new(Fake(streams_to)));
-        tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
+        let (address, streams) = coordinator().await;
         let engine = Arc::new(FakeEngine::default());
         let lane = |lane| LaneDevice {
             lane,
@@ -237,7 +243,7 @@ impl Stage {
             threads: 1,
         };
         let config = Config {
-            endpoint: link::endpoint(&address.to_string()).expect("an endpoint"),
+            route: Route::parse(&address.to_string()).expect("a URL"),
             name: "test:1".into(),
             lanes: (0..lanes).map(lane).collect(),
             opener: Arc::new(FakeOpener(engine.clone())),
@@ -412,5 +418,46 @@ async fn a_shard_that_is_no_part_of_the_plan_fails_without_running() {
         assert_eq!(failed.id.map(|id| id.chunk), Some(at));
     }
     assert_eq!(stage.engine.begun.load(Ordering::SeqCst), 0);
+    stage.worker.abort();
+}
+
+#[tokio::test]
+async fn a_new_stream_is_told_what_the_leases_hold() {
+    let mut stage = Stage::set(1).await;
+    stage.engine.hold.store(true, Ordering::SeqCst);
+    let engine = stage.engine.clone();
+    let mut first = stage.stream().await;
+    first.welcome(5000).await;
+    first.give(4);
+    until(|| engine.begun.load(Ordering::SeqCst) == 1).await;
+    drop(first);
+    let mut second = stage.stream().await;
+    second.welcome(5000).await;
+    let message = tokio::time::timeout(PATIENCE, second.heard.message()).await.expect("in time");
+    let held = pb::Held { lease: 7, experiment: "e".into(), sweep: 0, round: 0, chunks: vec![0, 1, 2, 3] };
+    assert_eq!(
+        message.ok().flatten().and_then(|m| m.body),
+        Some(Said::Renew(pb::Renew { leases: vec![7], held: vec![held] }))
+    );
+    engine.hold.store(false, Ordering::SeqCst);
+    second.say(Body::Renewed(pb::Renewed { leases: vec![7] }));
+    for at in 0..4 {
+        assert_eq!(chunk(&second.result().await), at);
+    }
+    assert_eq!(engine.begun.load(Ordering::SeqCst), 4, "the chunk in work went on");
+    stage.worker.abort();
+}
+
+#[tokio::test]
+async fn a_coordinator_that_stands_by_names_the_one_to_work_for() {
+    let mut stage = Stage::set(1).await;
+    let (address, mut leader) = coordinator().await;
+    let standby = stage.stream().await;
+    let kind = pb::reject::Kind::NotLeader(pb::NotLeader { url: format!("http://{address}") });
+    standby.say(Body::Reject(pb::Reject { detail: String::new(), kind: Some(kind) }));
+    let mut stream = tokio::time::timeout(PATIENCE, leader.recv()).await.expect("in time").expect("a stream");
+    stream.welcome(5000).await;
+    stream.give(1);
+    assert_eq!(chunk(&stream.result().await), 0);
     stage.worker.abort();
 }

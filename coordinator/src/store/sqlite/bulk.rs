@@ -1,7 +1,8 @@
 //! The two operations that move many chunks: taking a batch of results, and giving everything recorded.
 
-use super::{SqliteStore, damaged};
+use super::SqliteStore;
 use crate::store::assemble::{self, Frame};
+use crate::store::encode::damaged;
 use crate::store::{ChunkKey, Error, Incoming, Outcome, Store};
 use ablate_common::plan::Plan;
 use ablate_common::task::Prepared;

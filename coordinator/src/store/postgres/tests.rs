@@ -19,6 +19,20 @@ async fn open(database: &str, name: &str) -> PostgresStore {
     PostgresStore::open(&address, member(name)).await.unwrap()
 }
 
+/// Stands by until it leads.
+async fn taken_by(store: &PostgresStore) -> u64 {
+    let began = Instant::now();
+    loop {
+        match store.acquire_epoch().await {
+            Ok(epoch) => return epoch,
+            Err(Error::Led(_) | Error::Unavailable(_)) if began.elapsed() < 20 * LEAD => {
+                tokio::time::sleep(LEAD / 20).await;
+            }
+            Err(e) => panic!("{e}"),
+        }
+    }
+}
+
 async fn refused(url: &str) -> String {
     let said = match Address::parse(url) {
         Err(e) => e.to_string(),
@@ -62,13 +76,7 @@ async fn a_lead_that_is_not_renewed_passes_on_and_its_holder_writes_nothing_more
     }
     a.renew_lead(old).await.unwrap();
     let last = Instant::now();
-    let new = loop {
-        match b.acquire_epoch().await {
-            Ok(epoch) => break epoch,
-            Err(Error::Led(_)) => tokio::time::sleep(LEAD / 20).await,
-            Err(e) => panic!("{e}"),
-        }
-    };
+    let new = taken_by(&b).await;
     assert!(new > old && last.elapsed() > LEAD.mul_f64(0.9), "{:?}", last.elapsed());
     let (id, one) = (experiment(1).plan.identity(), incoming(&experiment(1), 1, 0));
     let stale =
@@ -98,13 +106,7 @@ async fn a_leader_that_is_stopped_in_the_middle_of_a_write_is_cut_off() {
     let mut write = a.write(old).await.unwrap();
     sqlx::query("UPDATE experiments SET state = 'done'").execute(&mut *write).await.unwrap();
     let began = Instant::now();
-    let new = loop {
-        match b.acquire_epoch().await {
-            Ok(epoch) => break epoch,
-            Err(Error::Led(_) | Error::Unavailable(_)) => tokio::time::sleep(LEAD / 20).await,
-            Err(e) => panic!("{e}"),
-        }
-    };
+    let new = taken_by(&b).await;
     assert!(new > old && began.elapsed() < 4 * LEAD, "{:?}", began.elapsed());
     let late = sqlx::query("UPDATE experiments SET state = 'failed'").execute(&mut *write).await;
     let late = match late {

@@ -346,7 +346,9 @@ impl Model {
         let activate = |t: &Tensor| self.arch.mlp.activation.apply(t);
         let act = if self.arch.mlp.gated {
             let parts = up.chunk(2, -1);
-            activate(&parts[0]).g_mul_(&parts[1])
+            let gate = activate(&parts[0]);
+            // A gradient may need what the product would be written over.
+            if gate.requires_grad() { gate * &parts[1] } else { { gate }.g_mul_(&parts[1]) }
         } else {
             activate(&up)
         };
@@ -380,6 +382,7 @@ impl Model {
     /// Soft-caps logits, where the model does.
     pub fn cap_logits(&self, logits: Tensor) -> Tensor {
         match self.info.details.logit_softcap {
+            Some(cap) if logits.requires_grad() => (logits / cap).tanh() * cap,
             Some(cap) => (logits / cap).tanh_().g_mul_scalar_(cap),
             None => logits,
         }

@@ -74,7 +74,9 @@ impl Backward<'_> {
         let (items, len) = (batch.items.len() as i64, batch.len_at(stream));
         let keys = if stream == Stream::Cross { batch.len } else { len };
         let each = i64::from(model.info.n_heads) * len * keys * model.kind.elt_size_in_bytes() as i64;
-        let group = (SCORE_BYTES / each.max(1)).clamp(1, items.max(1));
+        // No more than attention takes in one slice: of several, z wouldn't be what the output was made of.
+        let most = (self.model.slice() / len.max(1)).min(items);
+        let group = (SCORE_BYTES / each.max(1)).clamp(1, most.max(1));
         let (mut x, mut z, mut memory) = (Vec::new(), Vec::new(), Vec::new());
         let mut from = 0;
         while from < items {

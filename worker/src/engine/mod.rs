@@ -13,6 +13,7 @@ mod block;
 pub mod classify;
 mod decode;
 mod decoder;
+mod fused;
 mod gradient;
 pub mod loss;
 pub mod masked;

@@ -1,8 +1,9 @@
-//! Decisions of a greedy sweep: pure functions of a round's stored scores, so that any replay decides
+//! Decisions of greedy and gradient sweeps: pure functions of a round's stored scores, so that any replay decides
 //! the same.
 
+use crate::gradient;
 use crate::metric::Metric;
-use crate::plan::{Decision, Order, Plan, SweepKind};
+use crate::plan::{Decision, Order, Plan, PlannedSweep, SweepKind};
 use crate::scores::ChunkScores;
 use crate::stats::point;
 use crate::task::{Prepared, Scope};
@@ -38,7 +39,8 @@ pub fn opening(plan: &Plan) -> Vec<(u32, u32, Vec<UnitIx>)> {
 ///
 /// `list` is the round's input, `scores` all its chunks. For greedy rounds `reference` holds the chunks
 /// of the reference sweep with the same ablation (rank 0 is ℓ(∅)); `earlier` gives, on the last round
-/// and where an importance path is planned, the scores of round 0.
+/// and where an importance path is planned, the scores of round 0. A gradient sweep that a path follows needs its own
+/// scores only.
 ///
 /// # Errors
 /// Where chunks are missing or don't have the plan's shape (a damaged store).
@@ -53,8 +55,12 @@ pub fn decide(
     earlier: Option<&Round>,
     objective: &Prepared,
 ) -> Result<Decision, String> {
-    let SweepKind::Greedy { steps, objective: task } = plan.sweeps[sweep as usize].kind else {
-        return Ok(Decision { remove: None, opens: Vec::new() });
+    let (steps, task) = match plan.sweeps[sweep as usize].kind {
+        SweepKind::Greedy { steps, objective } => (steps, objective),
+        SweepKind::Gradient { greedy: Some(greedy) } => {
+            return by_gradient(plan, sweep, greedy, scores, objective);
+        }
+        _ => return Ok(Decision { remove: None, opens: Vec::new() }),
     };
     let metric = plan.tasks[task as usize].metric;
     let scope = plan.sweeps[sweep as usize].scope;
@@ -87,6 +93,37 @@ pub fn decide(
         }
     }
     Ok(Decision { remove: Some(unit), opens })
+}
+
+/// The path along ascending gradient importance that a gradient sweep on the objective opens.
+fn by_gradient(
+    plan: &Plan,
+    sweep: u32,
+    greedy: u32,
+    scores: &Round,
+    objective: &Prepared,
+) -> Result<Decision, String> {
+    let (weights, _) = gradient::weights(objective, plan.sweeps[sweep as usize].scope);
+    let mut order = Vec::new();
+    for chunk in 0..plan.round_chunks(sweep, 0) {
+        let ranks = plan.chunk_ranks(sweep, 0, chunk);
+        let scores = scores.get(&chunk).ok_or_else(|| format!("chunk {chunk} is missing"))?;
+        let block = scores.tasks.first().ok_or("the sweep lacks its objective")?;
+        let shape = (u64::from(scores.subsets), block.examples as usize, block.columns as usize);
+        if shape != (ranks.end - ranks.start, weights.len(), gradient::COLUMNS.len()) {
+            return Err(format!("chunk {chunk} doesn't have the plan's shape"));
+        }
+        for (at, rank) in ranks.enumerate() {
+            order.push((gradient::importance(block, at, &weights), UnitIx(rank as u32)));
+        }
+    }
+    // Units whose importance isn't a number go last.
+    order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    let steps = plan.sweeps.get(greedy as usize).map_or(0, PlannedSweep::rounds) as usize;
+    let list: Vec<UnitIx> = order.into_iter().take(steps).map(|o| o.1).collect();
+    let follows = |s: &PlannedSweep| s.kind == SweepKind::Path { greedy, order: Order::Gradient };
+    let opens = (0u32..).zip(&plan.sweeps).filter(|(_, s)| follows(s)).map(|(i, _)| (i, 0, list.clone()));
+    Ok(Decision { remove: None, opens: opens.collect() })
 }
 
 /// ℓ(∅) of a task on a scope, from the reference sweep of the same ablation (whose scope is `All`).

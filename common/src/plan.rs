@@ -2,12 +2,13 @@
 //! and stored, so that every replay computes the same batches. Chunks are derived from it by
 //! arithmetic.
 
+use crate::gradient;
 use crate::head::{HeadIx, HeadMap};
 use crate::metric::Metric;
 use crate::model::ModelInfo;
 use crate::space::{RandomOrders, SubsetSpace};
 use crate::spec::Spec;
-use crate::task::{Scope, TaskKind};
+use crate::task::{Prepared, Scope, TaskKind};
 use crate::units::{UnitIx, UnitKind, UnitMap};
 use serde::{Deserialize, Serialize};
 
@@ -174,6 +175,8 @@ pub enum Order {
     Greedy,
     /// By single-head delta on the selecting examples (round 0 of the greedy sweep), ascending.
     Importance,
+    /// By gradient importance on the selecting examples (a gradient sweep of their own), ascending.
+    Gradient,
 }
 
 impl Order {
@@ -183,6 +186,7 @@ impl Order {
         match self {
             Self::Greedy => "greedy",
             Self::Importance => "importance",
+            Self::Gradient => "gradient",
         }
     }
 }
@@ -197,6 +201,12 @@ pub enum SweepKind {
     Single,
     /// Every pair of units.
     Pairs,
+    /// Every unit by the gradient of the loss, with nothing removed: see [`crate::gradient`].
+    Gradient {
+        /// Index of the greedy sweep whose order of gradient importance it gives; none: a sweep of the spec.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        greedy: Option<u32>,
+    },
     /// Rounds of single removals on top of what is already gone.
     Greedy {
         /// Rounds.
@@ -230,11 +240,19 @@ impl SweepKind {
             Self::Reference => "reference",
             Self::Single => "single",
             Self::Pairs => "pairs",
+            Self::Gradient { .. } => "gradient",
             Self::Greedy { .. } => "greedy",
             Self::Path { order: Order::Greedy, .. } => "path-greedy",
             Self::Path { order: Order::Importance, .. } => "path-importance",
+            Self::Path { order: Order::Gradient, .. } => "path-gradient",
             Self::Random { .. } => "random",
         }
+    }
+
+    /// Whether the scores of its rounds decide what follows.
+    #[must_use]
+    pub fn decides(&self) -> bool {
+        matches!(self, Self::Greedy { .. } | Self::Gradient { greedy: Some(_) })
     }
 }
 
@@ -319,6 +337,34 @@ impl Plan {
         Some(self.units(sweep).union(&units))
     }
 
+    /// The scores that a sweep keeps of a task per row, in the order in which a chunk stores them.
+    ///
+    /// # Panics
+    /// Where the plan has no such sweep or task.
+    #[must_use]
+    pub fn columns(&self, sweep: u32, task: u32) -> &'static [&'static str] {
+        match self.sweeps[sweep as usize].kind {
+            SweepKind::Gradient { .. } => &gradient::COLUMNS,
+            _ => self.tasks[task as usize].columns(),
+        }
+    }
+
+    /// What a sweep's scores of a task stand for: the indices of the examples of its scope, ascending, or of the items
+    /// where a gradient sweep gives each of them scores of its own.
+    ///
+    /// # Panics
+    /// Where the plan has no such sweep.
+    #[must_use]
+    pub fn rows(&self, sweep: u32, prepared: &Prepared) -> Vec<u32> {
+        let planned = &self.sweeps[sweep as usize];
+        match planned.kind {
+            SweepKind::Gradient { .. } if gradient::by_item(prepared.kind) => {
+                prepared.items_in(planned.scope)
+            }
+            _ => prepared.examples_in(planned.scope),
+        }
+    }
+
     /// The subset space of a round. `list` is the round's input: for a greedy round the units removed so
     /// far, in order; for a path the whole order; otherwise empty.
     ///
@@ -329,7 +375,7 @@ impl Plan {
         let n = self.units(sweep).len() as u32;
         match &self.sweeps[sweep as usize].kind {
             SweepKind::Reference => SubsetSpace::Reference { n },
-            SweepKind::Single => SubsetSpace::Single { n },
+            SweepKind::Single | SweepKind::Gradient { .. } => SubsetSpace::Single { n },
             SweepKind::Pairs => SubsetSpace::Pairs { n },
             SweepKind::Greedy { .. } => {
                 let mut base = list.to_vec();

@@ -136,6 +136,8 @@ pub enum SweepKindSpec {
     Single,
     /// Every pair of units.
     Pairs,
+    /// Every unit by the gradient of the loss.
+    Gradient,
     /// Greedy pruning.
     Greedy {
         /// Share of the units to remove, in (0, 1]: ⌈fraction · N⌉ of the sweep's N units.

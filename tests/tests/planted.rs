@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use ablate_tests::planted::{Feature, HeadSpec, Layer, Net, Neuron};
-use ablate_tests::program::{ablate, finish, json, run};
+use ablate_tests::program::{ablate, differing, finish, json, run, tables};
 use serde_json::Value;
 use std::fmt::Write as _;
 use std::path::Path;
@@ -274,6 +274,75 @@ fn an_induction_pair_needs_both_of_its_heads() {
         // All others do nothing at all.
         for head in (0..8).map(|i| (i / 4, i % 4)).filter(|&h| h != (0, 2) && h != (1, 1)) {
             assert_eq!(t.delta(head), 0.0, "{name}: {head:?}");
+        }
+    }
+}
+
+#[test]
+fn attribution_is_delta_where_the_loss_is_linear_and_the_order_of_gradients_keeps_the_heads_that_matter() {
+    let nothing = HeadSpec { o: Vec::new(), ..sees_sign(OUT) };
+    let weak = HeadSpec { o: vec![(1, OUT, 0.25)], ..sees_sign(OUT) };
+    let net = signs(vec![
+        Layer { heads: vec![nothing, sees_sign(OUT)], ..Layer::default() },
+        Layer { heads: vec![weak], ..Layer::default() },
+    ]);
+    for (name, method) in METHODS {
+        let folder = tempfile::tempdir().unwrap();
+        net.save(&folder.path().join("model"));
+        let text = format!(
+            "name = \"planted\"\n[model]\nsource = \"model\"\ndtype = \"f64\"\n[[task]]\nname = \"t\"\n{}\n[ablation]\n{method}\n\
+             [[sweep]]\nkind = \"single\"\n[[sweep]]\nkind = \"gradient\"\n\
+             [[sweep]]\nkind = \"greedy\"\nfraction = 0.79\norders = [\"gradient\", \"importance\"]\n",
+            prompts(folder.path())
+        );
+        let spec = folder.path().join("spec.toml");
+        std::fs::write(&spec, text).unwrap();
+        let run_into = |out: &Path, more: &[&str]| {
+            let ran = finish(&mut run(&spec, out, more));
+            assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+        };
+        let out = folder.path().join("out");
+        run_into(&out, &[]);
+        let exported = folder.path().join("json");
+        let done =
+            finish(ablate().arg("export").arg(&out).args(["--format", "json", "--out"]).arg(&exported));
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let rows = |name: &str| json(&exported.join(name)).as_array().unwrap().clone();
+        let (heads, gradients) = (rows("heads.json"), rows("gradients.json"));
+        assert_eq!((heads.len(), gradients.len()), (8, 8));
+        for (head, gradient) in heads.iter().zip(&gradients) {
+            let number = |row: &Value, key: &str| row[key].as_f64().unwrap();
+            assert_eq!(head["name"], gradient["name"]);
+            let (delta, estimate) = (number(head, "delta"), number(gradient, "attribution"));
+            assert!(near(delta, estimate), "{name}, {}: {delta} and {estimate}", head["name"]);
+            assert!(near(number(head, "ci_low"), number(gradient, "ci_low")), "{name}");
+            assert!(near(number(gradient, "importance"), delta.abs()), "{name}: signs are all alike");
+            assert_eq!(gradient["loss"], "-logit_diff");
+            let alone = gradient["importance_normalised"].as_f64().unwrap_or(f64::NAN);
+            let matters = near(delta, WHOLE) || near(delta, WHOLE / 4.0);
+            assert!(near(alone, f64::from(u8::from(matters))), "{name}: {alone}");
+        }
+        let agreement = rows("agreement.json");
+        let beside =
+            |score: &str| agreement.iter().any(|r| r["score_b"].as_str().unwrap().starts_with(score));
+        assert!(beside("gradient t") && beside("attribution t"), "{agreement:?}");
+        let curve = rows("curve.json");
+        let left = |order: &str, step: u64| {
+            let row = curve.iter().find(|r| r["order"] == order && r["step"] == step).unwrap();
+            row["value"].as_f64().unwrap()
+        };
+        // Six heads do nothing; of the two others the weaker one goes first.
+        let start = left("gradient", 0);
+        assert!(near(left("gradient", 6), start), "{name}: {curve:?}");
+        assert!(
+            near(left("gradient", 7), start / 1.25) && near(left("importance", 7), start / 1.25),
+            "{name}"
+        );
+        // Any number of workers gives the same tables.
+        if name == "mean" {
+            let again = folder.path().join("again");
+            run_into(&again, &["--workers", "2"]);
+            assert_eq!(differing(&tables(&out), &tables(&again)), Vec::<String>::new());
         }
     }
 }

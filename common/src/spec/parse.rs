@@ -240,9 +240,9 @@ fn sweeps(top: &Table<'_>, tasks: &[TaskSpec]) -> Result<Vec<SweepSpec>, Error> 
         out.push(sweep);
     }
     if out.is_empty() {
-        return Err(
-            top.error("there is no [[sweep]]; add one with kind = \"single\" (or \"pairs\", \"greedy\")")
-        );
+        return Err(top.error(
+            "there is no [[sweep]]; add one with kind = \"single\" (or \"pairs\", \"gradient\", \"greedy\")",
+        ));
     }
     Ok(out)
 }
@@ -253,10 +253,12 @@ fn task_name(v: &Value<'_>, tasks: &[TaskSpec]) -> Result<String, Error> {
 }
 
 fn sweep(t: &Table<'_>, tasks: &[TaskSpec]) -> Result<SweepSpec, Error> {
-    let kind = t.need("kind", "\"single\"")?.choice(&[("single", 0), ("pairs", 1), ("greedy", 2)], &[])?;
+    let kind = t
+        .need("kind", "\"single\"")?
+        .choice(&[("single", 0), ("pairs", 1), ("gradient", 2), ("greedy", 3)], &[])?;
     let mut keys = vec!["kind", "tasks", "streams"];
     match kind {
-        0 => {}
+        0 | 2 => {}
         1 => keys.push("strategy"),
         _ => keys.extend(["fraction", "strategy", "objective", "split", "orders", "random_orders"]),
     }
@@ -270,6 +272,7 @@ fn sweep(t: &Table<'_>, tasks: &[TaskSpec]) -> Result<SweepSpec, Error> {
     let kind = match kind {
         0 => SweepKindSpec::Single,
         1 => SweepKindSpec::Pairs,
+        2 => SweepKindSpec::Gradient,
         _ => greedy(t, tasks, narrowed.as_deref())?,
     };
     Ok(SweepSpec { kind, tasks: narrowed, streams })
@@ -326,13 +329,14 @@ fn greedy(t: &Table<'_>, tasks: &[TaskSpec], narrowed: Option<&[String]>) -> Res
         }
     };
     let halves = t.get("split").map_or(Ok(true), |v| v.choice(&[("halves", true), ("none", false)], &[]))?;
-    let known = [("greedy", Some(Order::Greedy)), ("importance", Some(Order::Importance)), ("random", None)];
+    let usual = [("greedy", Some(Order::Greedy)), ("importance", Some(Order::Importance)), ("random", None)];
+    let known = [usual[0], usual[1], ("gradient", Some(Order::Gradient)), usual[2]];
     let mut orders = Vec::new();
     match t.get("orders") {
-        None => orders.extend(known.map(|k| k.1)),
+        None => orders.extend(usual.map(|k| k.1)),
         Some(v) => {
             for item in v.list()? {
-                let order = item.choice(&known, &["gradient", "rollout"])?;
+                let order = item.choice(&known, &["rollout"])?;
                 if orders.contains(&order) {
                     return Err(item.error("an order is there twice"));
                 }

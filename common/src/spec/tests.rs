@@ -68,6 +68,22 @@ fn a_good_spec_gets_its_defaults() {
 }
 
 #[test]
+fn gradients_are_a_sweep_and_an_order() {
+    let text = GOOD.replace("kind = \"single\"", "kind = \"gradient\"");
+    let text = format!("{text}orders = [\"gradient\", \"random\"]\n");
+    let s = parse(&text, "x").unwrap();
+    assert_eq!(
+        (&s.sweeps[0].kind, s.sweeps[0].tasks.as_deref().map(<[_]>::len)),
+        (&SweepKindSpec::Gradient, Some(1))
+    );
+    let SweepKindSpec::Greedy { orders, random, .. } = &s.sweeps[1].kind else { panic!() };
+    assert_eq!((orders.as_slice(), *random), (&[Order::Gradient][..], 20));
+    let wrong = |from: &str, to: &str| parse(&text.replace(from, to), "x").unwrap_err().to_string();
+    assert!(wrong("tasks =", "strategy = \"exhaustive\"\ntasks =").contains("unknown key"));
+    assert!(wrong("\"gradient\", \"random\"", "\"rollout\"").contains("isn't built yet"));
+}
+
+#[test]
 fn classification_takes_a_probe_and_its_share() {
     let of = |more: &str| {
         let task = format!("kind = \"classification\"\ndata = \"wiki.jsonl\"\n{more}");
@@ -212,7 +228,7 @@ fn the_documented_spec_is_one_and_its_defaults_are_as_it_says() {
     let page = include_str!("../../../docs/spec.md");
     let text = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
     let spec = parse(text, "spec.md").unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!((spec.tasks.len(), spec.ablations.len(), spec.sweeps.len()), (1, 1, 3));
+    assert_eq!((spec.tasks.len(), spec.ablations.len(), spec.sweeps.len()), (1, 1, 4));
     // Without the lines that only repeat a default it is the same experiment.
     let defaults = [
         "seed = 0",

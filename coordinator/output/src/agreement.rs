@@ -4,7 +4,7 @@ use crate::analyse::Group;
 use crate::measure::RESAMPLES;
 use ablate_common::stats::bootstrap::interval_over_units;
 use ablate_common::stats::rank::{kendall, spearman};
-use ablate_common::units::UnitKind;
+use ablate_common::units::{UnitIx, UnitKind};
 use std::collections::BTreeMap;
 
 /// Rank agreement of two head scores.
@@ -16,7 +16,7 @@ pub struct AgreementRow {
     pub method: String,
     /// What both remove as a whole.
     pub unit: UnitKind,
-    /// First score: "delta TASK METHOD".
+    /// First score: "delta TASK METHOD"; others are "gradient …" and "attribution …".
     pub score_a: String,
     /// Second score.
     pub score_b: String,
@@ -30,7 +30,8 @@ pub struct AgreementRow {
     pub ci: (f64, f64),
 }
 
-/// Agreement of every two groups that share a task or a method, and their units.
+/// Agreement of every two groups that share a task or a method, and their units; then of each group's deltas with its
+/// scores by gradient.
 pub fn rows(groups: &[Group], seed: u64) -> Vec<AgreementRow> {
     let both = |a: &str, b: &str| if a == b { a.to_owned() } else { format!("{a}, {b}") };
     let mut out = Vec::new();
@@ -38,53 +39,83 @@ pub fn rows(groups: &[Group], seed: u64) -> Vec<AgreementRow> {
         let alike = |b: &&Group| b.unit == a.unit && b.places == a.places;
         let shared_side = |b: &&Group| b.task == a.task || b.ablation == a.ablation;
         for b in groups[i + 1..].iter().filter(alike).filter(shared_side) {
-            let (layers, x, y) = shared(a, b);
-            if x.len() < 2 {
-                continue;
-            }
-            // Sets lie in no layer, and layers in one of their own.
-            let scopes: &[&'static str] = match a.unit {
-                UnitKind::Head | UnitKind::KvGroup => &["all", "within_layer"],
-                UnitKind::Layer | UnitKind::Set => &["all"],
+            let of = |g: &Group| Score {
+                name: format!("delta {} {}", g.name, g.method),
+                values: g.heads.iter().map(|h| (h.ix, h.delta.value)).collect(),
             };
-            for &scope in scopes {
-                let units = if scope == "all" { vec![(0..x.len()).collect()] } else { layers.clone() };
-                let statistic = |f: fn(&[f64], &[f64]) -> f64| within(&units, &x, &y, f);
-                let ci = interval_over_units(x.len(), RESAMPLES, seed, |drawn| {
-                    // Each layer keeps its size: a drawn number picks a head of the layer it stands in.
-                    let mut at = drawn.iter();
-                    let drawn: Vec<Vec<usize>> = units
-                        .iter()
-                        .map(|u| u.iter().filter_map(|_| at.next().map(|&d| u[d % u.len()])).collect())
-                        .collect();
-                    within(&drawn, &x, &y, spearman)
-                });
-                out.push(AgreementRow {
-                    task: both(&a.name, &b.name),
-                    method: both(a.method, b.method),
-                    unit: a.unit,
-                    score_a: format!("delta {} {}", a.name, a.method),
-                    score_b: format!("delta {} {}", b.name, b.method),
-                    scope,
-                    spearman: statistic(spearman),
-                    kendall: statistic(kendall),
-                    ci,
-                });
-            }
+            let sides = [both(&a.name, &b.name), both(a.method, b.method)];
+            agree(a, sides, [&of(a), &of(b)], seed, &mut out);
+        }
+    }
+    for g in groups.iter().filter(|g| !g.gradients.is_empty()) {
+        let of = |name: &str, values| Score { name: format!("{name} {} {}", g.name, g.method), values };
+        let delta = of("delta", g.heads.iter().map(|h| (h.ix, h.delta.value)).collect());
+        let gradient = of("gradient", g.gradients.iter().map(|r| (r.ix, r.importance)).collect());
+        let patched = of("attribution", g.gradients.iter().map(|r| (r.ix, r.attribution.value)).collect());
+        for other in [&gradient, &patched] {
+            agree(g, [g.name.clone(), g.method.to_owned()], [&delta, other], seed, &mut out);
         }
     }
     out
 }
 
-/// Units by layer, and the deltas of both groups.
-fn shared(a: &Group, b: &Group) -> (Vec<Vec<usize>>, Vec<f64>, Vec<f64>) {
-    let other: BTreeMap<_, _> = b.heads.iter().map(|h| (h.ix, h.delta.value)).collect();
+/// A score of units.
+struct Score {
+    name: String,
+    values: BTreeMap<UnitIx, f64>,
+}
+
+/// Adds the agreement of two scores of the units of `g`.
+fn agree(
+    g: &Group,
+    [task, method]: [String; 2],
+    [a, b]: [&Score; 2],
+    seed: u64,
+    out: &mut Vec<AgreementRow>,
+) {
+    let (layers, x, y) = shared(g, a, b);
+    if x.len() < 2 {
+        return;
+    }
+    // Sets lie in no layer, and layers in one of their own.
+    let scopes: &[&'static str] = match g.unit {
+        UnitKind::Head | UnitKind::KvGroup => &["all", "within_layer"],
+        UnitKind::Layer | UnitKind::Set => &["all"],
+    };
+    for &scope in scopes {
+        let units = if scope == "all" { vec![(0..x.len()).collect()] } else { layers.clone() };
+        let statistic = |f: fn(&[f64], &[f64]) -> f64| within(&units, &x, &y, f);
+        let ci = interval_over_units(x.len(), RESAMPLES, seed, |drawn| {
+            // Each layer keeps its size: a drawn number picks a head of the layer it stands in.
+            let mut at = drawn.iter();
+            let drawn: Vec<Vec<usize>> = units
+                .iter()
+                .map(|u| u.iter().filter_map(|_| at.next().map(|&d| u[d % u.len()])).collect())
+                .collect();
+            within(&drawn, &x, &y, spearman)
+        });
+        out.push(AgreementRow {
+            task: task.clone(),
+            method: method.clone(),
+            unit: g.unit,
+            score_a: a.name.clone(),
+            score_b: b.name.clone(),
+            scope,
+            spearman: statistic(spearman),
+            kendall: statistic(kendall),
+            ci,
+        });
+    }
+}
+
+/// Units by layer, and both scores of those that have both.
+fn shared(g: &Group, a: &Score, b: &Score) -> (Vec<Vec<usize>>, Vec<f64>, Vec<f64>) {
     let (mut layers, mut x, mut y) = (BTreeMap::<_, Vec<usize>>::new(), Vec::new(), Vec::new());
-    for h in &a.heads {
-        if let Some(v) = other.get(&h.ix).filter(|v| !v.is_nan() && !h.delta.value.is_nan()) {
-            layers.entry(a.places.get(h.ix.at()).map(|p| (p.stream, p.layer))).or_default().push(x.len());
-            x.push(h.delta.value);
-            y.push(*v);
+    for (ix, &value) in &a.values {
+        if let Some(&other) = b.values.get(ix).filter(|v| !v.is_nan() && !value.is_nan()) {
+            layers.entry(g.places.get(ix.at()).map(|p| (p.stream, p.layer))).or_default().push(x.len());
+            x.push(value);
+            y.push(other);
         }
     }
     (layers.into_values().collect(), x, y)

@@ -2,6 +2,7 @@
 
 use crate::agreement::{self, AgreementRow};
 use crate::curve::{self, Curve};
+use crate::gradients::{self, GradientRow};
 use crate::measure::{Measure, Sample};
 use crate::results::Results;
 use crate::view;
@@ -18,7 +19,7 @@ use rayon::prelude::*;
 pub struct Analysis {
     /// One per (ablation, task), in that order.
     pub groups: Vec<Group>,
-    /// Agreement of the deltas of two tasks or methods.
+    /// Agreement of the deltas of two tasks or methods, and of deltas with scores by gradient.
     pub agreement: Vec<AgreementRow>,
 }
 
@@ -51,6 +52,8 @@ pub struct Group {
     pub floor: Option<(f64, Estimate)>,
     /// Every unit alone, in the order of the units.
     pub heads: Vec<HeadRow>,
+    /// Every unit by gradient, in the order of the units; empty where no sweep asks for it.
+    pub gradients: Vec<GradientRow>,
     /// Every pair, sweep by sweep, each in lexicographic order of the units.
     pub pairs: Vec<PairRow>,
     /// Pruning curves, by sweep and order.
@@ -171,9 +174,11 @@ fn group(results: &Results, ablation: u32, task: u32) -> Group {
         baseline: none.as_ref().map_or(f64::NAN, |s| s.value),
         floor: None,
         heads: Vec::new(),
+        gradients: Vec::new(),
         pairs: Vec::new(),
         curves: curve::curves(results, ablation, task),
     };
+    out.gradients = gradients::rows(results, ablation, task, out.unit, &out.places);
     let Some(none) = none else { return out };
     out.floor = all.map(|s| (s.value, measure.contrast(&[(1.0, &s), (-1.0, &none)])));
     let singles = singles(results, ablation, task, &measure);

@@ -2,8 +2,10 @@
 
 use crate::analyse::{Analysis, Group, HeadRow, PairRow, RESOLVED, Relation};
 use crate::curve::Curve;
+use crate::gradients::GradientRow;
 use crate::results::Results;
 use crate::view;
+use ablate_common::gradient;
 use ablate_common::head::Stream;
 use ablate_common::stats::bootstrap::quantile;
 use ablate_common::units::UnitIx;
@@ -174,7 +176,7 @@ fn group(results: &Results, g: &Group) -> Value {
             })
         })
         .collect();
-    json!({
+    let mut out = json!({
         "task": g.name,
         "metric": g.metric.name(),
         "method": g.method,
@@ -196,7 +198,26 @@ fn group(results: &Results, g: &Group) -> Value {
         "top_pairs": top_pairs(g, 10).into_iter().map(pair).collect::<Vec<_>>(),
         "curves": curves,
         "flags": warnings(results, g),
-    })
+    });
+    if !g.gradients.is_empty() {
+        let row = |r: &GradientRow| {
+            let a = &r.attribution;
+            json!({
+                "name": g.name_of(r.ix), "stream": stream(r.ix), "layer": layer(r.ix), "head": first(r.ix),
+                "importance": r.importance, "importance_normalised": r.normalised,
+                "attribution": a.value, "se": a.se, "ci_low": a.low, "ci_high": a.high,
+            })
+        };
+        let mut rows: Vec<&GradientRow> = g.gradients.iter().filter(|r| !r.importance.is_nan()).collect();
+        rows.sort_by(|a, b| b.importance.total_cmp(&a.importance).then(a.ix.cmp(&b.ix)));
+        let loss = results.plan.tasks.get(g.task as usize).map_or("", |t| gradient::loss(t.kind));
+        out["gradients"] = json!({
+            "loss": loss,
+            "scored": g.gradients.len(),
+            "top_heads": rows.into_iter().take(10).map(row).collect::<Vec<_>>(),
+        });
+    }
+    out
 }
 
 fn curve(c: &Curve) -> Value {

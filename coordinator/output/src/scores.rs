@@ -2,6 +2,8 @@
 
 use crate::results::Results;
 use crate::view;
+use ablate_common::gradient;
+use ablate_common::plan::{PlannedSweep, PlannedTask, SweepKind};
 use arrow::array::{
     ArrayRef, Float64Builder, ListBuilder, RecordBatch, StringArray, StringBuilder, StructBuilder,
     UInt32Array, UInt32Builder, UInt64Array,
@@ -9,14 +11,15 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Fields, Schema};
 use std::sync::Arc;
 
-/// The score columns of all tasks: a list<f64> column each, null in rows of other kinds of task.
+/// The score columns of all tasks and sweeps: a list<f64> column each, null in rows of other kinds.
 pub fn score_columns(results: &Results) -> Vec<&'static str> {
     let mut names = Vec::new();
-    for t in &results.plan.tasks {
-        for &c in t.columns() {
-            if !names.contains(&c) {
-                names.push(c);
-            }
+    let graded = |s: &PlannedSweep| matches!(s.kind, SweepKind::Gradient { .. });
+    let graded = results.plan.sweeps.iter().any(graded).then_some(&gradient::COLUMNS);
+    let of_tasks = results.plan.tasks.iter().flat_map(PlannedTask::columns);
+    for &c in of_tasks.chain(graded.into_iter().flatten()) {
+        if !names.contains(&c) {
+            names.push(c);
         }
     }
     names
@@ -125,7 +128,7 @@ fn batch(
         Arc::new(subsets.finish()),
     ];
     for name in score_columns(results) {
-        let at = info.columns().iter().position(|&c| c == name);
+        let at = results.plan.columns(sweep, task).iter().position(|&c| c == name);
         let mut list = ListBuilder::new(Float64Builder::new());
         for i in 0..n {
             match at {

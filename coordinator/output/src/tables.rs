@@ -1,7 +1,10 @@
 //! The tables as Arrow batches. Rows are in the plan's order, so equal scores give equal bytes.
 
 use crate::analyse::{Analysis, Group, PairRow};
+use crate::gradients::GradientRow;
 use crate::results::Results;
+use ablate_common::gradient;
+use ablate_common::plan::{PlannedSweep, SweepKind};
 use ablate_common::task::Scope;
 use ablate_common::units::{Place, UnitIx, UnitKind};
 use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array};
@@ -80,6 +83,37 @@ pub fn heads(analysis: &Analysis) -> anyhow::Result<Vec<RecordBatch>> {
         c.push(("q_value", floats(rows.iter().map(|r| r.q)), false));
         c.push(("n", ints(rows.iter().map(|_| g.examples as u32)), false));
         c.push(("clusters", ints(rows.iter().map(|_| g.clusters as u32)), false));
+        c.push(("name", unit_names(g, &units), true));
+        let sizes = rows.iter().map(|r| g.sizes.get(r.ix.at()).copied().unwrap_or(0));
+        c.push(("unit_heads", ints(sizes), false));
+        batch(c)
+    };
+    analysis.groups.iter().map(one).collect()
+}
+
+/// `gradients`: every unit's scores by gradient; no table where no sweep asks for them.
+pub fn gradients(results: &Results, analysis: &Analysis) -> anyhow::Result<Vec<RecordBatch>> {
+    let asked = |s: &PlannedSweep| s.kind == SweepKind::Gradient { greedy: None };
+    if !results.plan.sweeps.iter().any(asked) {
+        return Ok(Vec::new());
+    }
+    let one = |g: &Group| {
+        let rows = &g.gradients;
+        let f = |f: fn(&GradientRow) -> f64| floats(rows.iter().map(f));
+        let mut c = common(g, rows.len());
+        let units: Vec<_> = rows.iter().map(|r| Some(r.ix)).collect();
+        c.extend(place(["stream", "layer", "head"], g, &units));
+        let loss = results.plan.tasks.get(g.task as usize).map_or("", |t| gradient::loss(t.kind));
+        c.push(("loss", texts(rows.iter().map(|_| loss)), false));
+        c.push(("importance", f(|r| r.importance), false));
+        let normalised: Float64Array = rows.iter().map(|r| r.normalised).collect();
+        c.push(("importance_normalised", Arc::new(normalised), true));
+        c.push(("attribution", f(|r| r.attribution.value), false));
+        c.push(("se", f(|r| r.attribution.se), false));
+        c.push(("ci_low", f(|r| r.attribution.low), false));
+        c.push(("ci_high", f(|r| r.attribution.high), false));
+        c.push(("n", ints(rows.iter().map(|r| r.n)), false));
+        c.push(("clusters", ints(rows.iter().map(|r| r.clusters)), false));
         c.push(("name", unit_names(g, &units), true));
         let sizes = rows.iter().map(|r| g.sizes.get(r.ix.at()).copied().unwrap_or(0));
         c.push(("unit_heads", ints(sizes), false));

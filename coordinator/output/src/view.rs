@@ -17,8 +17,8 @@ pub fn block(results: &Results, sweep: u32, round: u32, chunk: u32, task: u32) -
     let range = results.plan.chunk_ranks(sweep, round, chunk);
     let shape = [scores.subsets as usize, block.columns as usize, block.examples as usize];
     let fits = block.task == task
-        && block.columns as usize == results.plan.tasks.get(task as usize)?.columns().len()
-        && block.examples as usize == prepared.examples_in(planned.scope).len()
+        && block.columns as usize == results.plan.columns(sweep, task).len()
+        && block.examples as usize == results.plan.rows(sweep, prepared).len()
         && u64::from(scores.subsets) == range.end.saturating_sub(range.start)
         && block.values.len() == shape.iter().product::<usize>();
     fits.then_some(block)

@@ -89,6 +89,7 @@ pub fn export_analysed(
     };
     put("heads", tables::heads(analysis)?)?;
     put("pairs", tables::pairs(analysis)?)?;
+    put("gradients", tables::gradients(results, analysis)?)?;
     put("curve", tables::curve(analysis)?)?;
     put("agreement", vec![tables::agreement(analysis)?])?;
     put("examples", tables::examples(results)?)?;

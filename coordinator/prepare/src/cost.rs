@@ -44,6 +44,8 @@ pub fn cost(plan: &Plan, prepared: &[Prepared]) -> Vec<SweepCost> {
             );
             let units = work.beginning(plan.units(i));
             let flops = match sweep.kind {
+                // The states, each stage again for its graph, and the way back, which takes two products for one.
+                SweepKind::Gradient { .. } => 4.0 * work.whole() * chunks as f64,
                 SweepKind::Single => work.single(&units),
                 SweepKind::Pairs => work.pairs(&units),
                 // A round extends the pruned base, which it runs once.
@@ -62,7 +64,10 @@ pub fn cost(plan: &Plan, prepared: &[Prepared]) -> Vec<SweepCost> {
             };
             let ablation = plan.ablations.get(sweep.ablation as usize);
             let resampled = ablation.is_some_and(|a| matches!(a.method, Ablation::Resample { .. }));
-            let bytes = work.bytes(sweep.chunk) + if resampled { work.donor_bytes() } else { 0 };
+            // A gradient sweep holds one stage's graph of a batch, whatever the number of units.
+            let graph = matches!(sweep.kind, SweepKind::Gradient { .. });
+            let bytes = work.bytes(if graph { 4 } else { sweep.chunk })
+                + if resampled { work.donor_bytes() } else { 0 };
             SweepCost { name, subsets, chunks, rounds, flops, bytes }
         })
         .collect()

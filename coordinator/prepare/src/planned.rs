@@ -3,6 +3,7 @@
 use crate::Error;
 use crate::cost::Work;
 use crate::units::{self, Maps};
+use ablate_common::gradient::COLUMNS;
 use ablate_common::model::ModelInfo;
 use ablate_common::plan::{Order, PlannedSweep, PlannedTask, SweepKind};
 use ablate_common::spec::{Spec, SweepKindSpec, SweepSpec};
@@ -11,6 +12,8 @@ use ablate_common::units::UnitMap;
 
 /// Floating-point operations that a chunk is to take.
 const CHUNK_FLOPS: f64 = 2e12;
+/// Bytes of a chunk's scores of a gradient sweep.
+const GRADIENT_BYTES: u64 = 64 << 20;
 /// Numbers of removed units at which a random order is evaluated.
 const POINTS: u32 = 10;
 
@@ -74,6 +77,10 @@ pub fn sweeps(
                         add(SweepKind::Single, &tasks_of, scope, size);
                     }
                 }
+                SweepKindSpec::Gradient => {
+                    let chunk = all_units(n, &tasks_of, tasks);
+                    add(SweepKind::Gradient { greedy: None }, &tasks_of, scope, chunk);
+                }
                 SweepKindSpec::Greedy { fraction, objective, halves, orders, random } => {
                     let objective = place(objective, tasks)?;
                     let steps = steps(*fraction, n);
@@ -85,6 +92,13 @@ pub fn sweeps(
                             add(SweepKind::Path { greedy, order }, &tasks_of, scope, 8);
                         }
                     }
+                    if orders.contains(&Order::Gradient) {
+                        let chunk = all_units(n, &[objective], tasks);
+                        let kind = SweepKind::Gradient { greedy: Some(greedy) };
+                        add(kind, &[objective], select, chunk);
+                        let order = Order::Gradient;
+                        add(SweepKind::Path { greedy, order }, &tasks_of, scope, 8);
+                    }
                     if *random > 0 {
                         let kind =
                             SweepKind::Random { orders: *random, seed: spec.seed, points: points(steps) };
@@ -95,6 +109,14 @@ pub fn sweeps(
         }
     }
     Ok((out, maps.0))
+}
+
+/// Units of a chunk of a gradient sweep: all of them, as one backward pass gives them all, but for what its scores may take.
+fn all_units(n: u32, of: &[u32], tasks: &[PlannedTask]) -> u32 {
+    let rows: u64 =
+        of.iter().map(|&t| u64::from(tasks[t as usize].items.max(tasks[t as usize].examples))).sum();
+    let each = rows.max(1) * COLUMNS.len() as u64 * 8;
+    n.min(u32::try_from((GRADIENT_BYTES / each).max(1)).unwrap_or(u32::MAX)).max(1)
 }
 
 /// ⌈fraction · n⌉, where a product that is whole but for rounding counts as whole.

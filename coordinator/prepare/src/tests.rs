@@ -322,6 +322,42 @@ fn similarity_runs_each_text_once_and_drops_pairs_that_cross() {
     assert_eq!(preview(&p, 1).unwrap().len(), 1);
 }
 
+#[test]
+fn an_order_by_gradient_brings_its_sweep_on_the_selecting_half() {
+    let dir = folder("bert");
+    let mut lines = String::new();
+    for (a, b) in [
+        ("one", "two"),
+        ("two", "three"),
+        ("one", "three"),
+        ("one one", "two two"),
+        ("one", "one one"),
+        ("two two", "two"),
+    ] {
+        lines += &format!("{}\n", json!({"a": a, "b": b, "score": a.len() + b.len()}));
+    }
+    fs::write(dir.path().join("s.jsonl"), lines).unwrap();
+    let task = "kind = \"similarity\"\ndata = \"s.jsonl\"\nmax_tokens = 6";
+    let sweeps = "[[sweep]]\nkind = \"gradient\"\n[[sweep]]\nkind = \"greedy\"\nsplit = \"none\"\norders = [\"gradient\"]";
+    let p = run(dir.path(), task, sweeps).unwrap();
+    let kinds: Vec<&str> = p.plan.sweeps.iter().map(|s| s.kind.name()).collect();
+    assert_eq!(kinds, ["reference", "gradient", "greedy", "gradient", "path-gradient"]);
+    assert!(matches!(p.plan.sweeps[3].kind, SweepKind::Gradient { greedy: Some(2) }));
+    assert!(!p.plan.sweeps[1].kind.decides() && p.plan.sweeps[3].kind.decides());
+    assert_eq!((p.plan.round_chunks(1, 0), p.plan.round_subsets(1, 0)), (1, 4));
+    let t = &p.prepared[0];
+    // A row is a text here, an example elsewhere.
+    assert_eq!((p.plan.rows(1, t).len(), p.plan.rows(0, t).len()), (t.items.len(), t.examples.len()));
+    assert_eq!(
+        (p.plan.columns(1, 0), p.plan.columns(0, 0)),
+        (&["gradient", "attribution"][..], &["cosine"][..])
+    );
+    let costs = cost(&p.plan, &p.prepared);
+    assert!(costs[1].flops > costs[0].flops && costs[1].flops.is_finite());
+    let back: Plan = serde_json::from_slice(&serde_json::to_vec(&p.plan).unwrap()).unwrap();
+    assert_eq!(back, p.plan);
+}
+
 proptest::proptest! {
     #[test]
     fn batches_hold_every_item_once_within_their_limits(lens in proptest::collection::vec(1usize..700, 1..60)) {

@@ -6,7 +6,8 @@ use super::actor::Command;
 use super::lead::{self, Fatal};
 use crate::scheduler::{LeaseId, WorkerId};
 use crate::store::{ChunkKey, Error, Incoming, Outcome, Store};
-use ablate_common::plan::Plan;
+use ablate_common::gradient;
+use ablate_common::plan::{Plan, SweepKind};
 use ablate_common::scores::ChunkScores;
 use ablate_common::task::Scope;
 use std::collections::BTreeMap;
@@ -175,11 +176,14 @@ fn check(plan: &Plan, key: &ChunkKey, scores: &[u8]) -> Result<(), String> {
         let Some(planned) = plan.tasks.get(task as usize) else {
             return Err("the plan has no such task".into());
         };
+        let graded = matches!(sweep.kind, SweepKind::Gradient { .. });
+        let rows = if graded && gradient::by_item(planned.kind) { planned.items } else { planned.examples };
         let examples = match sweep.scope {
-            Scope::All => block.examples == planned.examples,
-            Scope::Select => block.examples <= planned.examples,
+            Scope::All => block.examples == rows,
+            Scope::Select => block.examples <= rows,
         };
-        if block.task != task || block.columns as usize != planned.columns().len() || !examples {
+        let columns = plan.columns(key.sweep, task).len();
+        if block.task != task || block.columns as usize != columns || !examples {
             return Err(format!("the scores of task {} don't have its shape", planned.name));
         }
     }

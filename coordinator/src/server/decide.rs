@@ -1,4 +1,4 @@
-//! Decisions of greedy rounds: read what they follow from, decide, store, in a task of its own.
+//! Decisions of greedy and gradient rounds: read what they follow from, decide, store, in a task of its own.
 
 use super::actor::Command;
 use crate::scheduler::Event;
@@ -59,7 +59,13 @@ async fn decide_round(
     let reference = store.round(id, reference_of(&plan, sweep), 0).await?;
     let last = round + 1 == plan.sweeps[sweep as usize].rounds();
     let earlier = if last && round > 0 { Some(store.round(id, sweep, 0).await?) } else { None };
-    let SweepKind::Greedy { objective, .. } = plan.sweeps[sweep as usize].kind else { return Ok(Vec::new()) };
+    let objective = match plan.sweeps[sweep as usize].kind {
+        SweepKind::Greedy { objective, .. } => Some(objective),
+        // Its one task is the objective of the greedy sweep that it is for.
+        SweepKind::Gradient { .. } => plan.sweeps[sweep as usize].tasks.first().copied(),
+        _ => None,
+    };
+    let Some(objective) = objective else { return Ok(Vec::new()) };
     let blob = store.blob(&plan.tasks[objective as usize].prepared).await?;
     let decided = tokio::task::spawn_blocking(move || {
         let prepared: Prepared = serde_json::from_slice(&blob).map_err(|e| e.to_string())?;

@@ -3,7 +3,6 @@
 use super::{WorkerStatus, decide};
 use crate::scheduler::{Summary, SweepShape, WorkerId};
 use crate::store::{Error, State, Store, Stored};
-use ablate_common::plan::SweepKind;
 use ablate_proto::v1;
 use std::time::Instant;
 use tokio::sync::mpsc;
@@ -48,7 +47,7 @@ pub async fn summary(store: &dyn Store, stored: &Stored) -> Result<Summary, Erro
         .zip(&plan.sweeps)
         .map(|(i, s)| SweepShape {
             rounds: (0..s.rounds()).map(|r| plan.round_chunks(i, r)).collect(),
-            decides: matches!(s.kind, SweepKind::Greedy { .. }),
+            decides: s.kind.decides(),
             reference: decide::reference_of(plan, i),
         })
         .collect();

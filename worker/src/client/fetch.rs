@@ -117,7 +117,9 @@ fn check_plan(plan: &Plan) -> Result<(), String> {
     let sweep_ok = |s: &ablate_common::plan::PlannedSweep| {
         let kind = match s.kind {
             SweepKind::Greedy { objective, .. } => (objective as usize) < plan.tasks.len(),
-            SweepKind::Path { greedy, .. } => (greedy as usize) < plan.sweeps.len(),
+            SweepKind::Path { greedy, .. } | SweepKind::Gradient { greedy: Some(greedy) } => {
+                (greedy as usize) < plan.sweeps.len()
+            }
             _ => true,
         };
         kind && s.chunk > 0

@@ -21,6 +21,9 @@ pub fn attend(
     let (details, len) = (&model.info.details, q.size()[2]);
     // A window that holds the whole row hides nothing.
     let window = details.window(layer).map(i64::from).filter(|&w| w < len);
+    if q.requires_grad() || k.requires_grad() {
+        return differentiable(model, q, [k, v], mask, causal.then(|| hidden(model, len, window)).as_ref());
+    }
     if let Some(cap) = details.attention_softcap {
         let scale = details.attention_scale.unwrap_or_else(|| (model.head_dim() as f64).powf(-0.5));
         let (k, v) = &(repeated(k, q.size()[1]), repeated(v, q.size()[1]));
@@ -44,6 +47,29 @@ pub fn attend(
         details.attention_scale,
         k.size()[1] < q.size()[1],
     )
+}
+
+/// [`attend`] by products whose gradient is the same bits every time, as that of libtorch's fused kernels isn't on all
+/// devices, and without writing over what the gradient needs. `band` hides what a causal row doesn't see.
+fn differentiable(
+    model: &Model,
+    q: &Tensor,
+    [k, v]: [&Tensor; 2],
+    mask: Option<&Tensor>,
+    band: Option<&Tensor>,
+) -> Tensor {
+    let details = &model.info.details;
+    let scale = details.attention_scale.unwrap_or_else(|| (model.head_dim() as f64).powf(-0.5));
+    let (k, v) = (repeated(k, q.size()[1]), repeated(v, q.size()[1]));
+    let mut scores = q.matmul(&k.transpose(-2, -1)) * scale;
+    if let Some(cap) = details.attention_softcap {
+        scores = (scores / cap).tanh() * cap;
+    }
+    for hides in [mask, band].into_iter().flatten() {
+        scores = scores + hides;
+    }
+    let wide = if model.kind == Kind::Double { Kind::Double } else { Kind::Float };
+    scores.softmax(-1, wide).to_kind(model.kind).matmul(&v)
 }
 
 /// Heads of `x [rows, heads, len, width]` repeated, each as often as the others, to `heads` heads.

@@ -7,12 +7,15 @@
 
 pub mod arch;
 mod attend;
+pub mod backward;
 pub mod base;
 mod block;
 pub mod classify;
 mod decode;
 mod decoder;
 mod fused;
+mod gradient;
+pub mod loss;
 pub mod masked;
 pub mod model;
 mod opener;
@@ -26,7 +29,7 @@ pub use opener::TorchOpener;
 
 use ablate_common::head::HeadIx;
 use ablate_common::metric::Metric;
-use ablate_common::plan::{Ablation, Plan, Pool, Source};
+use ablate_common::plan::{Ablation, Plan, Pool, Source, SweepKind};
 use ablate_common::scores::ChunkScores;
 use ablate_common::task::{Prepared, Scope};
 use ablate_common::units::UnitIx;
@@ -146,6 +149,10 @@ impl Engine {
         let space = self.plan.space(sweep, list);
         let base = self.plan.units(sweep).union(space.base());
         let ranks = self.plan.chunk_ranks(sweep, round, chunk);
+        if let SweepKind::Gradient { .. } = planned.kind {
+            let units: Vec<UnitIx> = ranks.map(|rank| UnitIx(rank as u32)).collect();
+            return self.guarded(|engine| engine.run_gradient(sweep, &units, stop));
+        }
         let subsets: Vec<Vec<HeadIx>> =
             ranks.map_while(|rank| self.plan.removed(sweep, &space, rank)).collect();
         if subsets.is_empty() {
@@ -170,26 +177,27 @@ impl Engine {
         scope: Scope,
         stop: &AtomicBool,
     ) -> Result<ChunkScores, Error> {
+        self.guarded(|engine| {
+            let trie = Trie::new(interventions);
+            let mut blocks = Vec::with_capacity(tasks.len());
+            for &task in tasks {
+                let subsets = interventions.len();
+                blocks.push(engine.run_task(task, ablation, base, &trie, subsets, scope, stop)?);
+            }
+            Ok(ChunkScores { subsets: interventions.len() as u32, tasks: blocks })
+        })
+    }
+
+    /// Does some work without graphs, but where it asks for them; what libtorch throws meanwhile becomes an error, and no state
+    /// outlives it.
+    fn guarded<T>(&mut self, work: impl FnOnce(&mut Self) -> Result<T, Error>) -> Result<T, Error> {
+        // A guard, because a closure that panics within `with_grad` would leave graphs on for what follows.
         let result = catch_unwind(AssertUnwindSafe(|| {
-            tch::no_grad(|| {
-                let trie = Trie::new(interventions);
-                let mut blocks = Vec::with_capacity(tasks.len());
-                for &task in tasks {
-                    blocks.push(self.run_task(
-                        task,
-                        ablation,
-                        base,
-                        &trie,
-                        interventions.len(),
-                        scope,
-                        stop,
-                    )?);
-                }
-                Ok(ChunkScores { subsets: interventions.len() as u32, tasks: blocks })
-            })
+            let _off = tch::no_grad_guard();
+            work(self)
         }));
         match result {
-            Ok(scores) => scores,
+            Ok(done) => done,
             Err(panic) => {
                 self.bases.clear();
                 self.finals.clear();

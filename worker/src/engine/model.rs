@@ -276,7 +276,7 @@ impl Model {
     }
 
     /// Tokens processed together.
-    fn slice(&self) -> i64 {
+    pub(super) fn slice(&self) -> i64 {
         if self.device == Device::Cpu { CPU_SLICE } else { SLICE }
     }
 
@@ -391,7 +391,9 @@ impl Model {
             Some(act) => act,
             None if self.arch.mlp.gated => {
                 let parts = up.chunk(2, -1);
-                activation.apply(&parts[0]).g_mul_(&parts[1])
+                let mut gate = activation.apply(&parts[0]);
+                // A gradient may need what the product would be written over.
+                if gate.requires_grad() { gate * &parts[1] } else { gate.g_mul_(&parts[1]) }
             }
             None => activation.apply(&up),
         };
@@ -425,6 +427,7 @@ impl Model {
     /// Soft-caps logits, where the model does.
     pub fn cap_logits(&self, logits: Tensor) -> Tensor {
         match self.info.details.logit_softcap {
+            Some(cap) if logits.requires_grad() => (logits / cap).tanh() * cap,
             Some(cap) => (logits / cap).tanh_().g_mul_scalar_(cap),
             None => logits,
         }

@@ -25,13 +25,13 @@ pub struct Tokens {
 }
 
 /// Logits `[n, vocab]` of states `x [n, width]` before the unembedding, in f32 at least.
-fn logits(model: &Model, (weight, bias): (&Tensor, Option<&Tensor>), x: &Tensor) -> Tensor {
+pub(super) fn logits(model: &Model, (weight, bias): (&Tensor, Option<&Tensor>), x: &Tensor) -> Tensor {
     let wide = if model.kind == Kind::Double { Kind::Double } else { Kind::Float };
     model.cap_logits(x.linear(weight, bias).to_kind(wide))
 }
 
 /// The unembedding and its bias: of the next token, or for encoders of masked tokens.
-fn unembedding(model: &Model) -> Option<(&Tensor, Option<&Tensor>)> {
+pub(super) fn unembedding(model: &Model) -> Option<(&Tensor, Option<&Tensor>)> {
     match &model.masked {
         Some(head) => Some((&head.decoder, Some(&head.bias))),
         None => model.unembed.as_ref().map(|weight| (weight, model.unembed_bias())),

@@ -1,0 +1,358 @@
+//! Gradient sweeps against PyTorch's autograd on transformers in f64 (tests/reference/gradients.py): zᵀ ∂ℓ/∂z and
+//! (ẑ − z)ᵀ ∂ℓ/∂z of every head and row, on tiny random models of every architecture, for every kind of task and every way
+//! to replace z; and the engine's own derivative by differences.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+use ablate_common::head::HeadIx;
+use ablate_common::metric::Metric;
+use ablate_common::model::{ModelInfo, inspect};
+use ablate_common::plan::{
+    Ablation, Batch, Donors, Plan, PlannedAblation, PlannedSweep, PlannedTask, Pool, Source, SweepKind,
+};
+use ablate_common::scores::TaskScores;
+use ablate_common::spec::{Dtype, ModelSpec, Spec};
+use ablate_common::task::{Example, Item, Prepared, Scope, Scored, TaskKind};
+use ablate_common::units::{UnitKind, UnitMap};
+use ablate_tests::root;
+use ablate_worker::engine::trie::{Cut, Intervention};
+use ablate_worker::engine::{Engine, SharedModel, arch};
+use ablate_worker::load::Weights;
+use serde_json::json;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use tch::{Device, Kind};
+
+const VOCAB: u32 = 61;
+const LIMIT: f64 = 1e-9;
+/// Shorter, longer and equally long donors.
+const DONORS: [u32; 5] = [1, 3, 4, 0, 2];
+
+/// Column or method → head → row.
+type Answer = BTreeMap<String, Vec<Vec<f64>>>;
+
+fn methods() -> [(&'static str, Ablation); 5] {
+    [
+        ("zero", Ablation::Zero),
+        ("half", Ablation::Scale { scale: 0.5 }),
+        ("mean", Ablation::Mean { pool: Pool::Tokens }),
+        ("mean-position", Ablation::Mean { pool: Pool::Position }),
+        ("resample", Ablation::Resample { donors: Donors::Seeded }),
+    ]
+}
+
+fn tokens(seed: u32, n: u32) -> Vec<u32> {
+    (0..n).map(|t| (seed * 23 + t * 7 + t * t * 3) % VOCAB).collect()
+}
+
+fn at(position: u32, target: u32, foil: u32) -> Scored {
+    Scored { position, target: target % VOCAB, foil: foil % VOCAB }
+}
+
+/// Five items of mixed lengths, scored as `scored` says of (item, length).
+fn items(scored: impl Fn(u32, u32) -> Vec<Scored>) -> Vec<Item> {
+    [1u32, 9, 6, 2, 7]
+        .iter()
+        .zip(0..)
+        .map(|(&n, i)| Item { tokens: tokens(i, n), scored: scored(i, n), ..Item::default() })
+        .collect()
+}
+
+fn plain(kind: TaskKind, items: Vec<Item>) -> Prepared {
+    let n = items.len() as u32;
+    let half = |a: u32| (a % 2) as u8;
+    let example =
+        |a| Example { a, b: a, gold: f64::from(u8::from(a % 3 == 1)), cluster: a, half: Some(half(a)) };
+    Prepared {
+        kind,
+        item_half: (0..n).map(half).collect(),
+        examples: (0..n).map(example).collect(),
+        items,
+        probe: None,
+    }
+}
+
+/// Five continuations of two prompts, whose batches differ.
+fn choices() -> Prepared {
+    let (mut items, mut examples) = (Vec::new(), Vec::new());
+    for (k, (prompt, lengths)) in (0u32..).zip([(5, &[2, 1, 3][..]), (2, &[1, 2])]) {
+        let a = items.len() as u32;
+        for (c, &n) in (0u32..).zip(lengths) {
+            let all = [tokens(k, prompt), tokens(100 + 10 * k + c, n)].concat();
+            let scored = (prompt - 1..prompt + n - 1).map(|p| at(p, all[p as usize + 1], 0)).collect();
+            items.push(Item { tokens: all, scored, ..Item::default() });
+        }
+        let b = items.len() as u32 - 1;
+        examples.push(Example { a, b, gold: f64::from(k), cluster: k, half: Some((k % 2) as u8) });
+    }
+    Prepared { item_half: vec![0, 0, 0, 1, 1], kind: TaskKind::NextTokenChoice, items, examples, probe: None }
+}
+
+fn similarity() -> Prepared {
+    let mut task = plain(TaskKind::Similarity, items(|_, _| Vec::new()));
+    let pair = |(a, b): (u32, u32)| Example {
+        a,
+        b,
+        gold: f64::from((a * 3 + b * 5) % 7),
+        cluster: a,
+        half: (a % 2 == b % 2).then_some((a % 2) as u8),
+    };
+    task.examples = (0..5).flat_map(|a| (a + 1..5).map(move |b| (a, b))).map(pair).collect();
+    task
+}
+
+fn translated() -> Prepared {
+    let targets = [3u32, 1, 6, 4, 2];
+    let item = |(i, &n): (u32, &u32)| {
+        let target = tokens(40 + i, n);
+        // Marian's smaller target vocabulary has 47 tokens.
+        let scored = (0..n).map(|p| Scored { position: p, target: target[p as usize] % 46, foil: 0 });
+        Item {
+            tokens: tokens(i, [1, 9, 6, 2, 7][i as usize]),
+            decoder: (0..n).map(|p| if p == 0 { 0 } else { target[p as usize - 1] % 46 }).collect(),
+            scored: scored.collect(),
+        }
+    };
+    plain(TaskKind::Seq2seq, (0u32..).zip(&targets).map(item).collect())
+}
+
+fn tasks() -> BTreeMap<&'static str, Prepared> {
+    let every = |i: u32, n: u32| (0..n).map(|p| at(p, i * 17 + p * 5 + 2, 0)).collect::<Vec<_>>();
+    let some =
+        |i: u32, n: u32| (i % 2..n).step_by(2).map(|p| at(p, i * 17 + p * 5 + 2, 0)).collect::<Vec<_>>();
+    let last = |i: u32, n: u32| vec![at(n - 1, i * 13 + 4, i * 11 + 9)];
+    let weighed = |i: u32, n: u32| (0..i + 3).map(|k| at(n - 1, i * 5 + k * 2, (k + i) % 2)).collect();
+    let label = |place: fn(u32) -> u32| {
+        let scored = move |_, n| vec![Scored { position: place(n), target: 0, foil: 0 }];
+        plain(TaskKind::Classification, items(scored))
+    };
+    BTreeMap::from([
+        ("text", plain(TaskKind::LanguageModeling, items(every))),
+        ("masked", plain(TaskKind::MaskedLm, items(some))),
+        ("end", plain(TaskKind::LogitDifference, items(last))),
+        ("greater", plain(TaskKind::GreaterThan, items(weighed))),
+        ("choice", choices()),
+        ("first", label(|_| 0)),
+        ("last", label(|n| n - 1)),
+        ("similarity", similarity()),
+        ("translated", translated()),
+    ])
+}
+
+/// Models of tiny.py and seq2seq.py, and the tasks that each is asked.
+const CASES: &[(&str, &[&str])] = &[
+    ("llama", &["text", "end", "choice", "greater"]),
+    ("gpt2", &["text", "end"]),
+    ("gpt2-relu", &["text", "choice", "greater"]),
+    ("gemma2", &["text", "end", "greater"]),
+    ("qwen2", &["text"]),
+    ("qwen2-window", &["text"]),
+    ("qwen3", &["text"]),
+    ("mistral", &["text"]),
+    ("gpt_neox", &["text"]),
+    ("gpt_neox-serial", &["end"]),
+    ("opt", &["text"]),
+    ("opt-post", &["text"]),
+    ("phi3", &["text"]),
+    ("bert", &["similarity"]),
+    ("roberta-padding", &["similarity"]),
+    ("distilbert", &["similarity"]),
+    ("albert", &["similarity"]),
+    ("bert-masked", &["masked"]),
+    ("albert-masked", &["masked"]),
+    ("bert-classes", &["first"]),
+    ("distilbert-classes", &["first"]),
+    ("llama-classes", &["last"]),
+    ("marian", &["translated"]),
+    ("marian-two", &["translated"]),
+    ("t5", &["translated"]),
+    ("t5-gated", &["translated"]),
+];
+
+/// Gradient sweeps over heads, then layers, for each method; `chunk` units at once.
+fn plan(info: &ModelInfo, prepared: &[&Prepared], chunk: u32, dtype: Dtype) -> Plan {
+    let units = [UnitKind::Head, UnitKind::Layer].map(|kind| UnitMap::of(kind, info, &[]).unwrap());
+    let batch = |p: &Prepared, items: Vec<u32>| Batch {
+        len: items.iter().map(|&i| p.items[i as usize].tokens.len() as u32).max().unwrap(),
+        items,
+    };
+    let planned = |p: &&Prepared| PlannedTask {
+        name: p.kind.name().into(),
+        kind: p.kind,
+        metric: Metric::of(p.kind)[0],
+        prepared: String::new(),
+        items: p.items.len() as u32,
+        examples: p.examples.len() as u32,
+        all: vec![batch(p, vec![0, 2, 4]), batch(p, vec![1, 3])],
+        select: vec![batch(p, p.items_in(Scope::Select))],
+    };
+    let mut sweeps = Vec::new();
+    for ablation in 0..methods().len() as u32 {
+        for (units, scope) in [(0, Scope::All), (1, Scope::All), (0, Scope::Select)] {
+            let kind = SweepKind::Gradient { greedy: None };
+            let tasks = (0..prepared.len() as u32).collect();
+            sweeps.push(PlannedSweep { kind, ablation, tasks, units, scope, chunk });
+        }
+    }
+    let source =
+        |donors: bool| Source { reference: None, donors: if donors { DONORS.to_vec() } else { Vec::new() } };
+    let ablation = |(name, method): (&str, Ablation)| PlannedAblation {
+        method,
+        unit: UnitKind::Head,
+        sources: vec![source(name == "resample"); prepared.len()],
+    };
+    Plan {
+        engine: ablate_common::ENGINE_VERSION,
+        spec: Spec {
+            name: "tiny".into(),
+            seed: 0,
+            model: ModelSpec { source: String::new(), dtype, sha256: None },
+            tasks: Vec::new(),
+            ablations: Vec::new(),
+            sweeps: Vec::new(),
+        },
+        model: info.clone(),
+        tasks: prepared.iter().map(planned).collect(),
+        ablations: methods().map(ablation).to_vec(),
+        units: units.to_vec(),
+        references: Vec::new(),
+        sweeps,
+    }
+}
+
+fn engine(path: &Path, prepared: &[&Prepared], chunk: u32, kind: Kind) -> (Engine, Arc<Plan>) {
+    let inspected = inspect(path).unwrap();
+    let weights = Weights::open(&inspected.weights, Device::Cpu, kind).unwrap();
+    let model =
+        tch::no_grad(|| arch::load(&inspected.info, &weights, Device::Cpu, kind, &|_, _, _| {}).unwrap());
+    let plan = Arc::new(plan(&inspected.info, prepared, chunk, Dtype::F64));
+    let data = prepared.iter().map(|&p| p.clone()).collect();
+    (Engine::new(Arc::new(SharedModel::new(model)), Arc::clone(&plan), Arc::new(data)), plan)
+}
+
+/// By task the columns of a sweep by unit: [task][column][unit][row].
+fn columns(engine: &mut Engine, plan: &Plan, sweep: u32) -> Vec<[Vec<Vec<f64>>; 2]> {
+    let stop = AtomicBool::new(false);
+    let mut out: Vec<[Vec<Vec<f64>>; 2]> = Vec::new();
+    for chunk in 0..plan.round_chunks(sweep, 0) {
+        let scores = engine.run(sweep, 0, &[], chunk, &stop).unwrap();
+        out.resize_with(scores.tasks.len(), || [Vec::new(), Vec::new()]);
+        for (task, block) in out.iter_mut().zip(&scores.tasks) {
+            for unit in 0..scores.subsets as usize {
+                let column = |b: &TaskScores, c| b.column(unit, c).to_vec();
+                (0..2).for_each(|c| task[c].push(column(block, c)));
+            }
+        }
+    }
+    out
+}
+
+/// Largest |got − want| relative to the largest number in `scale`.
+fn deviation(got: &[Vec<f64>], want: &[Vec<f64>], scale: &[Vec<f64>]) -> f64 {
+    assert_eq!((got.len(), got[0].len()), (want.len(), want[0].len()));
+    let all = || got.iter().flatten().zip(want.iter().flatten());
+    assert!(all().all(|(g, w)| g.is_finite() && w.is_finite()));
+    let scale = scale.iter().flatten().fold(0.0, |a: f64, b| a.max(b.abs()));
+    assert!(scale > 1e-9, "nothing to compare, {scale:e}");
+    all().fold(0.0, |a: f64, (g, w)| a.max((g - w).abs())) / scale
+}
+
+/// zᵀ ∂ℓ/∂z is the slope of ℓ where a head's z is multiplied by ξ, at ξ = 1: by central differences of the engine's own
+/// scores, for some heads. Similarity's ℓ isn't one of its scores.
+fn differences(engine: &mut Engine, plan: &Plan, case: &str, got: &[[Vec<Vec<f64>>; 2]]) {
+    const STEP: f64 = 1e-4;
+    let stop = AtomicBool::new(false);
+    let tasks: Vec<u32> = (0..got.len() as u32).collect();
+    for (ix, head) in (0..).zip(plan.heads().iter()).step_by(5) {
+        let stage = plan.heads().stage_of(head);
+        let scaled = [1.0 + STEP, 1.0 - STEP]
+            .map(|keep| Intervention { stages: vec![(stage, vec![Cut { head: head.head, keep }])] });
+        let scores = engine.run_interventions(0, &[], &scaled, &tasks, Scope::All, &stop).unwrap();
+        for (block, got) in scores.tasks.iter().zip(got) {
+            let task = &plan.tasks[block.task as usize];
+            if task.kind == TaskKind::Similarity {
+                continue;
+            }
+            let sign = if task.columns()[0] == "nll" { 1.0 } else { -1.0 };
+            let all: &[Vec<f64>] = &got[0];
+            let scale = all.iter().flatten().fold(0.0, |a: f64, b| a.max(b.abs()));
+            for (row, want) in all[ix].iter().enumerate() {
+                let slope = sign * (block.column(0, 0)[row] - block.column(1, 0)[row]) / (2.0 * STEP);
+                assert!((slope - want).abs() < 1e-3 * scale + 1e-6, "{case}, {head}: {slope} and {want}");
+            }
+        }
+    }
+}
+
+#[test]
+fn every_gradient_is_that_of_autograd() {
+    let folder = tempfile::tempdir().unwrap();
+    let all = tasks();
+    let cases: BTreeMap<&str, &[&str]> = CASES.iter().copied().collect();
+    let donors: BTreeMap<&str, _> = all.keys().map(|&t| (t, DONORS)).collect();
+    let job = json!({"cases": cases, "tasks": all, "donors": donors});
+    let question = folder.path().join("job.json");
+    std::fs::write(&question, job.to_string()).unwrap();
+    let python = root().join(".deps/ref/bin/python");
+    assert!(python.exists(), "{} is missing: run deploy/setup/reference.sh", python.display());
+    let out = Command::new(python)
+        .arg(root().join("tests/reference/gradients.py"))
+        .args([&question, &folder.path().to_path_buf()])
+        .env("OMP_NUM_THREADS", "1")
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "the reference failed:\n{}", String::from_utf8_lossy(&out.stderr));
+
+    let mut worst: BTreeMap<&str, f64> = BTreeMap::new();
+    for &(case, names) in CASES {
+        let path = folder.path().join(case);
+        let bytes = std::fs::read(path.with_extension("json")).unwrap();
+        let answers: BTreeMap<String, Answer> = serde_json::from_slice(&bytes).unwrap();
+        let prepared: Vec<&Prepared> = names.iter().map(|n| &all[n]).collect();
+        let (mut wide, plan) = engine(&path, &prepared, 1000, Kind::Double);
+        let (mut split, parts) = engine(&path, &prepared, 7, Kind::Double);
+        let (mut narrow, _) = engine(&path, &prepared, 1000, Kind::Float);
+        for (m, (method, _)) in (0u32..).zip(methods()) {
+            let got = columns(&mut wide, &plan, 3 * m);
+            for (t, name) in names.iter().enumerate() {
+                for (c, column) in ["gradient", method].into_iter().enumerate() {
+                    let want = &answers[*name][column];
+                    let off = deviation(&got[t][c], want, want);
+                    assert!(off < LIMIT, "{case}, {name}, {method}, {column}: {off:e}");
+                    let slot = worst.entry(case).or_default();
+                    *slot = slot.max(off);
+                }
+            }
+            if method == "zero" {
+                differences(&mut wide, &plan, case, &got);
+            }
+            if method != "mean" {
+                continue;
+            }
+            assert_eq!(got, columns(&mut split, &parts, 3 * m), "{case}: chunks of units are the same bits");
+            let layers = columns(&mut wide, &plan, 3 * m + 1);
+            let single = columns(&mut narrow, &plan, 3 * m);
+            for (t, name) in names.iter().enumerate() {
+                for (c, column) in ["gradient", method].into_iter().enumerate() {
+                    let want = &answers[*name][column];
+                    let off = deviation(&single[t][c], want, want);
+                    assert!(off < 2e-3, "{case}, {name}, {method}, {column} in f32: {off:e}");
+                    // A layer's is the sum of its heads'.
+                    let map = &plan.units[1];
+                    let sums: Vec<Vec<f64>> = (0..map.len() as u32)
+                        .map(|l| {
+                            let heads: &[HeadIx] = map.heads_of(ablate_common::units::UnitIx(l));
+                            let row = |r: usize| heads.iter().map(|h| want[h.at()][r]).sum();
+                            (0..want[0].len()).map(row).collect()
+                        })
+                        .collect();
+                    let off = deviation(&layers[t][c], &sums, want);
+                    assert!(off < LIMIT, "{case}, {name}, {method}, {column} of layers: {off:e}");
+                }
+            }
+        }
+    }
+    println!("largest deviation from autograd, relative to the largest number of its table: {worst:#?}");
+}

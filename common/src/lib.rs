@@ -5,6 +5,7 @@ pub mod decide;
 pub mod head;
 pub mod metric;
 pub mod model;
+pub mod pixels;
 pub mod plan;
 pub mod scores;
 pub mod space;

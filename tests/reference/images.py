@@ -206,7 +206,7 @@ class Asked:
                     logs = torch.tensor(probe.predict_log_proba(numpy.array([x.tolist() for x in finals])))
                 else:
                     logs = torch.log_softmax(torch.stack(finals), -1)
-                nll.append([-float(row[gold]) for row, gold in zip(logs, case["labels"], strict=True)])
+                nll.append([-float(row[int(gold)]) for row, gold in zip(logs, case["labels"], strict=True)])
                 prediction.append([float(row.argmax()) for row in logs])
                 gold, said = case["labels"], prediction[-1]
                 metrics["accuracy"].append(accuracy_score(gold, said))

@@ -80,7 +80,7 @@ fn a_run_on_images_gives_the_tables_of_transformers() {
     plan.arg("plan").arg(&path);
     let planned = said(plan);
     for words in [
-        "vit, 3 of 6 heads",
+        "vit, 3 layers of 6 heads",
         "3 labels by the model's own head",
         "loss 0: label \"cat\": image of 18 x 18 pixels (height x width), 9 patches, mean level ",
     ] {

@@ -11,6 +11,7 @@ JOB: {"cases": [{"path": folder of a model, "images": [path, ...], "counterfactu
       "methods": {name: {"scale": number} or {"pool": "tokens" | "position"} or {"donors": [number, ...]} or
       {"paired": true}}, "probe": {"fitted", "labels"} (optional: numbers of images, their labels)}, ...]}
 RESULT: by case {"pixels": sums of the processed values, by image and channel, and of their squares,
+         "final": [image][label] logits, or without a head [image][dimension] the CLS token's final state,
          "methods": {name: {"nll", "prediction": [subset][image], "metrics": {name: [subset], by scikit-learn}}}}
 
 Images are read by Pillow, processed by ViTImageProcessorPil, and run one at a time with eager attention. Heads are ablated
@@ -195,9 +196,9 @@ class Asked:
             probe = LogisticRegression(C=1.0, tol=1e-12, max_iter=100_000, solver="newton-cholesky")
             probe.fit(fitted, case["probe"]["labels"])
             images = [image for i, image in enumerate(images) if i not in case["probe"]["fitted"]]
-        self.states, _ = self.record(images)
+        self.states, finals = self.record(images)
         self.other, _ = self.record([self.pixels(file) for file in case["counterfactuals"]])
-        result = {"pixels": sums, "methods": {}}
+        result = {"pixels": sums, "final": [x.tolist() for x in finals], "methods": {}}
         for name, self.method in case["methods"].items():
             nll, prediction, metrics = [], [], {"accuracy": [], "f1": [], "matthews": []}
             for subset in case["subsets"]:

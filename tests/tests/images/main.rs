@@ -45,6 +45,9 @@ fn made() -> &'static Path {
 struct Answer {
     /// Image → channel → sum of the values, and of their squares.
     pixels: Vec<Vec<[f64; 2]>>,
+    /// Image → label → logit, or, where the model has no head, dimension → the CLS token's final state.
+    #[serde(rename = "final")]
+    last: Vec<Vec<f64>>,
     methods: BTreeMap<String, Scores>,
 }
 

@@ -12,6 +12,7 @@ mod block;
 pub mod classify;
 mod decode;
 mod decoder;
+mod fused;
 mod images;
 pub mod masked;
 pub mod model;

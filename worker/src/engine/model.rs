@@ -1,12 +1,13 @@
 //! The model: one configurable block, filled by an adapter per architecture. Rows of tokens are
 //! matrices `[rows · tokens, d_model]`; attention happens per row of `len` tokens.
 
-use super::arch::{Arch, NormKind, NormPlace};
+use super::arch::{Activation, Arch, NormKind, NormPlace};
 pub use super::attend::rotary_tables;
 use super::attend::{attend, rotate};
 pub use super::block::{Block, Feed, Norm};
 use super::classify::ClassifierHead;
 use super::decoder::Decoder;
+use super::fused;
 use super::masked::{Apply, MaskedHead};
 use ablate_common::head::Stream;
 use ablate_common::model::ModelInfo;
@@ -83,8 +84,11 @@ pub enum BaseCut {
     Scaled(Vec<u32>, f64),
 }
 
-/// Rows processed together outside of attention: bounds the temporaries of the feed-forward part.
-const SLICE: i64 = 4096;
+/// Tokens processed together on a CPU: what a slice's operations make of one another is read again from its cache.
+const CPU_SLICE: i64 = 1024;
+
+/// On other devices: bounds the temporaries of the feed-forward part.
+const SLICE: i64 = 8192;
 
 impl Model {
     /// Width of a head.
@@ -253,6 +257,40 @@ impl Model {
         len: i64,
         mask: Option<&Tensor>,
     ) -> (Tensor, Tensor) {
+        let rows = x.size()[0] / len;
+        let step = (self.slice() / len).max(1);
+        if rows <= step {
+            return self.attention_slice(layer, view, x, len, mask);
+        }
+        let options = (self.kind, self.device);
+        let z = Tensor::empty([rows * len, view.kept.len() as i64 * self.head_dim()], options);
+        let out = Tensor::empty([rows * len, self.d_model()], options);
+        let mut at = 0;
+        while at < rows {
+            let m = step.min(rows - at);
+            let mask = mask.map(|t| t.narrow(0, at, m));
+            let (part_z, part_out) =
+                self.attention_slice(layer, view, &x.narrow(0, at * len, m * len), len, mask.as_ref());
+            z.narrow(0, at * len, m * len).copy_(&part_z);
+            out.narrow(0, at * len, m * len).copy_(&part_out);
+            at += m;
+        }
+        (z, out)
+    }
+
+    /// Tokens processed together.
+    fn slice(&self) -> i64 {
+        if self.device == Device::Cpu { CPU_SLICE } else { SLICE }
+    }
+
+    fn attention_slice(
+        &self,
+        layer: usize,
+        view: &AttnView,
+        x: &Tensor,
+        len: i64,
+        mask: Option<&Tensor>,
+    ) -> (Tensor, Tensor) {
         let (tokens, dh, nq, nkv) = (x.size()[0], self.head_dim(), view.kept.len() as i64, view.n_kv);
         let rows = tokens / len;
         if nq == 0 {
@@ -266,7 +304,11 @@ impl Model {
             qk = self.rms(gain, &qk, NormKind::Rms);
         }
         if let Some((cos, sin)) = &self.rotary {
-            qk = rotate(&qk, &cos.narrow(0, 0, len), &sin.narrow(0, 0, len));
+            let (cos, sin) = (cos.narrow(0, 0, len), sin.narrow(0, 0, len));
+            // In place: queries and keys were made here.
+            if fused::rotate(&qk, &cos, &sin).is_none() {
+                qk = rotate(&qk, &cos, &sin);
+            }
         }
         let q = qk.narrow(2, 0, nq);
         let (mut k, mut v) = (qk.narrow(2, nq, nkv), v);
@@ -298,13 +340,13 @@ impl Model {
     /// residual stream after the layer. In slices, so that temporaries stay small.
     pub fn after_attention(&self, layer: usize, x: &Tensor, out: &Tensor) -> Tensor {
         let n = x.size()[0];
-        if n <= SLICE {
+        if n <= self.slice() {
             return self.after_attention_slice(layer, x, out);
         }
         let result = Tensor::empty([n, self.d_model()], (self.kind, self.device));
         let mut at = 0;
         while at < n {
-            let m = SLICE.min(n - at);
+            let m = self.slice().min(n - at);
             result.narrow(0, at, m).copy_(&self.after_attention_slice(
                 layer,
                 &x.narrow(0, at, m),
@@ -346,12 +388,15 @@ impl Model {
 
     fn mlp(&self, feed: &Feed, h: &Tensor) -> Tensor {
         let up = h.linear(&feed.up, feed.up_bias.as_ref());
-        let activate = |t: &Tensor| self.arch.mlp.activation.apply(t);
-        let act = if self.arch.mlp.gated {
-            let parts = up.chunk(2, -1);
-            activate(&parts[0]).g_mul_(&parts[1])
-        } else {
-            activate(&up)
+        let activation = self.arch.mlp.activation;
+        let fused = (activation == Activation::Silu && self.arch.mlp.gated).then(|| fused::silu_gate(&up));
+        let act = match fused.flatten() {
+            Some(act) => act,
+            None if self.arch.mlp.gated => {
+                let parts = up.chunk(2, -1);
+                activation.apply(&parts[0]).g_mul_(&parts[1])
+            }
+            None => activation.apply(&up),
         };
         act.linear(&feed.down, feed.down_bias.as_ref())
     }
@@ -401,6 +446,9 @@ impl Model {
     }
 
     fn rms(&self, gain: &Tensor, x: &Tensor, kind: NormKind) -> Tensor {
+        if let Some(normed) = fused::rms(x, gain, self.info.norm_eps, kind == NormKind::RmsPlusOne) {
+            return normed;
+        }
         let half = matches!(self.kind, Kind::Half | Kind::BFloat16);
         let wide = if half { x.to_kind(Kind::Float) } else { x.shallow_clone() };
         // One reading of x: a sum of squares by itself would write them all first.

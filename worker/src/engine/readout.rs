@@ -3,6 +3,7 @@
 //! from its cache, because several readings of all logits from memory take longer than their product.
 
 use super::base::DeviceBatch;
+use super::fused;
 use super::model::Model;
 use tch::{Device, Kind, Tensor};
 
@@ -49,6 +50,9 @@ struct Reading {
 
 /// Reads the logits of states `x [n, width]` block by block; `asked [n, k]` are token ids.
 fn read(model: &Model, (weight, bias): (&Tensor, Option<&Tensor>), x: &Tensor, asked: &Tensor) -> Reading {
+    if let Some(read) = read_fused(model, (weight, bias), x, asked) {
+        return read;
+    }
     let (n, vocab) = (x.size()[0], weight.size()[0]);
     let (rows, columns) = match model.device {
         Device::Cpu => CPU_BLOCK,
@@ -94,6 +98,47 @@ fn read(model: &Model, (weight, bias): (&Tensor, Option<&Tensor>), x: &Tensor, a
     Reading { asked, max, total }
 }
 
+/// [`read`] on a CPU in f32 or bf16, each logit read once: in the cache that its product left it in.
+fn read_fused(
+    model: &Model,
+    (weight, bias): (&Tensor, Option<&Tensor>),
+    x: &Tensor,
+    asked: &Tensor,
+) -> Option<Reading> {
+    let half = model.kind == Kind::BFloat16;
+    let ordinary = (model.kind == Kind::Float || half) && model.info.details.logit_softcap.is_none();
+    if model.device != Device::Cpu || !ordinary || x.requires_grad() || x.numel() == 0 {
+        return None;
+    }
+    let (n, vocab) = (x.size()[0], weight.size()[0]);
+    let mut so_far = vec![fused::Read::NONE; n as usize];
+    let found = Tensor::zeros(asked.size(), (Kind::Float, Device::Cpu));
+    let (rows, columns) = CPU_BLOCK;
+    let mut at = 0;
+    while at < n {
+        let m = rows.min(n - at);
+        let (x, asked) = (x.narrow(0, at, m), asked.narrow(0, at, m));
+        let mut found = found.narrow(0, at, m);
+        let mut from = 0;
+        while from < vocab {
+            let wide = columns.min(vocab - from);
+            let bias = bias.map(|b| b.narrow(0, from, wide));
+            let logits = x.linear(&weight.narrow(0, from, wide), bias.as_ref());
+            fused::logits(&logits, &mut so_far[at as usize..(at + m) as usize])?;
+            let local = &asked - from;
+            let here = local.ge(0).logical_and(&local.lt(wide));
+            let hit = logits.gather(1, &local.clamp(0, wide - 1), false).to_kind(Kind::Float);
+            found.copy_(&hit.where_self(&here, &found));
+            from += wide;
+        }
+        at += m;
+    }
+    let column = |of: fn(&fused::Read) -> f32| {
+        Tensor::from_slice(&so_far.iter().map(of).collect::<Vec<_>>()).unsqueeze(1)
+    };
+    Some(Reading { asked: found, max: column(|r| r.max), total: column(|r| r.max + r.sum.ln()) })
+}
+
 /// Negative log-likelihood of the targets, and whether they have the highest logit, for
 /// `x [rows, scored, width]`.
 pub fn cross_entropy(model: &Model, batch: &DeviceBatch, x: &Tensor) -> Tokens {
@@ -122,40 +167,91 @@ pub fn probabilities(model: &Model, batch: &DeviceBatch, x: &Tensor) -> Vec<f64>
 
 /// [`cross_entropy`] with the divergence from the unablated states `unablated [scored, width]`.
 ///
-/// Both distributions come from products of the same shape over freshly laid out rows, so that equal states
-/// give equal bits and a divergence of exactly 0. They are normalised and summed in f64: a small divergence is
-/// the difference of large logarithms.
+/// The unablated positions are rows of the same products. Both distributions are normalised and summed in f64: a
+/// small divergence is the difference of large logarithms. States that are equal have a divergence of exactly 0.
 pub fn divergence(model: &Model, batch: &DeviceBatch, x: &Tensor, unablated: &Tensor) -> Tokens {
-    let Some(unembed) = unembedding(model) else { return Tokens::default() };
-    let (rows, scored) = (x.size()[0], x.size()[1]);
-    // Two f64 distributions and their temporaries.
-    let step = (LOGIT_BYTES / (unembed.0.size()[0] * 16)).max(1);
-    let slice = |x: &Tensor, at, m| logits(model, unembed, &x.narrow(0, at, m).copy()).to_kind(Kind::Double);
-    let mut out = Tokens::default();
-    for column in [&mut out.nll, &mut out.correct, &mut out.kl] {
-        column.resize((rows * scored) as usize, 0.0);
+    let Some((weight, bias)) = unembedding(model) else { return Tokens::default() };
+    let (rows, scored, vocab) = (x.size()[0], x.size()[1], weight.size()[0]);
+    if x.numel() == 0 {
+        return Tokens::default();
     }
+    let (block, columns) = match model.device {
+        Device::Cpu => CPU_BLOCK,
+        // Logits in f64, and their temporaries.
+        _ => ((LOGIT_BYTES / (vocab * 32)).max(1), vocab),
+    };
+    let step = (block / (rows + 1)).max(1);
+    let mut parts = [Vec::new(), Vec::new(), Vec::new()];
     let mut at = 0;
     while at < scored {
         let m = step.min(scored - at);
-        let target = batch.targets.narrow(0, at, m).unsqueeze(1);
-        let first = slice(unablated, at, m).log_softmax(-1, None::<Kind>);
-        let weight = first.exp();
-        for row in 0..rows {
-            let logits = slice(&x.get(row), at, m);
-            let hit = logits.gather(1, &target, false).squeeze_dim(1);
-            let correct = hit.ge_tensor(&logits.amax([1i64].as_slice(), false));
-            let other = logits.log_softmax(-1, None::<Kind>);
-            let nll = -other.gather(1, &target, false).squeeze_dim(1);
-            let kl = ((&first - other) * &weight).sum_dim_intlist([1i64].as_slice(), false, None::<Kind>);
-            let to = (row * scored + at) as usize..(row * scored + at + m) as usize;
-            out.nll[to.clone()].copy_from_slice(&host(&nll));
-            out.correct[to.clone()].copy_from_slice(&host(&correct));
-            out.kl[to].copy_from_slice(&host(&kl));
+        let both = Tensor::cat(&[unablated.narrow(0, at, m).unsqueeze(0), x.narrow(1, at, m)], 0);
+        let target = batch.targets.narrow(0, at, m).view([1, m, 1]).expand([rows, m, 1], false);
+        let mut from = 0;
+        let mut so_far: Option<Diverged> = None;
+        while from < vocab {
+            let wide = columns.min(vocab - from);
+            let bias = bias.map(|b| b.narrow(0, from, wide));
+            let logits = logits(model, (&weight.narrow(0, from, wide), bias.as_ref()), &both.flatten(0, 1));
+            let logits = logits.to_kind(Kind::Double).view([rows + 1, m, wide]);
+            so_far = Some(Diverged::read(so_far, &logits, &(&target - from)));
+            from += wide;
+        }
+        if let Some(read) = so_far {
+            let total = read.sum.log() + &read.max;
+            let (first, others) = (total.narrow(0, 0, 1), total.narrow(0, 1, rows));
+            let kl = read.apart / read.sum.narrow(0, 0, 1) - first + &others;
+            let same = both.narrow(0, 1, rows).eq_tensor(&both.narrow(0, 0, 1)).all_dim(-1, true);
+            parts[0].push(&others - &read.asked);
+            parts[1].push(read.asked.ge_tensor(&read.max.narrow(0, 1, rows)).to_kind(Kind::Double));
+            parts[2].push(kl.masked_fill(&same, 0.0));
         }
         at += m;
     }
-    out
+    let [nll, correct, kl] = parts.map(|p| host(&Tensor::cat(&p, 1)));
+    Tokens { nll, correct, kl }
+}
+
+/// What has been read of the logits of unablated positions (row 0) and ablated ones (the others), in f64.
+struct Diverged {
+    /// Highest logit `[1 + rows, m, 1]`.
+    max: Tensor,
+    /// Σ exp of the logits less the highest `[1 + rows, m, 1]`.
+    sum: Tensor,
+    /// Σ exp(l₀ − max₀)(l₀ − l) of each row's logits l, l₀ unablated: `[rows, m, 1]`.
+    apart: Tensor,
+    /// Logits of the targets `[rows, m, 1]`.
+    asked: Tensor,
+}
+
+impl Diverged {
+    /// Reads the next `logits [1 + rows, m, wide]`; `target [rows, m, 1]` counts from the first of them.
+    fn read(so_far: Option<Self>, logits: &Tensor, target: &Tensor) -> Self {
+        let (rows, wide) = (logits.size()[0] - 1, logits.size()[2]);
+        let (first, others) = (logits.narrow(0, 0, 1), logits.narrow(0, 1, rows));
+        let highest = logits.amax([-1i64].as_slice(), true);
+        let max = match &so_far {
+            Some(before) => before.max.maximum(&highest),
+            None => highest,
+        };
+        let each = (logits - &max).exp_();
+        let sum = |t: &Tensor| t.sum_dim_intlist([-1i64].as_slice(), true, None::<Kind>);
+        let apart = sum(&(first - &others).g_mul_(&each.narrow(0, 0, 1)));
+        let (sum, hit) = (sum(&each), others.gather(2, &target.clamp(0, wide - 1), false));
+        match so_far {
+            None => Self { max, sum, apart, asked: hit },
+            Some(before) => {
+                let less = (before.max - &max).exp_();
+                let here = target.ge(0).logical_and(&target.lt(wide));
+                Self {
+                    sum: before.sum * &less + sum,
+                    apart: before.apart * less.narrow(0, 0, 1) + apart,
+                    asked: hit.where_self(&here, &before.asked),
+                    max,
+                }
+            }
+        }
+    }
 }
 
 /// Values on the host, in f64, row-major.

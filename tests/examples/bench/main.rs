@@ -1,7 +1,9 @@
 //! `make bench`: Ablate's engine against what researchers use today, on the same weights, tokens, subsets and
-//! threads, with the numbers compared. Prints a table and writes target/proof/bench.json.
+//! threads, with the numbers compared. Prints a table and writes target/proof/bench.json and bench.md.
 //! Arguments: names of cases ("smollm2-64" …); without any, all of them.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark")]
+
+mod table;
 
 use ablate_common::head::HeadIx;
 use ablate_common::model::inspect;
@@ -376,23 +378,7 @@ fn bench(case: &Case, rows: &mut Vec<Value>) {
                     "ratio": ours / theirs, "max_abs_diff": diff, "flop_share_of_peak": r.least.seconds / r.seconds,
                     "gflops": r.least.flops / r.seconds / 1e9, "peak_gflops": r.least.flops / r.least.seconds / 1e9, "peak_mb": memory,
                     "peer_peak_mb": answer.peak_mb});
-                println!(
-                    "{:<12} {:<7} {:>2} x {:<4} {:<7} {:<5} {:>9.2}/s  {:<16} {:<5} {:>8.2}/s  {:>6.2} x  diff {:.1e}  {:>5.1} % of {:.0} GFLOP/s",
-                    case.name,
-                    case.model,
-                    loaded.prepared.items.len(),
-                    tokens,
-                    r.sweep,
-                    name_of(dtype),
-                    ours,
-                    peer,
-                    peer_dtype,
-                    theirs,
-                    ours / theirs,
-                    diff,
-                    100.0 * r.least.seconds / r.seconds,
-                    r.least.flops / r.least.seconds / 1e9
-                );
+                println!("{}", table::line(&row));
                 rows.push(row);
             }
         }
@@ -412,4 +398,5 @@ fn main() {
     let place = root().join("target/proof");
     std::fs::create_dir_all(&place).unwrap();
     std::fs::write(place.join("bench.json"), serde_json::to_vec_pretty(&rows).unwrap()).unwrap();
+    std::fs::write(place.join("bench.md"), table::markdown(&rows, THREADS)).unwrap();
 }

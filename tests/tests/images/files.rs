@@ -43,3 +43,19 @@ fn a_jpeg_file_is_read_almost_as_pillow_does() {
         assert!(*worst <= 3, "{file}.jpg for {model}: {worst} levels apart");
     }
 }
+
+#[test]
+fn files_of_other_kinds_are_refused() {
+    let path = made().join("plain");
+    let shape = inspect(&path).unwrap().info.details.image.unwrap();
+    let preprocessor = Preprocessor::read(&path, shape).unwrap();
+    for (name, what) in [
+        ("frames.gif", "neither a PNG nor a JPEG file"),
+        ("inks.jpg", "4 colour components"),
+        ("deep.png", "save it with 8 bits a channel"),
+        ("turned.jpg", "its EXIF data say that it is to be turned"),
+    ] {
+        let e = preprocessor.item(&image(name)).unwrap_err();
+        assert!(e.contains(what) && e.contains(name), "{e}");
+    }
+}

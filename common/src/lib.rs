@@ -6,6 +6,7 @@ pub mod gradient;
 pub mod head;
 pub mod metric;
 pub mod model;
+pub mod pixels;
 pub mod plan;
 pub mod scores;
 pub mod space;

@@ -1,6 +1,8 @@
 //! Prepared tasks: what a model is shown and where it is scored. The coordinator tokenizes once and
 //! stores the result by hash; workers fetch it and never see a tokenizer.
 
+use crate::model::ModelInfo;
+use crate::pixels::Pixels;
 use crate::plan::Batch;
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +26,7 @@ pub enum TaskKind {
     NextTokenChoice,
     /// Loss of a target that an encoder-decoder gives to a source.
     Seq2seq,
-    /// Which of several labels a text has, by the model's own head or by a probe of its embedding.
+    /// Which of several labels a text or an image has, by the model's own head or by a probe of its embedding.
     Classification,
     /// Cosine of two texts' embeddings against a human score.
     Similarity,
@@ -82,14 +84,18 @@ pub struct Scored {
 }
 
 /// One sequence that goes through the model.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Item {
-    /// Token ids, special tokens included; never empty. For an encoder-decoder those of the source.
+    /// Token ids, special tokens included; never empty. For an encoder-decoder those of the source. Of an image the
+    /// numbers of its places: 0 (the CLS token), 1 (the first patch), …
     pub tokens: Vec<u32>,
     /// What the decoder of an encoder-decoder reads: its first token, and the target but for its last. Scored
     /// positions are positions here then. Empty for other models.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decoder: Vec<u32>,
+    /// The image, for a model that looks at images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub image: Option<Box<Pixels>>,
     /// Scored positions, ascending; empty where the embedding is the mean over all tokens. A greater-than item has an entry for each token
     /// that it weighs, all of the same position.
     pub scored: Vec<Scored>,
@@ -168,6 +174,31 @@ pub enum Scope {
 }
 
 impl Prepared {
+    /// Whether every sequence, a probe's included, is of the sort that the model reads: an image of its size and as
+    /// many places, or text.
+    ///
+    /// # Errors
+    /// What is wrong with the first that isn't.
+    pub fn readable_by(&self, model: &ModelInfo) -> Result<(), String> {
+        let probed = self.probe.iter().flat_map(|p| &p.items);
+        for item in self.items.iter().chain(probed) {
+            match (&model.details.image, &item.image) {
+                (None, None) => {}
+                (None, Some(_)) => return Err("the data has an image, but the model reads text".into()),
+                (Some(_), None) => return Err("the data has a text, but the model reads images".into()),
+                (Some(shape), Some(image)) => {
+                    let own = (image.channels, image.height, image.width);
+                    if own != (shape.channels, shape.height, shape.width)
+                        || !item.tokens.iter().copied().eq(0..shape.places())
+                    {
+                        return Err("the data has an image of another size than the model's".into());
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Indices of the examples in `scope`, ascending: the order of a chunk's scores.
     #[must_use]
     pub fn examples_in(&self, scope: Scope) -> Vec<u32> {

@@ -72,6 +72,7 @@ fn model(kind: Kind) -> Model {
         unembed: Some(embed.shallow_clone()),
         embed,
         position: None,
+        patches: None,
         masked: None,
         decoder: None,
         classifier: None,

@@ -114,6 +114,7 @@ fn model(arch: &str, kind: Kind, seed: i64) -> Model {
         },
         unembed: llama.then(|| embed.shallow_clone()),
         position: (!llama).then(|| random(&[16, d], kind)),
+        patches: None,
         masked: None,
         decoder: None,
         classifier: None,

@@ -1,5 +1,5 @@
 //! Classification heads: a matrix to the labels, in encoders behind a transform (matrix, activation) of the first
-//! token's state, in decoders of the last token's state.
+//! token's state, in decoders of the last token's state, in models of images of the CLS token's state.
 
 use super::need::Needs;
 use super::{ModelInfo, WeightIndex};
@@ -7,12 +7,14 @@ use super::{ModelInfo, WeightIndex};
 /// Names of a classification head's parts in an architecture's files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClassifierNames {
-    /// The transform's matrix, with a bias; none in decoders.
+    /// The transform's matrix, with a bias; none in decoders and models of images.
     pub dense: Option<&'static str>,
     /// Whether the transform's activation is tanh; otherwise it is max(x, 0).
     pub tanh: bool,
-    /// The matrix to the labels, one row each; with a bias where there is a transform.
+    /// The matrix to the labels, one row each.
     pub out: &'static str,
+    /// Whether that has a bias.
+    pub bias: bool,
 }
 
 impl ClassifierNames {
@@ -24,10 +26,11 @@ impl ClassifierNames {
             "bert" => (Some("bert.pooler.dense"), "classifier"),
             "distilbert" => (Some("pre_classifier"), "classifier"),
             "roberta" => (Some("classifier.dense"), "classifier.out_proj"),
+            "vit" => (None, "classifier"),
             _ if super::DECODERS.contains(&arch) => (None, "score"),
             _ => return None,
         };
-        Some(Self { dense, tanh: arch != "distilbert", out })
+        Some(Self { dense, tanh: arch != "distilbert", out, bias: dense.is_some() || arch == "vit" })
     }
 }
 
@@ -53,6 +56,8 @@ pub fn amend(needs: &mut Needs, info: &ModelInfo, weights: &WeightIndex) {
     if let Some(dense) = names.dense {
         needs.push((format!("{dense}.weight"), vec![d, d]));
         needs.push((format!("{dense}.bias"), vec![d]));
+    }
+    if names.bias {
         needs.push((format!("{}.bias", names.out), vec![labels]));
     }
     needs.push((format!("{}.weight", names.out), vec![labels, d]));

@@ -1,5 +1,6 @@
 //! What a configuration says about the forward pass beyond the shape.
 
+use super::image::ImageShape;
 use super::seq2seq::Seq2Seq;
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +98,9 @@ pub struct Details {
     /// What an encoder-decoder has besides.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seq2seq: Option<Seq2Seq>,
+    /// Images that the model looks at, in place of text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageShape>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
@@ -153,6 +157,7 @@ impl Details {
         if self.embedding_width == Some(0) {
             return Err("an embedding width of 0 can't be right".into());
         }
+        self.image.as_ref().map_or(Ok(()), ImageShape::plausible)?;
         self.seq2seq.as_ref().map_or(Ok(()), Seq2Seq::plausible)
     }
 }

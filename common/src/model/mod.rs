@@ -4,6 +4,7 @@ mod classifier;
 mod details;
 pub mod gguf;
 mod hf;
+mod image;
 mod llama_gguf;
 mod masked;
 mod need;
@@ -14,6 +15,7 @@ mod tests;
 
 pub use classifier::{ClassifierNames, has_unembedding};
 pub use details::{Activation, Details, RopeScaling};
+pub use image::ImageShape;
 pub use masked::MaskedNames;
 pub use seq2seq::{Relative, Seq2Seq, Tables};
 pub use tensors::{TensorEntry, TensorType, WeightIndex};
@@ -231,7 +233,7 @@ fn plausible(m: &ModelInfo) -> Result<(), String> {
 /// Shape of a model, as architecture-neutral data, and the identity of its bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ModelInfo {
-    /// Hugging Face `model_type`, one of [`DECODERS`], [`ENCODERS`] or [`ENCODER_DECODERS`].
+    /// Hugging Face `model_type`, one of [`DECODERS`], [`ENCODERS`], [`ENCODER_DECODERS`] or [`VISION`].
     pub arch: String,
     /// For people: "SmolLM2 135M Instruct (Q4_1, dequantised)", or the folder's name.
     pub title: String,
@@ -251,7 +253,8 @@ pub struct ModelInfo {
     pub head_dim: u32,
     /// Width of the feed-forward layer; of an encoder-decoder the encoder's.
     pub d_ff: u32,
-    /// Tokens in the vocabulary; of an encoder-decoder the source's.
+    /// Tokens in the vocabulary; of an encoder-decoder the source's. A model of images has a token for each place
+    /// of its sequences: the CLS token, and each patch.
     pub vocab: u32,
     /// Longest sequence.
     pub context: u32,
@@ -276,10 +279,13 @@ pub const ENCODERS: [&str; 4] = ["albert", "bert", "distilbert", "roberta"];
 /// Architectures whose decoder reads what an encoder made of a source, by `model_type`.
 pub const ENCODER_DECODERS: [&str; 2] = ["marian", "t5"];
 
+/// Architectures that look at images, by `model_type`.
+pub const VISION: [&str; 1] = ["vit"];
+
 /// All architectures, for people.
 #[must_use]
 pub fn known() -> String {
-    let mut all = [&DECODERS[..], &ENCODERS, &ENCODER_DECODERS].concat();
+    let mut all = [&DECODERS[..], &ENCODERS, &ENCODER_DECODERS, &VISION].concat();
     all.sort_unstable();
     all.join(", ")
 }

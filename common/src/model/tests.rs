@@ -165,6 +165,71 @@ fn settings_that_change_the_forward_pass_are_refused_by_name() {
 }
 
 #[test]
+fn what_a_model_of_images_says_of_them_is_understood_or_refused_by_name() {
+    let dir = bert(|_| ());
+    let error = |more: serde_json::Value| {
+        let mut config = serde_json::json!({"model_type": "vit", "hidden_size": 4, "num_attention_heads": 2, "layer_norm_eps": 1e-6,
+            "num_hidden_layers": 2, "intermediate_size": 8, "image_size": [8, 9], "patch_size": 3, "num_channels": 1});
+        for (key, value) in more.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        std::fs::write(dir.path().join("config.json"), config.to_string()).unwrap();
+        inspect_headers(dir.path()).unwrap_err().to_string()
+    };
+    for (more, what) in [
+        (serde_json::json!({}), "tensor embeddings.cls_token is missing"),
+        (serde_json::json!({"num_channels": 4}), "num_channels = 4 isn't supported"),
+        (
+            serde_json::json!({"image_size": [8]}),
+            "image_size should be a whole number above 0, or a list of two",
+        ),
+        (serde_json::json!({"patch_size": 0}), "patch_size should be a whole number above 0"),
+        (serde_json::json!({"patch_size": [3, 10]}), "a patch of 3 x 10 doesn't fit into an image of 8 x 9"),
+        (serde_json::json!({"image_size": 4_000_000_000u32}), "can't be right (at most 16384)"),
+        (serde_json::json!({"head_dim": 2}), "head_dim = 2 isn't supported"),
+        (serde_json::json!({"hidden_act": "quick_gelu"}), "hidden_act = \"quick_gelu\" isn't supported"),
+        (serde_json::json!({"qkv_bias": 1}), "qkv_bias should be true or false"),
+        (serde_json::json!({"quantization_config": {"bits": 4}}), "quantization_config = "),
+        (serde_json::json!({"num_attention_heads": 3}), "3 heads don't divide a hidden_size of 4"),
+    ] {
+        let said = error(more.clone());
+        assert!(said.contains(what), "{more}: {said}");
+    }
+    let shape = ImageShape { channels: 1, height: 8, width: 9, patch_height: 3, patch_width: 2 };
+    assert_eq!((shape.patches(), shape.places(), shape.values()), ((2, 4), 9, 72));
+}
+
+#[test]
+fn a_model_reads_images_of_its_size_and_another_text_only() {
+    use crate::pixels::{Pixels, Scaling};
+    use crate::task::{Item, Prepared, Probe, TaskKind};
+    let reads = |info: &ModelInfo, items: Vec<Item>, probed: Vec<Item>| {
+        let probe = Probe { classes: Vec::new(), items: probed, labels: Vec::new(), batches: Vec::new() };
+        let (item_half, examples) = (vec![0; items.len()], Vec::new());
+        let kind = TaskKind::Classification;
+        Prepared { kind, items, item_half, examples, probe: Some(probe) }.readable_by(info)
+    };
+    let text = ModelInfo::blank("bert", String::new());
+    let mut vision = ModelInfo::blank("vit", String::new());
+    vision.details.image =
+        Some(ImageShape { channels: 1, height: 2, width: 2, patch_height: 1, patch_width: 2 });
+    let words = || Item { tokens: vec![4, 2], ..Item::default() };
+    let picture = |width: u32, places: u32| {
+        let levels = vec![7; 2 * width as usize];
+        let pixels = Pixels { channels: 1, height: 2, width, levels, scaling: Scaling::default() };
+        Item { tokens: (0..places).collect(), image: Some(Box::new(pixels)), ..Item::default() }
+    };
+    assert_eq!(reads(&text, vec![words()], vec![words()]), Ok(()));
+    assert_eq!(reads(&vision, vec![picture(2, 3)], vec![picture(2, 3)]), Ok(()));
+    for (info, item) in
+        [(&text, picture(2, 3)), (&vision, words()), (&vision, picture(3, 3)), (&vision, picture(2, 4))]
+    {
+        assert!(reads(info, vec![item.clone()], Vec::new()).is_err());
+        assert!(reads(info, Vec::new(), vec![item]).is_err());
+    }
+}
+
+#[test]
 fn a_plain_model_is_recorded_as_before_and_an_unknown_detail_is_refused() {
     let plain = serde_json::to_value(inspect(bert(|_| ()).path()).unwrap().info).unwrap();
     assert!(plain.get("details").is_none());

@@ -4,8 +4,10 @@ mod batches;
 mod cost;
 mod data;
 mod donors;
+pub mod images;
 mod planned;
 mod preview;
+mod reader;
 mod sources;
 mod tasks;
 mod tokenizer;
@@ -16,6 +18,7 @@ pub use cost::{SweepCost, cost};
 pub use preview::preview;
 pub use tokenizer::Text;
 
+use reader::Reader;
 use sources::{Given, Sources};
 
 use ablate_common::metric::Metric;
@@ -84,7 +87,7 @@ pub fn prepare(
     let model = model::inspect_headers(&model_path)?;
     fits(spec, &model, &model_path)?;
     units::check(spec, &model.info)?;
-    let text = Text::new(&model.tokenizer)?;
+    let reader = Reader::of(&model, &model_path)?;
     let mut read = Vec::new();
     for (at, task) in spec.tasks.iter().enumerate() {
         let step = format!("prepare {}", task.name);
@@ -101,9 +104,9 @@ pub fn prepare(
         let seed = spec.seed.wrapping_add(at as u64);
         let one = match (task.kind, &data) {
             (TaskKind::Classification, Some(data)) => {
-                tasks::classes::classification(task, data, &text, &model.info, spec.seed)
+                tasks::classes::classification(task, data, &reader, &model.info, spec.seed)
             }
-            _ => tasks::prepare(task, data.as_ref(), &text, &model.info, spec.seed, seed),
+            _ => tasks::prepare(task, data.as_ref(), &reader, &model.info, spec.seed, seed),
         };
         let one = one.map_err(|e| Error::Input(format!("task {:?}: {e}", task.name)))?;
         binary(task, &one, &model.info)?;
@@ -112,7 +115,7 @@ pub fn prepare(
         read.push((one, data));
         progress(&step, 1, 1);
     }
-    let given = Given { spec, base_dir, model: &model.info, text: &text, tasks: &read };
+    let given = Given { spec, base_dir, model: &model.info, reader: &reader, tasks: &read };
     let mut sources = Sources::of(&given)?;
     let mut prepared: Vec<Prepared> = read.into_iter().map(|(task, _)| task).collect();
     let references = std::mem::take(&mut sources.prepared);
@@ -149,7 +152,8 @@ fn fits(spec: &Spec, model: &Inspected, path: &Path) -> Result<(), Error> {
     let info = &model.info;
     for task in &spec.tasks {
         let name = &task.name;
-        if task.max_tokens > info.context {
+        // An image has as many places as the model says, and no tokens.
+        if task.max_tokens > info.context && info.details.image.is_none() {
             return Err(Error::input(format!(
                 "task {name:?}: max_tokens = {} is above the model's context of {}; set max_tokens to at most that",
                 task.max_tokens, info.context
@@ -159,6 +163,13 @@ fn fits(spec: &Spec, model: &Inspected, path: &Path) -> Result<(), Error> {
         if task.kind == TaskKind::Classification {
             labelled(task, info)?;
             continue;
+        }
+        if info.details.image.is_some() {
+            return Err(Error::input(format!(
+                "task {name:?}: a {kind} task needs a model that reads text, but {} is a {}, which looks at images: its \
+                 tasks are of kind classification",
+                info.title, info.arch
+            )));
         }
         if matches!(task.kind, TaskKind::Similarity | TaskKind::MaskedLm) {
             if !model::ENCODERS.contains(&info.arch.as_str()) {
@@ -219,8 +230,13 @@ fn labelled(task: &TaskSpec, info: &ModelInfo) -> Result<(), Error> {
     if !tasks::classes::probed(task, info) && labels < 2 {
         return wrong(match labels {
             0 => format!(
-                "probe = false, but {} has no classification head of its own; leave probe out, or use a checkpoint that was saved with it (ForSequenceClassification)",
-                info.title
+                "probe = false, but {} has no classification head of its own; leave probe out, or use a checkpoint that was saved with it ({})",
+                info.title,
+                if info.details.image.is_some() {
+                    "ForImageClassification"
+                } else {
+                    "ForSequenceClassification"
+                }
             ),
             _ => {
                 format!("{}'s head has one output, which tells no labels apart; set probe = true", info.title)

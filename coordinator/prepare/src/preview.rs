@@ -1,5 +1,6 @@
 //! Examples as the model sees them, for people.
 
+use crate::reader::Reader;
 use crate::tokenizer::Text;
 use crate::{Error, PreparedExperiment};
 use ablate_common::model::{self, ModelInfo};
@@ -9,18 +10,18 @@ use ablate_common::task::{Example, Item, Prepared, TaskKind};
 const SHOWN: usize = 96;
 
 /// The first `k` examples of each task: tokens separated by `|`, scored positions in `[…]` (there the
-/// next token is predicted), with target and foil, or all choices, where there are any. Where states of a donor
+/// next token is predicted), with target and foil, or all choices, where there are any; of images size and label. Where states of a donor
 /// take their place, the donor of the example's first sequence.
 ///
 /// # Errors
-/// Where the model's tokenizer can't be read.
+/// Where the model's tokenizer or image processor can't be read.
 pub fn preview(experiment: &PreparedExperiment, k: usize) -> Result<Vec<String>, Error> {
-    let text = Text::new(&model::inspect_headers(&experiment.model_path)?.tokenizer)?;
+    let reader = Reader::of(&model::inspect_headers(&experiment.model_path)?, &experiment.model_path)?;
     let mut out = Vec::new();
     let plan = &experiment.plan;
     for (at, (task, p)) in plan.tasks.iter().zip(&experiment.prepared).enumerate() {
         for (i, e) in p.examples.iter().take(k).enumerate() {
-            out.push(format!("{} {i}: {}", task.name, example(p, e, &text, &plan.model)));
+            out.push(format!("{} {i}: {}", task.name, example(p, e, &reader, &plan.model)));
             for ablation in &plan.ablations {
                 let Some(source) = ablation.sources.get(at) else { continue };
                 let Some(&donor) = source.donors.get(e.a as usize) else { continue };
@@ -31,7 +32,7 @@ pub fn preview(experiment: &PreparedExperiment, k: usize) -> Result<Vec<String>,
                         "{} {i}, donor ({}): {}",
                         task.name,
                         ablation.title(),
-                        tokens(item, &text)
+                        shown(item, &reader)
                     ));
                 }
             }
@@ -40,8 +41,14 @@ pub fn preview(experiment: &PreparedExperiment, k: usize) -> Result<Vec<String>,
     Ok(out)
 }
 
-fn example(p: &Prepared, e: &Example, text: &Text, info: &ModelInfo) -> String {
+fn example(p: &Prepared, e: &Example, reader: &Reader, info: &ModelInfo) -> String {
     let (a, b) = (&p.items[e.a as usize], &p.items[e.b as usize]);
+    if p.kind == TaskKind::Classification {
+        let names = p.probe.as_ref().map_or(&info.details.labels, |probe| &probe.classes);
+        let name = names.get(e.gold as usize).map_or("", String::as_str);
+        return format!("label {name:?}: {}", shown(a, reader));
+    }
+    let Reader::Text(text) = reader else { return shown(a, reader) };
     match p.kind {
         TaskKind::Similarity => format!("score {}: {}  ~  {}", e.gold, tokens(a, text), tokens(b, text)),
         TaskKind::Ioi | TaskKind::LogitDifference => {
@@ -73,12 +80,7 @@ fn example(p: &Prepared, e: &Example, text: &Text, info: &ModelInfo) -> String {
                 .collect();
             choices.join("  /  ")
         }
-        TaskKind::Classification => {
-            let names = p.probe.as_ref().map_or(&info.details.labels, |probe| &probe.classes);
-            let name = names.get(e.gold as usize).map_or("", String::as_str);
-            format!("label {name:?}: {}", tokens(a, text))
-        }
-        TaskKind::LanguageModeling | TaskKind::Induction => tokens(a, text),
+        TaskKind::LanguageModeling | TaskKind::Induction | TaskKind::Classification => tokens(a, text),
         TaskKind::Seq2seq => {
             let shared = info.details.seq2seq.as_ref().is_none_or(|s| s.shared);
             // Only where both sides share a vocabulary does the tokenizer know the target's tokens.
@@ -89,6 +91,28 @@ fn example(p: &Prepared, e: &Example, text: &Text, info: &ModelInfo) -> String {
                 .map(|s| if shared { text.show(s.target) } else { s.target.to_string() })
                 .collect();
             format!("{}  target: {}", tokens(a, text), target.join("|"))
+        }
+    }
+}
+
+/// A sequence: its tokens, or its image's size and how bright it is, channel by channel, of 255.
+fn shown(item: &Item, reader: &Reader) -> String {
+    match (reader, &item.image) {
+        (Reader::Text(text), _) => tokens(item, text),
+        (Reader::Images(_), None) => String::new(),
+        (Reader::Images(_), Some(image)) => {
+            let each = image.levels.chunks_exact(image.levels.len() / image.channels as usize);
+            let mean = |plane: &[u8]| {
+                let sum: u64 = plane.iter().map(|&l| u64::from(l)).sum();
+                format!("{:.0}", sum as f64 / plane.len() as f64)
+            };
+            format!(
+                "image of {} x {} pixels (height x width), {} patches, mean level {}",
+                image.height,
+                image.width,
+                item.tokens.len() - 1,
+                each.map(mean).collect::<Vec<_>>().join(" ")
+            )
         }
     }
 }

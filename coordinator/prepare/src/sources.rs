@@ -1,7 +1,7 @@
 //! Where each ablation's b comes from: reference sets, and which item is whose donor.
 
 use crate::data::{self, Data};
-use crate::tokenizer::Text;
+use crate::reader::Reader;
 use crate::{Error, batches, donors, tasks};
 use ablate_common::model::ModelInfo;
 use ablate_common::plan::{Ablation, Donors, PlannedAblation, PlannedReference, Pool, Source};
@@ -22,7 +22,7 @@ pub struct Given<'a> {
     pub spec: &'a Spec,
     pub base_dir: &'a Path,
     pub model: &'a ModelInfo,
-    pub text: &'a Text,
+    pub reader: &'a Reader,
     /// The tasks, prepared, and their data files.
     pub tasks: &'a [(Prepared, Option<Data>)],
 }
@@ -66,9 +66,8 @@ impl Sources {
         seed: u64,
     ) -> Result<Source, String> {
         if let Ablation::Resample { donors: Donors::Paired } = ablation.method {
-            let tokens = tasks::counterfactuals(task, data, given.text, prepared, seed)?;
-            let donors = (0..tokens.len() as u32).collect();
-            let items = tokens.into_iter().map(|tokens| Item { tokens, ..Item::default() }).collect();
+            let items = tasks::counterfactuals(task, data, given.reader, prepared, seed)?;
+            let donors = (0..items.len() as u32).collect();
             let reference = Some(self.put(given, items)?);
             return Ok(Source { reference, donors });
         }
@@ -138,7 +137,7 @@ fn shown(task: &TaskSpec, file: &Data, given: &Given<'_>, seed: u64) -> Result<V
         ));
     }
     let all = TaskSpec { kind, examples: None, ..task.clone() };
-    let prepared = tasks::prepare(&all, Some(file), given.text, given.model, given.spec.seed, seed)?;
+    let prepared = tasks::prepare(&all, Some(file), given.reader, given.model, given.spec.seed, seed)?;
     Ok(prepared.items.into_iter().map(|i| Item { scored: Vec::new(), ..i }).collect())
 }
 

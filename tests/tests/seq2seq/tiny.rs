@@ -40,6 +40,7 @@ fn prepared(start: u32) -> Prepared {
                     .zip(targets)
                     .map(|(position, target)| Scored { position, target, foil: 0 })
                     .collect(),
+                ..Item::default()
             }
         })
         .collect();

@@ -51,6 +51,7 @@ pub async fn open(
             failure(pb::failure::Kind::DataMissing(pb::DataMissing { hash: hash.to_owned() }), detail)
         };
         let name = plan.tasks.get(at).map_or("reference set", |t| t.name.as_str());
+        let data = data.and_then(|data| data.readable_by(&plan.model).map(|()| data));
         prepared.push(data.map_err(|e| missing(format!("{name}: {e}")))?);
     }
     let model = model_path(&open.model_source, model_root.as_deref());

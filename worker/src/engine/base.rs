@@ -3,6 +3,7 @@
 //! stages from that head on; the same operations on the same shapes, so the same bits as from scratch.
 
 use super::decoder::Keys;
+use super::images::Images;
 use super::model::{AttnView, BaseCut, Model};
 use super::replace::Replacement;
 use ablate_common::head::Stream;
@@ -21,6 +22,8 @@ pub struct DeviceBatch {
     pub tokens: Tensor,
     /// Added to attention scores where padding must be hidden: `[batch, 1, 1, len]`.
     pub mask: Option<Tensor>,
+    /// The items' images; none where they are text.
+    pub images: Option<Images>,
     /// 1 for tokens, 0 for padding: `[batch, len]`, f64.
     pub real: Tensor,
     /// What the decoder of an encoder-decoder reads; the fields above are the source's then. None for other
@@ -112,6 +115,7 @@ impl DeviceBatch {
         Self {
             items: batch.items.clone(),
             len,
+            images: Images::of(items(), model.device),
             tokens: tokens.to_device(model.device),
             mask,
             real: real.to_device(model.device),
@@ -223,7 +227,7 @@ impl BaseState {
         added: impl Fn(usize) -> Option<Tensor>,
     ) {
         if self.x.is_empty() {
-            self.x.push(model.embed(&batch.tokens));
+            self.x.push(model.embed_batch(batch));
         }
         let decoder = model.info.heads.decoder_stage();
         for (stage, view) in views.iter().enumerate().skip(self.x.len() - 1) {

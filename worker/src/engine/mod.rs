@@ -15,6 +15,7 @@ mod decode;
 mod decoder;
 mod fused;
 mod gradient;
+mod images;
 pub mod loss;
 pub mod masked;
 pub mod model;

@@ -24,6 +24,9 @@ pub struct Model {
     pub embed: Tensor,
     /// Factor of the token embedding, one number.
     pub embed_scale: Option<Tensor>,
+    /// Of a model of images what the pixels of a patch are multiplied by: `[d_model, channels · patch height · patch
+    /// width]`.
+    pub patches: Option<Tensor>,
     /// Learned positions `[context, d_model]`, with what every token gets besides (token type 0).
     pub position: Option<Tensor>,
     /// Norm of the embeddings.

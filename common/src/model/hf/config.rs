@@ -51,6 +51,20 @@ impl Config<'_> {
         self.uint(key)?.filter(|&n| n > 0).ok_or_else(|| self.bad(format!("{key} is missing or 0")))
     }
 
+    /// One whole number or two, each above 0: the height and the width of something.
+    pub fn sides(&self, key: &str, usual: u32) -> Result<(u32, u32), Error> {
+        let read = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok()).filter(|&n| n > 0);
+        let Some(v) = self.get(key) else { return Ok((usual, usual)) };
+        let both = match v.as_array().map(Vec::as_slice) {
+            None => read(v).map(|n| (n, n)),
+            Some([height, width]) => read(height).zip(read(width)),
+            Some(_) => None,
+        };
+        both.ok_or_else(|| {
+            self.bad(format!("{key} should be a whole number above 0, or a list of two, but is {v}"))
+        })
+    }
+
     pub fn float(&self, key: &str) -> Result<f64, Error> {
         let v = self.get(key).ok_or_else(|| self.bad(format!("{key} is missing")))?;
         v.as_f64().ok_or_else(|| self.bad(format!("{key} should be a number, but is {v}")))
@@ -114,13 +128,19 @@ impl Config<'_> {
         Ok((found != usual).then_some(found))
     }
 
+    /// Vocabulary and, under the given keys, width, heads and layers, into `info`.
+    pub fn shape(&self, info: &mut ModelInfo, keys: [&str; 3]) -> Result<(), Error> {
+        self.heads(info, keys)?;
+        info.vocab = self.need("vocab_size")?;
+        Ok(())
+    }
+
     /// Width, heads and layers under the given keys, into `info`; a head is as wide as they leave it.
-    pub fn shape(&self, info: &mut ModelInfo, [width, heads, layers]: [&str; 3]) -> Result<(), Error> {
+    pub fn heads(&self, info: &mut ModelInfo, [width, heads, layers]: [&str; 3]) -> Result<(), Error> {
         (info.d_model, info.n_heads, info.layers) =
             (self.need(width)?, self.need(heads)?, self.need(layers)?);
         info.heads = HeadMap::single_stream(info.layers, info.n_heads);
         info.n_kv_heads = info.n_heads;
-        info.vocab = self.need("vocab_size")?;
         match self.uint("head_dim")? {
             Some(n) => info.head_dim = n,
             None if info.d_model.is_multiple_of(info.n_heads) => info.head_dim = info.d_model / info.n_heads,

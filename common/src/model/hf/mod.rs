@@ -6,6 +6,7 @@ mod config;
 mod gpt;
 mod llama;
 mod seq2seq;
+mod vit;
 
 use super::{
     Error, Inspected, ModelInfo, TensorEntry, TensorType, TokenizerSource, WeightIndex, classifier, masked,
@@ -55,6 +56,7 @@ pub fn inspect(dir: &Path) -> Result<Inspected, Error> {
         "gemma2" => llama::gemma2,
         "marian" => seq2seq::marian,
         "t5" => seq2seq::t5,
+        "vit" => vit::vit,
         other => {
             return Err(config.unsupported(format!(
                 "model_type {other:?} isn't supported (supported: {})",
@@ -67,7 +69,7 @@ pub fn inspect(dir: &Path) -> Result<Inspected, Error> {
         config.only("is_causal", &[true.into()])?;
     }
     let (mut info, mut needs) = read(&config, ModelInfo::blank(model_type, title), &weights)?;
-    if config.made_for("ForSequenceClassification")? {
+    if config.made_for("ForSequenceClassification")? || config.made_for("ForImageClassification")? {
         info.details.labels = labels(&config)?;
     }
     super::plausible(&info).map_err(|what| config.bad(what))?;

@@ -1,8 +1,10 @@
-//! classification: texts with labels, by the model's own head or by a linear probe.
+//! classification: texts or images with labels, by the model's own head or by a linear probe.
 
 use super::{Documents, halves, most};
 use crate::batches;
 use crate::data::Data;
+use crate::images::{self, Preprocessor};
+use crate::reader::Reader;
 use crate::tokenizer::Text;
 use ablate_common::model::ModelInfo;
 use ablate_common::spec::TaskSpec;
@@ -10,9 +12,11 @@ use ablate_common::task::{Example, Item, Prepared, Probe, Scored, TaskKind};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 use serde::Deserialize;
 use serde_json::Value;
 use std::collections::{BTreeSet, HashSet};
+use std::path::Path;
 
 #[derive(Deserialize)]
 struct Record {
@@ -20,6 +24,14 @@ struct Record {
     label: Option<Value>,
     document: Option<Value>,
     text_b: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct ImageRecord {
+    image: String,
+    label: Option<Value>,
+    document: Option<Value>,
+    counterfactual: Option<String>,
 }
 
 /// Share of the documents that a probe is fitted on, unless told.
@@ -31,24 +43,24 @@ const SPLIT: u64 = 1;
 /// A record, read.
 struct Labelled {
     line: usize,
-    tokens: Vec<u32>,
+    item: Item,
     label: Value,
     cluster: u32,
 }
 
-/// Texts with labels. Whether the model's own head decides or a probe is in [`Prepared::probe`].
+/// Texts or images with labels. Whether the model's own head decides or a probe is in [`Prepared::probe`].
 pub fn classification(
     task: &TaskSpec,
     data: &Data,
-    text: &Text,
+    reader: &Reader,
     model: &ModelInfo,
     split_seed: u64,
 ) -> Result<Prepared, String> {
-    let (records, documents) = read(task, data, text, true)?;
+    let (records, documents) = read(task, data, reader, true)?;
     if probed(task, model) {
         fitted(task, data, model, records, documents, split_seed)
     } else {
-        own(data, model, &records, documents, split_seed)
+        own(data, model, records, documents, split_seed)
     }
 }
 
@@ -57,13 +69,90 @@ pub fn probed(task: &TaskSpec, model: &ModelInfo) -> bool {
     task.probe.unwrap_or(task.train.is_some() || model.details.labels.is_empty())
 }
 
-/// The texts alone, with the document of each; they need no labels.
-pub fn texts(task: &TaskSpec, data: &Data, text: &Text) -> Result<super::Items, String> {
-    let (records, _) = read(task, data, text, false)?;
-    Ok(records.into_iter().map(|r| (Item { tokens: r.tokens, ..Item::default() }, r.cluster)).unzip())
+/// The texts or images alone, with the document of each; they need no labels.
+pub fn shown(task: &TaskSpec, data: &Data, reader: &Reader) -> Result<super::Items, String> {
+    let (records, _) = read(task, data, reader, false)?;
+    Ok(records.into_iter().map(|r| (r.item, r.cluster)).unzip())
 }
 
-fn read(task: &TaskSpec, data: &Data, text: &Text, labelled: bool) -> Result<(Vec<Labelled>, u32), String> {
+fn read(
+    task: &TaskSpec,
+    data: &Data,
+    reader: &Reader,
+    labelled: bool,
+) -> Result<(Vec<Labelled>, u32), String> {
+    match reader {
+        Reader::Text(text) => texts(task, data, text, labelled),
+        Reader::Images(preprocessor) => pictures(task, data, preprocessor, labelled),
+    }
+}
+
+/// A label, which may only be missing where none is asked for.
+fn label(
+    data: &Data,
+    line: usize,
+    found: Option<Value>,
+    labelled: bool,
+    shape: &str,
+) -> Result<Value, String> {
+    match found {
+        None if labelled => Err(data.at(line, &format!("missing field `label`; a record here is {shape}"))),
+        found => Ok(found.unwrap_or_default()),
+    }
+}
+
+fn pictures(
+    task: &TaskSpec,
+    data: &Data,
+    preprocessor: &Preprocessor,
+    labelled: bool,
+) -> Result<(Vec<Labelled>, u32), String> {
+    let shape = r#"{"image": "cat.png", "label": "x"}"#;
+    let records = data.records::<ImageRecord>(most(task), shape)?;
+    let items = loaded(data, preprocessor, records.iter().map(|(line, r)| (*line, r.image.as_str())))?;
+    let (mut out, mut documents) = (Vec::new(), Documents::default());
+    for ((line, r), item) in records.into_iter().zip(items) {
+        let cluster = documents.number(r.document.as_ref());
+        out.push(Labelled { line, item, label: label(data, line, r.label, labelled, shape)?, cluster });
+    }
+    Ok((out, documents.count))
+}
+
+/// The images that lines of a data file name, in their order.
+fn loaded<'a>(
+    data: &Data,
+    preprocessor: &Preprocessor,
+    named: impl Iterator<Item = (usize, &'a str)>,
+) -> Result<Vec<Item>, String> {
+    let named: Vec<(usize, &str)> = named.collect();
+    preprocessor.bounded(named.len()).map_err(|e| data.at(named.last().map_or(1, |n| n.0), &e))?;
+    let folder = data.path.parent().unwrap_or(Path::new("."));
+    let one = |&(line, name): &(usize, &str)| {
+        images::located(folder, name).and_then(|file| preprocessor.item(&file)).map_err(|e| data.at(line, &e))
+    };
+    // All are read before the first error is looked for, so that it is always the same one.
+    named.par_iter().map(one).collect::<Vec<_>>().into_iter().collect()
+}
+
+/// The image that each record names as its counterfactual.
+///
+/// # Errors
+/// Where a record has none, or one that can't be read (with its line).
+pub fn counterfactual_images(
+    task: &TaskSpec,
+    data: &Data,
+    preprocessor: &Preprocessor,
+) -> Result<Vec<Item>, String> {
+    let records = data.records::<ImageRecord>(most(task), r#"{…, "counterfactual": "dog.png"}"#)?;
+    let mut named = Vec::new();
+    for (line, r) in &records {
+        let what = "the record has no counterfactual, which donors = \"paired\" needs; give one, or set donors = \"seeded\"";
+        named.push((*line, r.counterfactual.as_deref().ok_or_else(|| data.at(*line, what))?));
+    }
+    loaded(data, preprocessor, named.into_iter())
+}
+
+fn texts(task: &TaskSpec, data: &Data, text: &Text, labelled: bool) -> Result<(Vec<Labelled>, u32), String> {
     let room = text.room(task.max_tokens);
     if room == 0 {
         return Err(format!("max_tokens = {} leaves no room for a text", task.max_tokens));
@@ -72,9 +161,7 @@ fn read(task: &TaskSpec, data: &Data, text: &Text, labelled: bool) -> Result<(Ve
     let shape = r#"{"text": "…", "label": "x"}"#;
     for (line, r) in data.records::<Record>(most(task), shape)? {
         let bad = |what: &str| data.at(line, what);
-        if labelled && r.label.is_none() {
-            return Err(bad(&format!("missing field `label`; a record here is {shape}")));
-        }
+        let label = label(data, line, r.label, labelled, shape)?;
         if r.text_b.is_some() {
             return Err(bad("text_b, a second text, isn't built yet; leave it out"));
         }
@@ -84,26 +171,27 @@ fn read(task: &TaskSpec, data: &Data, text: &Text, labelled: bool) -> Result<(Ve
         }
         bare.truncate(room);
         let cluster = documents.number(r.document.as_ref());
-        let label = r.label.unwrap_or_default();
-        out.push(Labelled { line, tokens: text.wrap(&bare), label, cluster });
+        let item = Item { tokens: text.wrap(&bare), ..Item::default() };
+        out.push(Labelled { line, item, label, cluster });
     }
     Ok((out, documents.count))
 }
 
 /// A sequence whose state at the place of the model's head (or, `probe`, of a probe) is looked at.
-fn item(tokens: Vec<u32>, causal: bool, probe: bool) -> Item {
-    let position = if causal { tokens.len() as u32 - 1 } else { 0 };
-    let scored = if probe && !causal { Vec::new() } else { vec![Scored { position, target: 0, foil: 0 }] };
-    Item { tokens, scored, ..Item::default() }
+fn item(bare: Item, causal: bool, probe: bool) -> Item {
+    let position = if causal { bare.tokens.len() as u32 - 1 } else { 0 };
+    let mean = probe && !causal && bare.image.is_none();
+    let scored = if mean { Vec::new() } else { vec![Scored { position, target: 0, foil: 0 }] };
+    Item { scored, ..bare }
 }
 
 /// Evaluated items: every record that is given with its label's number.
 fn evaluated(
-    records: &[Labelled],
+    records: Vec<Labelled>,
     labels: &[u32],
     documents: u32,
     split_seed: u64,
-    make: impl Fn(Vec<u32>) -> Item,
+    make: impl Fn(Item) -> Item,
 ) -> Prepared {
     let half = halves(documents, split_seed);
     let item_half: Vec<u8> = records.iter().map(|r| half[r.cluster as usize]).collect();
@@ -118,14 +206,14 @@ fn evaluated(
             half: Some(half),
         })
         .collect();
-    let items = records.iter().map(|r| make(r.tokens.clone())).collect();
+    let items = records.into_iter().map(|r| make(r.item)).collect();
     Prepared { kind: TaskKind::Classification, items, item_half, examples, probe: None }
 }
 
 fn own(
     data: &Data,
     model: &ModelInfo,
-    records: &[Labelled],
+    records: Vec<Labelled>,
     documents: u32,
     split_seed: u64,
 ) -> Result<Prepared, String> {
@@ -148,7 +236,7 @@ fn own(
         })
     };
     let labels = records.iter().map(number).collect::<Result<Vec<u32>, String>>()?;
-    Ok(evaluated(records, &labels, documents, split_seed, |tokens| item(tokens, model.causal(), false)))
+    Ok(evaluated(records, &labels, documents, split_seed, |bare| item(bare, model.causal(), false)))
 }
 
 /// A label's name, and what it is sorted by: numbers by size, then strings.
@@ -185,13 +273,13 @@ fn fitted(
     rng.set_stream(SPLIT);
     order.shuffle(&mut rng);
     let train: HashSet<u32> = order.into_iter().take(chosen).collect();
-    let make = |tokens| item(tokens, model.causal(), true);
+    let make = |bare| item(bare, model.causal(), true);
     let (mut fit, mut rest, mut rest_labels) = ((Vec::new(), Vec::new()), Vec::new(), Vec::new());
     // Documents of the rest are numbered anew, so that their halves are halves.
     let mut numbers = Documents::default();
     for (mut r, label) in records.into_iter().zip(labels) {
         if train.contains(&r.cluster) {
-            fit.0.push(make(r.tokens));
+            fit.0.push(make(r.item));
             fit.1.push(label);
         } else {
             r.cluster = numbers.number(Some(&Value::from(r.cluster)));
@@ -210,7 +298,7 @@ fn fitted(
         return Err(format!("train = {share} leaves no document of {documents} to evaluate on; lower it"));
     }
     let classes = sorted.iter().map(|s| s.1.clone()).collect();
-    let mut prepared = evaluated(&rest, &rest_labels, numbers.count, split_seed, make);
+    let mut prepared = evaluated(rest, &rest_labels, numbers.count, split_seed, make);
     let batches = batches::of_items(&fit.0, (0..fit.0.len() as u32).collect());
     prepared.probe = Some(Probe { classes, items: fit.0, labels: fit.1, batches });
     Ok(prepared)

@@ -1,8 +1,9 @@
 //! Counterfactuals: for each item another one of the same tokens in number, whose states a paired resample
 //! ablation puts in their place.
 
-use super::{ioi, most, years};
+use super::{classes, ioi, most, years};
 use crate::data::Data;
+use crate::reader::Reader;
 use crate::tokenizer::Text;
 use ablate_common::spec::TaskSpec;
 use ablate_common::task::{Item, Prepared, TaskKind};
@@ -25,20 +26,34 @@ struct Record {
     b_counterfactual: Option<String>,
 }
 
-/// Tokens of each item's counterfactual, special ones included.
+/// Each item's counterfactual: its tokens, special ones included, or its image. Nothing is scored in it.
 ///
 /// # Errors
 /// Where a record has none, or one of another length (with its line), or none can be made.
 pub fn counterfactuals(
     task: &TaskSpec,
     data: Option<&Data>,
+    reader: &Reader,
+    prepared: &Prepared,
+    seed: u64,
+) -> Result<Vec<Item>, String> {
+    if prepared.probe.is_some() {
+        return Err("donors = \"paired\" isn't built for a classification by a probe; use \"seeded\"".into());
+    }
+    if let (Reader::Images(preprocessor), Some(data)) = (reader, data) {
+        return classes::counterfactual_images(task, data, preprocessor);
+    }
+    let all = tokens(task, data, reader.text()?, prepared, seed)?;
+    Ok(all.into_iter().map(|tokens| Item { tokens, ..Item::default() }).collect())
+}
+
+fn tokens(
+    task: &TaskSpec,
+    data: Option<&Data>,
     text: &Text,
     prepared: &Prepared,
     seed: u64,
 ) -> Result<Vec<Vec<u32>>, String> {
-    if prepared.probe.is_some() {
-        return Err("donors = \"paired\" isn't built for a classification by a probe; use \"seeded\"".into());
-    }
     match (task.kind, data) {
         (TaskKind::Ioi, _) => other_names(text, prepared, seed),
         (TaskKind::Induction, _) => unrepeated(text, prepared, seed),

@@ -13,7 +13,7 @@ mod years;
 pub use counterfactual::counterfactuals;
 
 use crate::data::Data;
-use crate::tokenizer::Text;
+use crate::reader::Reader;
 use ablate_common::model::ModelInfo;
 use ablate_common::spec::TaskSpec;
 use ablate_common::task::{Example, Item, Prepared, Scored, TaskKind};
@@ -26,17 +26,21 @@ use std::collections::HashMap;
 pub fn prepare(
     task: &TaskSpec,
     data: Option<&Data>,
-    text: &Text,
+    reader: &Reader,
     model: &ModelInfo,
     split_seed: u64,
     seed: u64,
 ) -> Result<Prepared, String> {
     let data = || data.ok_or_else(|| format!("a {} task needs data", task.kind.name()));
-    let (items, clusters) = match task.kind {
+    // With the model's labels: see `classes::classification`.
+    if task.kind == TaskKind::Classification {
+        return Ok(plain(task.kind, classes::shown(task, data()?, reader)?, split_seed));
+    }
+    let text = reader.text()?;
+    let items = match task.kind {
         TaskKind::Similarity => return pairs::similarity(task, data()?, text, split_seed),
         TaskKind::NextTokenChoice => return choices::next_token_choice(task, data()?, text, split_seed),
-        // With the model's labels: see `classes::classification`.
-        TaskKind::Classification => classes::texts(task, data()?, text)?,
+        TaskKind::Classification => unreachable!("answered above"),
         TaskKind::LanguageModeling => text::language_modeling(task, data()?, text)?,
         TaskKind::MaskedLm => text::masked_lm(task, data()?, text, seed)?,
         TaskKind::Seq2seq => seq2seq::seq2seq(task, data()?, text, model)?,
@@ -45,6 +49,11 @@ pub fn prepare(
         TaskKind::GreaterThan => years::greater_than(task, text, seed)?,
         TaskKind::Ioi => ioi::ioi(task, text, seed)?,
     };
+    Ok(plain(task.kind, items, split_seed))
+}
+
+/// A task whose examples are its items.
+fn plain(kind: TaskKind, (items, clusters): Items, split_seed: u64) -> Prepared {
     let count = clusters.iter().max().map_or(0, |&c| c + 1);
     let half = halves(count, split_seed);
     let item_half: Vec<u8> = clusters.iter().map(|&c| half[c as usize]).collect();
@@ -53,7 +62,7 @@ pub fn prepare(
         .zip(&item_half)
         .map(|((i, &cluster), &h)| Example { a: i, b: i, gold: 0.0, cluster, half: Some(h) })
         .collect();
-    Ok(Prepared { kind: task.kind, items, item_half, examples, probe: None })
+    Prepared { kind, items, item_half, examples, probe: None }
 }
 
 /// Items with the document of each.

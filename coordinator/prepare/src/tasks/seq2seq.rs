@@ -63,7 +63,7 @@ pub fn seq2seq(task: &TaskSpec, data: &Data, text: &Text, model: &ModelInfo) -> 
         let decoder = std::iter::once(model.start).chain(target.iter().copied()).take(target.len()).collect();
         let scored =
             (0u32..).zip(&target).map(|(position, &target)| Scored { position, target, foil: 0 }).collect();
-        items.push(Item { tokens, decoder, scored });
+        items.push(Item { tokens, decoder, scored, ..Item::default() });
         clusters.push(documents.number(r.document.as_ref()));
     }
     Ok((items, clusters))

@@ -4,6 +4,7 @@ mod bert;
 mod gpt;
 mod llama;
 mod seq2seq;
+mod vit;
 
 use super::classify::ClassifierHead;
 use super::model::{Model, Norm, rotary_tables};
@@ -96,6 +97,7 @@ pub fn load(
         "opt" => gpt::opt(&source),
         "phi3" => llama::phi3(&source),
         "t5" => seq2seq::t5(&source),
+        "vit" => vit::vit(&source),
         other => Err(Error::Tensor {
             name: other.into(),
             detail: format!("this worker has no such architecture ({})", known()),
@@ -160,7 +162,7 @@ impl Source<'_> {
                 Some((self.get(&format!("{name}.weight"))?, self.get(&format!("{name}.bias"))?, names.tanh))
             }
         };
-        let (out, bias) = self.linear(names.out, dense.is_some())?;
+        let (out, bias) = self.linear(names.out, names.bias)?;
         Ok(Some(ClassifierHead { dense, out, bias }))
     }
 
@@ -192,6 +194,7 @@ impl Source<'_> {
             embed,
             embed_scale: None,
             position: None,
+            patches: None,
             embed_norm: None,
             embed_project: None,
             blocks: Vec::new(),

@@ -113,6 +113,7 @@ fn translated() -> Prepared {
             tokens: tokens(i, [1, 9, 6, 2, 7][i as usize]),
             decoder: (0..n).map(|p| if p == 0 { 0 } else { target[p as usize - 1] % 46 }).collect(),
             scored: scored.collect(),
+            ..Item::default()
         }
     };
     plain(TaskKind::Seq2seq, (0u32..).zip(&targets).map(item).collect())

@@ -66,7 +66,7 @@ fn differentiable(
         scores = (scores / cap).tanh() * cap;
     }
     for hides in [mask, band].into_iter().flatten() {
-        scores = scores + hides;
+        scores += hides;
     }
     let wide = if model.kind == Kind::Double { Kind::Double } else { Kind::Float };
     scores.softmax(-1, wide).to_kind(model.kind).matmul(&v)

@@ -146,7 +146,6 @@ fn by_item(batch: &DeviceBatch, values: &[f64]) -> Vec<f64> {
 
 /// ∂ℓ/∂e, ℓ = −Pearson's correlation of the pairs' cosines with their scores, for embeddings `e [items, d_model]` in f64
 /// and the examples `keep`: `[items, d_model]`.
-#[must_use]
 pub fn toward_pearson(model: &Model, prepared: &Prepared, keep: &[u32], embedded: &Tensor) -> Tensor {
     let of = |pick: fn(&ablate_common::task::Example) -> u32| {
         let at = keep.iter().map(|&e| i64::from(pick(&prepared.examples[e as usize])));

@@ -2,151 +2,28 @@
 //! tables, for every method of ablation.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
-use ablate_tests::planted::{Feature, HeadSpec, Layer, Net, Neuron};
+mod formulas;
+mod measure;
+mod signs;
+
+use ablate_tests::planted::{HeadSpec, Layer, Net};
 use ablate_tests::program::{ablate, differing, finish, json, run, tables};
+use measure::measured;
 use serde_json::Value;
-use std::fmt::Write as _;
+use signs::{LOOK, OUT, SUM, WHOLE, backup, duplicates, prompts, sees_sign, series, signs};
 use std::path::Path;
 
 /// Methods, as the lines of `[ablation]`. The data are balanced, so that a mean of z carries nothing, pooled
-/// or by position, and what is planted shows alike.
-const METHODS: [(&str, &str); 4] = [
+/// or by position, and what is planted shows alike. (`formulas` has data and donors that carry something.)
+const METHODS: [(&str, &str); 5] = [
     ("zero", "method = \"zero\""),
     ("mean", "method = \"mean\""),
     ("mean by position", "method = \"mean\"\npool = \"position\""),
     // Of a counterfactual without a sign, or without a repeat.
-    ("resample", "method = \"resample\"\ndonors = \"paired\""),
+    ("resample paired", "method = \"resample\"\ndonors = \"paired\""),
+    // Of prompts without a sign; where there is no such file, of the other examples.
+    ("resample seeded", "method = \"resample\"\nreference = \"unsigned.jsonl\""),
 ];
-
-/// Score of attention between what belongs together; e⁻²⁰⁰ is nothing.
-const LOOK: f64 = 200.0;
-
-// Words: a sign and its strength, fillers, and answers.
-const SIGNS: usize = 6;
-const SIGN: Feature = 1;
-const IS_SIGN: Feature = 2;
-const SUM: Feature = 3;
-const OUT: Feature = 4;
-const IS_END: Feature = 5;
-const IS_MID: Feature = 6;
-const CARRIED: Feature = 7;
-const PRESENT: Feature = 8;
-
-/// A model whose prompts are `s0 filler mid filler end`: the even signs mean yes (+1), the odd ones no (−1).
-/// Answer k reads OUT with weight wₖ, so that the examples differ.
-fn signs(layers: Vec<Layer>) -> Net {
-    let mut words = vec!["<unk>".to_owned()];
-    words.extend((0..SIGNS).map(|k| format!("s{k}")));
-    words.extend(["f0", "f1", "f2", "mid", "end", "unsigned"].map(str::to_owned));
-    let first_answer = words.len();
-    words.extend((0..SIGNS).flat_map(|k| [format!("yes{k}"), format!("no{k}")]));
-    let place = |w: &str| words.iter().position(|x| x == w).unwrap();
-    let mut embed: Vec<(usize, Feature, f64)> = (0..SIGNS)
-        .flat_map(|k| [(1 + k, SIGN, if k % 2 == 0 { 1.0 } else { -1.0 }), (1 + k, IS_SIGN, 1.0)])
-        .collect();
-    embed.push((place("unsigned"), IS_SIGN, 1.0));
-    embed.push((place("end"), IS_END, 1.0));
-    embed.push((place("mid"), IS_MID, 1.0));
-    let logits = (0..SIGNS)
-        .flat_map(|k| [(first_answer + 2 * k, OUT, weight(k)), (first_answer + 2 * k + 1, OUT, -weight(k))])
-        .collect();
-    Net { words, embed, positions: Vec::new(), layers, logits }
-}
-
-/// How strongly answer k reads; those of a yes and of a no are alike, so that their mean is 0.
-fn weight(k: usize) -> f64 {
-    1.0 + 0.1 * (k / 2) as f64
-}
-
-/// Mean of the logit difference, 2 wₖ, where OUT is what the sign says.
-const WHOLE: f64 = 2.2;
-
-fn prompts(folder: &Path) -> String {
-    let mut lines = String::new();
-    for k in 0..SIGNS {
-        for f in 0..3 {
-            let (target, foil) = if k % 2 == 0 { ("yes", "no") } else { ("no", "yes") };
-            let other = (f + k) % 3;
-            writeln!(
-                lines,
-                r#"{{"prompt": "s{k} f{f} mid f{other} end", "target": " {target}{k}", "foil": " {foil}{k}", "counterfactual": "unsigned f{f} mid f{other} end"}}"#
-            )
-            .unwrap();
-        }
-    }
-    let path = folder.join("prompts.jsonl");
-    std::fs::write(&path, lines).unwrap();
-    format!("kind = \"logit_difference\"\ndata = {path:?}\nmax_tokens = 16")
-}
-
-/// Looks at the sign from everywhere and adds it to `to`.
-fn sees_sign(to: Feature) -> HeadSpec {
-    HeadSpec {
-        q_bias: vec![(0, LOOK)],
-        k: vec![(IS_SIGN, 0, 1.0)],
-        v: vec![(SIGN, 1, 1.0)],
-        o: vec![(1, to, 1.0)],
-        ..HeadSpec::default()
-    }
-}
-
-/// OUT += min(max(SUM, −1), 1): more than one does no more than one.
-fn clipped() -> Vec<Neuron> {
-    let neuron =
-        |sign: f64, bias: f64, add: f64| Neuron { reads: vec![(SUM, sign)], bias, writes: vec![(OUT, add)] };
-    vec![neuron(1.0, 0.0, 1.0), neuron(1.0, -1.0, -1.0), neuron(-1.0, 0.0, -1.0), neuron(-1.0, -1.0, 1.0)]
-}
-
-/// The tables of a run with this method, as JSON rows: heads, pairs, curve.
-struct Tables {
-    heads: Vec<Value>,
-    pairs: Vec<Value>,
-    curve: Vec<Value>,
-}
-
-fn measured(net: &Net, task: impl Fn(&Path) -> String, method: &str) -> Tables {
-    let folder = tempfile::tempdir().unwrap();
-    net.save(&folder.path().join("model"));
-    let spec = folder.path().join("spec.toml");
-    let text = format!(
-        "name = \"planted\"\n[model]\nsource = \"model\"\ndtype = \"f64\"\n[[task]]\nname = \"t\"\n{}\n[ablation]\n{method}\n\
-         [[sweep]]\nkind = \"single\"\n[[sweep]]\nkind = \"pairs\"\n[[sweep]]\nkind = \"greedy\"\nfraction = 0.79\nsplit = \"none\"\n",
-        task(folder.path())
-    );
-    std::fs::write(&spec, text).unwrap();
-    let out = folder.path().join("out");
-    let ran = finish(&mut run(&spec, &out, &[]));
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-    let tables = folder.path().join("json");
-    let exported = finish(ablate().arg("export").arg(&out).args(["--format", "json", "--out"]).arg(&tables));
-    assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
-    let rows = |name: &str| json(&tables.join(name)).as_array().unwrap().clone();
-    Tables { heads: rows("heads.json"), pairs: rows("pairs.json"), curve: rows("curve.json") }
-}
-
-impl Tables {
-    fn delta(&self, (layer, head): (u64, u64)) -> f64 {
-        let row = self.heads.iter().find(|r| r["layer"] == layer && r["head"] == head).unwrap();
-        row["delta"].as_f64().unwrap()
-    }
-
-    fn pair(&self, a: (u64, u64), b: (u64, u64)) -> (f64, String) {
-        let row = self
-            .pairs
-            .iter()
-            .find(|r| {
-                (r["a_layer"] == a.0 && r["a_head"] == a.1) && (r["b_layer"] == b.0 && r["b_head"] == b.1)
-            })
-            .unwrap();
-        (row["interaction"].as_f64().unwrap(), row["relation"].as_str().unwrap().to_owned())
-    }
-
-    /// The metric after the greedy order's last step.
-    fn left(&self) -> f64 {
-        let steps = self.curve.iter().filter(|r| r["order"] == "greedy");
-        steps.max_by_key(|r| r["step"].as_u64()).unwrap()["value"].as_f64().unwrap()
-    }
-}
 
 fn near(got: f64, want: f64) -> bool {
     (got - want).abs() < 1e-6
@@ -154,9 +31,7 @@ fn near(got: f64, want: f64) -> bool {
 
 #[test]
 fn two_duplicate_heads_are_redundant_and_a_head_without_output_does_nothing() {
-    let nothing = HeadSpec { o: Vec::new(), ..sees_sign(SUM) };
-    let layer = Layer { heads: vec![sees_sign(SUM), nothing, sees_sign(SUM)], neurons: clipped() };
-    let net = signs(vec![layer, Layer::default()]);
+    let net = duplicates();
     for (name, method) in METHODS {
         let t = measured(&net, prompts, method);
         // SUM is ±2 with both, ±1 with one, and 0 with none.
@@ -171,24 +46,7 @@ fn two_duplicate_heads_are_redundant_and_a_head_without_output_does_nothing() {
 
 #[test]
 fn two_heads_in_series_overlap() {
-    let first = HeadSpec {
-        q: vec![(IS_MID, 0, LOOK)],
-        k: vec![(IS_SIGN, 0, 1.0)],
-        v: vec![(SIGN, 1, 1.0)],
-        o: vec![(1, CARRIED, 1.0)],
-        ..HeadSpec::default()
-    };
-    let second = HeadSpec {
-        q: vec![(IS_END, 0, LOOK)],
-        k: vec![(IS_MID, 0, 1.0)],
-        v: vec![(CARRIED, 1, 1.0)],
-        o: vec![(1, OUT, 1.0)],
-        ..HeadSpec::default()
-    };
-    let net = signs(vec![
-        Layer { heads: vec![HeadSpec::default(), first], neurons: Vec::new() },
-        Layer { heads: vec![HeadSpec::default(), HeadSpec::default(), second], neurons: Vec::new() },
-    ]);
+    let net = series();
     for (name, method) in METHODS {
         let t = measured(&net, prompts, method);
         // Nothing arrives where either is gone, and no less where both are.
@@ -202,23 +60,7 @@ fn two_heads_in_series_overlap() {
 
 #[test]
 fn a_backup_head_wakes_only_when_the_first_is_gone() {
-    // Layer 0: OUT = sign, and PRESENT = |OUT|. Layer 1: at rest the backup looks at `end`, which has no sign;
-    // without PRESENT it looks at the sign.
-    let present = |sign: f64| Neuron { reads: vec![(OUT, sign)], bias: 0.0, writes: vec![(PRESENT, 1.0)] };
-    let backup = HeadSpec {
-        q: vec![(PRESENT, 0, -LOOK)],
-        q_bias: vec![(0, LOOK), (1, LOOK / 2.0)],
-        k: vec![(IS_SIGN, 0, 1.0), (IS_END, 1, 1.0)],
-        v: vec![(SIGN, 2, 1.0)],
-        o: vec![(2, OUT, 1.0)],
-    };
-    let net = signs(vec![
-        Layer { heads: vec![sees_sign(OUT)], neurons: vec![present(1.0), present(-1.0)] },
-        Layer {
-            heads: vec![HeadSpec::default(), HeadSpec::default(), HeadSpec::default(), backup],
-            neurons: Vec::new(),
-        },
-    ]);
+    let net = backup();
     for (name, method) in METHODS {
         let t = measured(&net, prompts, method);
         assert!(near(t.delta((0, 0)), 0.0) && near(t.delta((1, 3)), 0.0), "{name}: {:?}", t.heads);
@@ -264,7 +106,9 @@ fn an_induction_pair_needs_both_of_its_heads() {
     };
     for (name, method) in METHODS {
         let task = |_: &Path| format!("kind = \"induction\"\nexamples = 12\nmax_tokens = {LENGTH}");
-        let t = measured(&net, task, method);
+        // Generated examples: seeded donors are the other ones.
+        let method = method.replace("\nreference = \"unsigned.jsonl\"", "");
+        let t = measured(&net, task, &method);
         let baseline = t.heads[0]["baseline"].as_f64().unwrap();
         assert!(baseline < 1e-3, "{name}: {baseline}");
         let (first, second) = (t.delta((0, 2)), t.delta((1, 1)));

@@ -2,6 +2,7 @@
 //! scores, model files and statistics. Nothing here is async and nothing knows libtorch.
 
 pub mod decide;
+pub mod fit;
 pub mod gradient;
 pub mod head;
 pub mod metric;

@@ -1,5 +1,6 @@
 //! What a plan costs: operations and memory, counted from the model's shape.
 
+use ablate_common::fit::TOKENS as FIT_TOKENS;
 use ablate_common::head::Stream;
 use ablate_common::metric::Metric;
 use ablate_common::model::ModelInfo;
@@ -9,7 +10,7 @@ use ablate_common::task::{Prepared, Scope, TaskKind};
 use ablate_common::units::{UnitIx, UnitMap};
 
 /// Cost of one sweep.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SweepCost {
     /// Kind of sweep, with the ablation's method where the plan has several.
     pub name: String,
@@ -46,6 +47,11 @@ pub fn cost(plan: &Plan, prepared: &[Prepared]) -> Vec<SweepCost> {
             let flops = match sweep.kind {
                 // The states, each stage again for its graph, and the way back, which takes two products for one.
                 SweepKind::Gradient { .. } => 4.0 * work.whole() * chunks as f64,
+                SweepKind::Fit => {
+                    let method = plan.ablations.get(sweep.ablation as usize).map(|a| a.method);
+                    let Some(Ablation::Optimal { steps, .. }) = method else { return SweepCost::default() };
+                    work.fit(&units, steps)
+                }
                 SweepKind::Single => work.single(&units),
                 SweepKind::Pairs => work.pairs(&units),
                 // A round extends the pruned base, which it runs once.
@@ -66,7 +72,8 @@ pub fn cost(plan: &Plan, prepared: &[Prepared]) -> Vec<SweepCost> {
             let resampled = ablation.is_some_and(|a| matches!(a.method, Ablation::Resample { .. }));
             // A gradient sweep holds one stage's graph of a batch, whatever the number of units.
             let graph = matches!(sweep.kind, SweepKind::Gradient { .. });
-            let bytes = work.bytes(if graph { 4 } else { sweep.chunk })
+            let bytes = if sweep.kind == SweepKind::Fit { work.fit_bytes() } else { 0 }
+                + work.bytes(if graph { 4 } else { sweep.chunk })
                 + if resampled { work.donor_bytes() } else { 0 };
             SweepCost { name, subsets, chunks, rounds, flops, bytes }
         })
@@ -224,6 +231,18 @@ impl<'a> Work<'a> {
             before += n;
         }
         sum
+    }
+
+    /// The constants of heads, of which `units` begin in each stage: every step is the forward pass behind a head, each stage
+    /// again for its graph, and the way back, which takes two products for one. The last is looked at without its gradient.
+    pub fn fit(&self, units: &[f64], steps: u32) -> f64 {
+        self.single(units) * (4.0 * f64::from(steps) + 1.0)
+    }
+
+    /// Memory of the residual streams that a fit's way back begins with.
+    pub fn fit_bytes(&self) -> u64 {
+        let rows = FIT_TOKENS.max(self.widest);
+        rows * u64::from(self.model.d_model) * self.stages.len() as u64 * self.value_bytes
     }
 
     /// Memory of the donors' states of a resample ablation.

@@ -72,6 +72,9 @@ impl Sources {
             return Ok(Source { reference, donors });
         }
         let reference = match file {
+            Some(file) if matches!(ablation.method, Ablation::Optimal { .. }) => {
+                Some(self.put_scored(given, scored(task, file, given, seed)?)?)
+            }
             Some(file) => Some(self.put(given, shown(task, file, given, seed)?)?),
             None => None,
         };
@@ -108,11 +111,17 @@ impl Sources {
             examples: Vec::new(),
             probe: None,
         };
+        self.put_scored(given, set)
+    }
+
+    /// The place of a reference set.
+    fn put_scored(&mut self, given: &Given<'_>, set: Prepared) -> Result<u32, String> {
         crate::vocabulary(&set, given.model)?;
         let bytes = serde_json::to_vec(&set).map_err(|e| e.to_string())?;
         let planned = PlannedReference {
             prepared: blake3::hash(&bytes).to_hex().to_string(),
             items: set.items.len() as u32,
+            examples: set.examples.len() as u32,
             batches: batches::batches(&set, Scope::All),
         };
         let at = self.references.iter().position(|r| *r == planned).unwrap_or_else(|| {
@@ -139,6 +148,24 @@ fn shown(task: &TaskSpec, file: &Data, given: &Given<'_>, seed: u64) -> Result<V
     let all = TaskSpec { kind, examples: None, ..task.clone() };
     let prepared = tasks::prepare(&all, Some(file), given.reader, given.model, given.spec.seed, seed)?;
     Ok(prepared.items.into_iter().map(|i| Item { scored: Vec::new(), ..i }).collect())
+}
+
+/// The examples of a reference file that constants are fitted on: as the task makes its own.
+fn scored(task: &TaskSpec, file: &Data, given: &Given<'_>, seed: u64) -> Result<Prepared, String> {
+    let kind = task.kind.name();
+    if task.data.is_none() {
+        return Err(format!(
+            "a {kind} task makes its own examples, so that constants can't be fitted to it on the file {}; leave reference out",
+            file.path.display()
+        ));
+    }
+    if task.kind == TaskKind::Classification {
+        return Err(format!(
+            "fitting the constants of a {kind} task on a reference set isn't built yet; leave reference out"
+        ));
+    }
+    let all = TaskSpec { examples: None, ..task.clone() };
+    tasks::prepare(&all, Some(file), given.reader, given.model, given.spec.seed, seed)
 }
 
 fn source_tokens(item: &Item) -> usize {

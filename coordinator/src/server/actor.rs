@@ -6,6 +6,7 @@ use super::lead::{self, Fatal};
 use super::{Control, Error, Exporter, Options, Status, WorkerStatus, decide};
 use crate::scheduler::{Action, ChunkAt, Event, Fault, Held, Millis, Scheduler, WorkerId};
 use crate::store::{self, NewExperiment, Outcome, State, Store, Stored};
+use ablate_common::fit;
 use ablate_proto::v1::{self, coordinator_message::Body};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -49,6 +50,8 @@ pub enum Command {
     Broken(String, String),
     /// The store refused.
     Fatal(store::Error),
+    /// The constants of an experiment's ablation have this name.
+    Fitted(String, u32, String),
     /// A scheduler's event from a task.
     Event(Event),
 }
@@ -66,6 +69,8 @@ pub struct Actor {
     fatal: watch::Sender<Option<Fatal>>,
     exporter: Option<Exporter>,
     experiments: BTreeMap<String, Stored>,
+    /// (experiment, ablation) → name of its constants in the store.
+    constants: BTreeMap<(String, u32), String>,
     workers: BTreeMap<WorkerId, Connected>,
     next_worker: WorkerId,
     published: Instant,
@@ -95,6 +100,7 @@ impl Actor {
             fatal,
             exporter: options.exporter.clone(),
             experiments: BTreeMap::new(),
+            constants: BTreeMap::new(),
             workers: BTreeMap::new(),
             next_worker: 1,
             published: Instant::now(),
@@ -201,6 +207,9 @@ impl Actor {
                 self.end(&id, State::Failed(why)).await;
                 self.event(Event::Cancel(id)).await;
             }
+            Command::Fitted(id, ablation, hash) => {
+                self.constants.insert((id, ablation), hash);
+            }
             Command::Fatal(e) => self.stop(&e),
             Command::Event(event) => self.event(event).await,
         }
@@ -213,7 +222,16 @@ impl Actor {
 
     async fn load(&mut self, stored: Stored) -> Result<(), store::Error> {
         let id = stored.id.clone();
-        let summary = summary(self.store.as_ref(), &stored).await?;
+        let rounds = self.store.rounds(&id).await?;
+        for round in &rounds {
+            if let (Some(hash), Some(sweep)) = (
+                round.decision.as_ref().and_then(|d| d.constants.clone()),
+                stored.plan.sweeps.get(round.sweep as usize),
+            ) {
+                self.constants.insert((id.clone(), sweep.ablation), hash);
+            }
+        }
+        let summary = summary(self.store.as_ref(), &stored, rounds).await?;
         let plan = Arc::new(stored.plan.clone());
         self.plans.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), plan);
         self.experiments.insert(id, stored);
@@ -398,18 +416,19 @@ impl Actor {
                 };
                 self.tell(worker, Body::Open(open));
             }
-            Action::Shard { worker, lease, experiment, sweep, round, list, first, count } => self.tell(
-                worker,
-                Body::Shard(v1::Shard {
+            Action::Shard { worker, lease, experiment, sweep, round, list, first, count } => {
+                let shard = v1::Shard {
                     lease,
+                    constants: self.constants_of(&experiment, sweep),
                     experiment,
                     sweep,
                     round,
                     list,
                     first_chunk: first,
                     chunks: count,
-                }),
-            ),
+                };
+                self.tell(worker, Body::Shard(shard));
+            }
             Action::Ack { worker, experiment, at, duplicate } => {
                 self.tell(worker, ack(experiment, at, duplicate));
             }
@@ -426,6 +445,14 @@ impl Actor {
             }
             Action::Finished(id) => self.finished(id).await,
         }
+    }
+
+    /// Name of the constants that a sweep needs; empty where it needs none.
+    fn constants_of(&self, experiment: &str, sweep: u32) -> String {
+        let plan = self.experiments.get(experiment).map(|s| &s.plan).filter(|p| fit::waits(p, sweep));
+        let ablation = plan.and_then(|p| p.sweeps.get(sweep as usize)).map(|s| s.ablation);
+        let found = ablation.and_then(|a| self.constants.get(&(experiment.to_owned(), a)));
+        found.cloned().unwrap_or_default()
     }
 
     fn decide(&self, id: String, sweep: u32, round: u32) {

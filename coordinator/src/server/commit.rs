@@ -6,6 +6,7 @@ use super::actor::Command;
 use super::lead::{self, Fatal};
 use crate::scheduler::{LeaseId, WorkerId};
 use crate::store::{ChunkKey, Error, Incoming, Outcome, Store};
+use ablate_common::fit;
 use ablate_common::gradient;
 use ablate_common::plan::{Plan, SweepKind};
 use ablate_common::scores::ChunkScores;
@@ -176,8 +177,11 @@ fn check(plan: &Plan, key: &ChunkKey, scores: &[u8]) -> Result<(), String> {
         let Some(planned) = plan.tasks.get(task as usize) else {
             return Err("the plan has no such task".into());
         };
-        let graded = matches!(sweep.kind, SweepKind::Gradient { .. });
-        let rows = if graded && gradient::by_item(planned.kind) { planned.items } else { planned.examples };
+        let rows = match sweep.kind {
+            SweepKind::Gradient { .. } if gradient::by_item(planned.kind) => planned.items,
+            SweepKind::Fit => fit::rows(plan.model.head_dim),
+            _ => planned.examples,
+        };
         let examples = match sweep.scope {
             Scope::All => block.examples == rows,
             Scope::Select => block.examples <= rows,

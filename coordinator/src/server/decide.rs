@@ -1,10 +1,10 @@
-//! Decisions of greedy and gradient rounds: read what they follow from, decide, store, in a task of its own.
+//! Decisions of fits, and of greedy and gradient rounds: read what they follow from, decide, store, in a task of its own.
 
 use super::actor::Command;
 use crate::scheduler::Event;
 use crate::store::{Error, Store};
 use ablate_common::decide;
-use ablate_common::plan::{Plan, SweepKind};
+use ablate_common::plan::{Decision, Plan, SweepKind};
 use ablate_common::task::Prepared;
 use ablate_common::units::UnitIx;
 use std::sync::Arc;
@@ -21,9 +21,17 @@ pub fn start(
     sweep: u32,
     round: u32,
 ) {
+    let ablation = plan.sweeps[sweep as usize].ablation;
     tokio::spawn(async move {
         let command = match decide_round(store.as_ref(), epoch, &id, plan, sweep, round).await {
-            Ok(opens) => Command::Event(Event::Decided { experiment: id, sweep, round, opens }),
+            Ok((opens, constants)) => {
+                if let Some(hash) = constants
+                    && actor.send(Command::Fitted(id.clone(), ablation, hash)).await.is_err()
+                {
+                    return;
+                }
+                Command::Event(Event::Decided { experiment: id, sweep, round, opens })
+            }
             Err(Error::Damaged(e)) => {
                 Command::Broken(id, format!("round {round} of sweep {sweep} can't be decided: {e}"))
             }
@@ -34,14 +42,18 @@ pub fn start(
     });
 }
 
-/// Reference sweep with the same ablation as sweep `i`.
+/// Reference sweep with the same ablation as sweep `i`; of a fit, which that waits for, itself.
 pub fn reference_of(plan: &Plan, i: u32) -> u32 {
+    if plan.sweeps[i as usize].kind == SweepKind::Fit {
+        return i;
+    }
     let ablation = plan.sweeps[i as usize].ablation;
     plan.sweeps.iter().position(|s| s.kind == SweepKind::Reference && s.ablation == ablation).unwrap_or(0)
         as u32
 }
 
-type Opens = Vec<(u32, u32, Vec<u32>)>;
+/// Rounds that a decision opens, and the name of the constants that it gives.
+type Opens = (Vec<(u32, u32, Vec<u32>)>, Option<String>);
 
 async fn decide_round(
     store: &dyn Store,
@@ -56,6 +68,13 @@ async fn decide_round(
     let list: Vec<UnitIx> =
         rounds.into_iter().find(|r| (r.sweep, r.round) == (sweep, round)).ok_or_else(missing)?.list;
     let scores = store.round(id, sweep, round).await?;
+    if plan.sweeps[sweep as usize].kind == SweepKind::Fit {
+        let decided = tokio::task::spawn_blocking(move || decide::decide_fit(&plan, sweep, &scores));
+        let (decided, bytes) =
+            decided.await.map_err(|e| Error::Other(e.to_string()))?.map_err(Error::Damaged)?;
+        store.decide(epoch, id, sweep, round, &decided, Some(&bytes)).await?;
+        return Ok(opens(decided));
+    }
     let reference = store.round(id, reference_of(&plan, sweep), 0).await?;
     let last = round + 1 == plan.sweeps[sweep as usize].rounds();
     let earlier = if last && round > 0 { Some(store.round(id, sweep, 0).await?) } else { None };
@@ -65,7 +84,7 @@ async fn decide_round(
         SweepKind::Gradient { .. } => plan.sweeps[sweep as usize].tasks.first().copied(),
         _ => None,
     };
-    let Some(objective) = objective else { return Ok(Vec::new()) };
+    let Some(objective) = objective else { return Ok((Vec::new(), None)) };
     let blob = store.blob(&plan.tasks[objective as usize].prepared).await?;
     let decided = tokio::task::spawn_blocking(move || {
         let prepared: Prepared = serde_json::from_slice(&blob).map_err(|e| e.to_string())?;
@@ -74,6 +93,11 @@ async fn decide_round(
     .await
     .map_err(|e| Error::Other(e.to_string()))?
     .map_err(Error::Damaged)?;
-    store.decide(epoch, id, sweep, round, &decided).await?;
-    Ok(decided.opens.into_iter().map(|(s, r, l)| (s, r, l.into_iter().map(|h| h.0).collect())).collect())
+    store.decide(epoch, id, sweep, round, &decided, None).await?;
+    Ok(opens(decided))
+}
+
+fn opens(decided: Decision) -> Opens {
+    let numbers = |(s, r, l): (u32, u32, Vec<UnitIx>)| (s, r, l.into_iter().map(|h| h.0).collect());
+    (decided.opens.into_iter().map(numbers).collect(), decided.constants)
 }

@@ -169,10 +169,10 @@ pub(crate) async fn everything(store: Arc<dyn Store>) {
     assert!(store.quarantined(&id).await.unwrap().is_empty());
 
     // A decision opens rounds in the same step, and doing it again changes nothing.
-    let decision = Decision { remove: Some(UnitIx(3)), opens: vec![(3, 1, vec![UnitIx(3)])] };
-    assert!(matches!(store.decide(old, &id, 3, 0, &decision).await, Err(Error::StaleEpoch { .. })));
+    let decision = Decision { remove: Some(UnitIx(3)), opens: vec![(3, 1, vec![UnitIx(3)])], constants: None };
+    assert!(matches!(store.decide(old, &id, 3, 0, &decision, None).await, Err(Error::StaleEpoch { .. })));
     for _ in 0..2 {
-        store.decide(epoch, &id, 3, 0, &decision).await.unwrap();
+        store.decide(epoch, &id, 3, 0, &decision, None).await.unwrap();
     }
     let rounds = store.rounds(&id).await.unwrap();
     assert_eq!(rounds.iter().filter(|r| r.sweep == 3).count(), 2);

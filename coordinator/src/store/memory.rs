@@ -208,13 +208,19 @@ impl Store for MemoryStore {
         sweep: u32,
         round: u32,
         decision: &'a Decision,
+        constants: Option<&'a [u8]>,
     ) -> Answer<'a, ()> {
-        ready(self.inner().change(epoch, id).map(|kept| {
+        let mut inner = self.inner();
+        let changed = inner.change(epoch, id).map(|kept| {
             if let Some(r) = kept.rounds.get_mut(&(sweep, round)) {
                 r.decision = Some(decision.clone());
             }
             decision.opens.iter().for_each(|(s, r, list)| kept.open(*s, *r, list.clone()));
-        }))
+        });
+        if let (Ok(()), Some(hash), Some(bytes)) = (&changed, &decision.constants, constants) {
+            inner.blobs.insert(hash.clone(), bytes.to_vec());
+        }
+        ready(changed)
     }
 
     fn quarantine<'a>(&'a self, epoch: u64, id: &'a str, what: &'a Quarantined) -> Answer<'a, ()> {

@@ -189,7 +189,7 @@ pub trait Store: Send + Sync + 'static {
     fn round<'a>(&'a self, id: &'a str, sweep: u32, round: u32) -> Answer<'a, Round>;
     /// Opened rounds.
     fn rounds<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<StoredRound>>;
-    /// Stores a round's decision and opens the rounds that follow.
+    /// Stores a round's decision and opens the rounds that follow; `constants` are the bytes that the decision names.
     fn decide<'a>(
         &'a self,
         epoch: u64,
@@ -197,6 +197,7 @@ pub trait Store: Send + Sync + 'static {
         sweep: u32,
         round: u32,
         decision: &'a Decision,
+        constants: Option<&'a [u8]>,
     ) -> Answer<'a, ()>;
     /// Sets a chunk aside.
     fn quarantine<'a>(&'a self, epoch: u64, id: &'a str, what: &'a Quarantined) -> Answer<'a, ()>;

@@ -319,6 +319,7 @@ impl Store for PostgresStore {
         sweep: u32,
         round: u32,
         decision: &'a Decision,
+        constants: Option<&'a [u8]>,
     ) -> Answer<'a, ()> {
         Box::pin(async move {
             let mut tx = self.write(epoch).await?;
@@ -331,6 +332,13 @@ impl Store for PostgresStore {
             .bind(i64::from(round))
             .execute(&mut *tx)
             .await?;
+            if let (Some(hash), Some(bytes)) = (&decision.constants, constants) {
+                sqlx::query("INSERT INTO blobs VALUES ($1, $2) ON CONFLICT DO NOTHING")
+                    .bind(hash)
+                    .bind(bytes)
+                    .execute(&mut *tx)
+                    .await?;
+            }
             for (sweep, round, list) in &decision.opens {
                 open_round(&mut tx, id, *sweep, *round, &json(list)?).await?;
             }

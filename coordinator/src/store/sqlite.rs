@@ -255,6 +255,7 @@ impl Store for SqliteStore {
         sweep: u32,
         round: u32,
         decision: &'a Decision,
+        constants: Option<&'a [u8]>,
     ) -> Answer<'a, ()> {
         Box::pin(async move {
             let mut tx = self.write(epoch).await?;
@@ -265,6 +266,13 @@ impl Store for SqliteStore {
                 .bind(round)
                 .execute(&mut *tx)
                 .await?;
+            if let (Some(hash), Some(bytes)) = (&decision.constants, constants) {
+                sqlx::query("INSERT OR IGNORE INTO blobs VALUES (?, ?)")
+                    .bind(hash)
+                    .bind(bytes)
+                    .execute(&mut *tx)
+                    .await?;
+            }
             for (sweep, round, list) in &decision.opens {
                 open_round(&mut tx, id, *sweep, *round, &json(list)?).await?;
             }

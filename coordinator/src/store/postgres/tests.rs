@@ -85,7 +85,7 @@ async fn a_lead_that_is_not_renewed_passes_on_and_its_holder_writes_nothing_more
     stale(a.accept(old, std::slice::from_ref(&one)).await.unwrap_err());
     stale(a.put_experiment(old, experiment(2)).await.unwrap_err());
     stale(a.set_state(old, &id, State::Paused).await.unwrap_err());
-    stale(a.decide(old, &id, 3, 0, &Decision { remove: None, opens: vec![] }).await.unwrap_err());
+    stale(a.decide(old, &id, 3, 0, &Decision::default(), None).await.unwrap_err());
     stale(a.quarantine(old, &id, &(1, 0, 0, "x".into())).await.unwrap_err());
     stale(a.release(old, &id).await.unwrap_err());
     stale(a.add_seconds(old, &id, &BTreeMap::new()).await.unwrap_err());

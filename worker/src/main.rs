@@ -70,7 +70,7 @@ Examples:
   ablate-worker --doctor
 
 Environment: ABLATE_COORDINATOR and ABLATE_DEVICE as the options; ABLATE_LOG sets what is logged to
-standard error (error, warn, info, debug, or by module: ablate_worker::client=debug).
+standard error (error, warn, info, debug, or by module: ablate_worker_client=debug).
 
 Exit codes: 0 drained; 1 failed; 2 wrong usage, no such device, or a coordinator or model that differs.";
 

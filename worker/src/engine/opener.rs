@@ -2,6 +2,7 @@
 //! device, and hands each lane an engine.
 
 use super::{Engine, Error, SharedModel, arch};
+use crate::device::torch;
 use crate::lane::{ExecError, Executor, LaneDevice, OpenExperiment};
 use crate::load::Weights;
 use ablate_common::model::inspect;
@@ -87,7 +88,7 @@ impl OpenExperiment for TorchOpener {
         model_path: &Path,
         progress: &dyn Fn(&str, u64, u64),
     ) -> Result<Box<dyn Executor>, ExecError> {
-        let model = self.model(lane.device, &plan, model_path, progress)?;
+        let model = self.model(torch(lane.device), &plan, model_path, progress)?;
         Ok(Box::new(Engine::new(model, plan, prepared)))
     }
 }

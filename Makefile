@@ -59,7 +59,7 @@ parity: rust libtorch models reference
 # Compares with TransformerLens, nnsight and plain hooks; writes target/proof/bench.json. CASES narrows it.
 bench: rust libtorch models reference
 	@deploy/setup/peers.sh
-	$(CARGO) build --release -p ablate-tests --example bench
+	$(CARGO) build --release --workspace --examples
 	target/release/examples/bench $(CASES)
 
 # Two coordinators on one database: the one that leads is killed ROUNDS times while chunks arrive.

@@ -6,3 +6,4 @@ pub mod device;
 pub mod engine;
 pub mod lane;
 pub mod load;
+pub mod memory;

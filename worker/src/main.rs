@@ -78,7 +78,7 @@ Examples:
   ablate-worker --doctor
 
 Environment: ABLATE_COORDINATOR, ABLATE_DEVICE and ABLATE_MEMORY as the options; ABLATE_LOG sets what is logged to
-standard error (error, warn, info, debug, or by module: ablate_worker::client=debug).
+standard error (error, warn, info, debug, or by module: ablate_worker_client=debug).
 
 Exit codes: 0 drained; 1 failed; 2 wrong usage, no such device, a coordinator or model that differs, or too
 little memory.";
@@ -115,7 +115,7 @@ fn main() -> ExitCode {
     for lane in &lanes {
         tracing::info!(lane = lane.lane, device = lane.name, class = lane.class, "lane");
     }
-    let free = Free::new(args.memory, lanes.iter().map(|l| l.device));
+    let free = Free::new(args.memory, lanes.iter().map(|l| device::torch(l.device)));
     let config = Config {
         route,
         name: args.name.unwrap_or_else(default_name),

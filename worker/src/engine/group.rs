@@ -112,10 +112,10 @@ impl Engine {
             &prepared[source.reference.map_or(task as usize, |r| self.plan.tasks.len() + r as usize)];
         let mut states = resampled.then(|| self.donors.entry((first, scope, ablation)).or_default());
         let (mut held, room) = (0, room(self.room, model, batches, resampled));
-        for at in 0..batches.len() {
+        for (at, alone) in batches.iter().enumerate() {
             let (batch, picks) = match joint.and_then(|j| j.get(at)) {
                 Some((batch, picks)) => (batch, picks.as_slice()),
-                None => (&batches[at], &[][..]),
+                None => (alone, &[][..]),
             };
             let tokens = states
                 .as_deref_mut()

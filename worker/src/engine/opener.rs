@@ -2,6 +2,7 @@
 //! device, and hands each lane an engine.
 
 use super::{CACHE_BYTES, Engine, Error, SharedModel, arch};
+use crate::device::torch;
 use crate::lane::{ExecError, Executor, LaneDevice, OpenExperiment};
 use crate::load::Weights;
 use crate::memory::{Free, room};
@@ -43,10 +44,11 @@ impl TorchOpener {
 
     /// Refuses what can't run here at all, and says what there is room for besides: bytes of base states.
     fn room(&self, lane: &LaneDevice, plan: &Plan, prepared: &[Prepared]) -> Result<u64, ExecError> {
-        let Some(free) = self.free.of(lane.device) else { return Ok(CACHE_BYTES) };
-        let slice = if lane.device == Device::Cpu { CPU_SLICE_TOKENS } else { SLICE_TOKENS };
+        let device = torch(lane.device);
+        let Some(free) = self.free.of(device) else { return Ok(CACHE_BYTES) };
+        let slice = if device == Device::Cpu { CPU_SLICE_TOKENS } else { SLICE_TOKENS };
         let mut need = memory::of_plan(plan, prepared, slice);
-        if self.holds(lane.device, plan) {
+        if self.holds(device, plan) {
             // Another lane of the device has the weights, and they aren't free any more.
             need.weights = 0;
         }
@@ -129,7 +131,7 @@ impl OpenExperiment for TorchOpener {
         progress: &dyn Fn(&str, u64, u64),
     ) -> Result<Box<dyn Executor>, ExecError> {
         let room = self.room(lane, &plan, &prepared)?;
-        let model = self.model(lane.device, &plan, model_path, progress)?;
+        let model = self.model(torch(lane.device), &plan, model_path, progress)?;
         Ok(Box::new(Engine::new(model, plan, prepared).keeping(room)))
     }
 }

@@ -33,7 +33,7 @@ fn gelu(x: f32) -> f32 {
 /// x σ(2 √(2/π) (x + 0.044715 x³)): [`gelu`]'s approximation by tanh, as tanh u = 2 σ(2u) − 1.
 #[inline(always)]
 fn gelu_tanh(x: f32) -> f32 {
-    let u = 1.595_769_1 * (0.044_715 * x * x).mul_add(x, x);
+    let u = 1.595_769 * (0.044_715 * x * x).mul_add(x, x);
     x / (1.0 + exp(-u))
 }
 

@@ -15,13 +15,22 @@ use thiserror::Error;
 /// Executors that a lane keeps: those of the experiments it worked on last.
 const KEPT_EXECUTORS: usize = 2;
 
+/// One device by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// The processors.
+    Cpu,
+    /// A GPU by number.
+    Cuda(usize),
+}
+
 /// A lane's device.
 #[derive(Debug, Clone)]
 pub struct LaneDevice {
     /// Number of the lane within its process, from 0.
     pub lane: u32,
     /// The device.
-    pub device: tch::Device,
+    pub device: Named,
     /// Its name: "cpu", "cuda:0".
     pub name: String,
     /// Device model, driver, libtorch and threads: what must be equal for equal bits.

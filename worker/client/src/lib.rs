@@ -4,13 +4,14 @@
 pub mod desk;
 pub mod failure;
 pub mod fetch;
+pub mod lane;
 pub mod link;
 pub mod route;
 pub mod spool;
 #[cfg(test)]
 mod tests;
 
-use crate::lane::{self, Done, ExecError, Experiment, Job, LaneDevice, OpenExperiment};
+use crate::lane::{Done, ExecError, Experiment, Job, LaneDevice, OpenExperiment};
 use ablate_common::{ENGINE_VERSION, PROTOCOL_VERSION};
 use ablate_proto::v1::{self as pb, coordinator_message::Body, worker_message};
 use desk::Desk;

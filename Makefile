@@ -67,7 +67,12 @@ ROUNDS ?= 100
 failover: rust libtorch models postgres build
 	ABLATE_FAILOVER_ROUNDS=$(ROUNDS) OMP_NUM_THREADS=1 $(CARGO) test --release -p ablate-tests --test failover a_leader_killed -- --nocapture
 
-simulate chaos load:
+# A coordinator with 1,000 imitation workers; writes target/proof/load.json.
+load: rust libtorch
+	$(CARGO) build --release --workspace --bins
+	target/release/ablate-load
+
+simulate chaos:
 	@echo "make $@ is in the contract but isn't built yet" >&2; exit 2
 
 clean:

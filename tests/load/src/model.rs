@@ -51,12 +51,12 @@ pub fn write(folder: &Path, size: Size) -> anyhow::Result<PathBuf> {
     let mut data = String::new();
     for n in 0..PROMPTS {
         let prompt: Vec<String> = (0..3 + n % 3).map(|k| word(1 + (7 * n + 5 * k) % 50)).collect();
-        let record = json!({"prompt": prompt.join(" "), "target": word(51 + n % 6), "foil": word(57 + n % 6)});
+        let record = json!({"prompt": prompt.join(" "), "target": format!(" w{}", 51 + n % 6), "foil": format!(" w{}", 57 + n % 6)});
         writeln!(data, "{record}")?;
     }
     std::fs::write(folder.join("prompts.jsonl"), data)?;
     let spec = folder.join("load.toml");
-    let text = "name = \"load\"\nseed = 1\n[model]\npath = \"model\"\nformat = \"hf\"\ndtype = \"f32\"\n[[task]]\n\
+    let text = "name = \"load\"\nseed = 1\n[model]\nsource = \"model\"\ndtype = \"f32\"\n[[task]]\nname = \"prompts\"\n\
                 kind = \"logit_difference\"\ndata = \"prompts.jsonl\"\nmax_tokens = 16\n[ablation]\nmethod = \"zero\"\n[[sweep]]\nkind = \"pairs\"\n";
     std::fs::write(&spec, text)?;
     Ok(spec)

@@ -5,6 +5,7 @@ mod cost;
 mod data;
 mod donors;
 pub mod images;
+mod parquet;
 mod planned;
 mod preview;
 mod reader;
@@ -89,7 +90,7 @@ pub fn prepare(
     units::check(spec, &model.info)?;
     let reader = Reader::of(&model, &model_path)?;
     let mut read = Vec::new();
-    for (at, task) in spec.tasks.iter().enumerate() {
+    for task in &spec.tasks {
         let step = format!("prepare {}", task.name);
         progress(&step, 0, 1);
         let data = match &task.data {
@@ -101,12 +102,11 @@ pub fn prepare(
                 Some(data::read(&path, task.sha256.as_deref())?)
             }
         };
-        let seed = spec.seed.wrapping_add(at as u64);
         let one = match (task.kind, &data) {
             (TaskKind::Classification, Some(data)) => {
                 tasks::classes::classification(task, data, &reader, &model.info, spec.seed)
             }
-            _ => tasks::prepare(task, data.as_ref(), &reader, &model.info, spec.seed, seed),
+            _ => tasks::prepare(task, data.as_ref(), &reader, &model.info, spec.seed),
         };
         let one = one.map_err(|e| Error::Input(format!("task {:?}: {e}", task.name)))?;
         binary(task, &one, &model.info)?;

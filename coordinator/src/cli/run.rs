@@ -58,6 +58,10 @@ impl Session {
     async fn work(&self) -> Result<u8, Fail> {
         let began = Instant::now();
         let (out, made) = self.prepare().await?;
+        if !folder::state(&out).exists() {
+            // Before anything is written; what is done already needs no worker.
+            supervise::find_worker()?;
+        }
         let new = made.into_new(out.clone());
         let lock = folder::claim(&out, &new.plan, self.args.resume).await?;
         self.held(|h| h.lock = Some(lock));
@@ -176,6 +180,7 @@ impl Session {
                 coordinator,
                 device: args.device.clone(),
                 threads: args.threads_per_lane(),
+                memory: args.memory,
                 folder: out.to_path_buf(),
             },
             args.workers,

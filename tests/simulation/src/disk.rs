@@ -209,17 +209,16 @@ impl Connection {
         let mut inner = lock(&disk.inner);
         disk.sim.say(format_args!("disk: node {} leads with epoch {epoch}", self.node));
         if epoch <= inner.epoch {
-            disk.sim.violated(
-                "epochs are hard",
-                format_args!("epoch {epoch} was given to a second coordinator"),
-            );
+            disk.sim
+                .violated("epochs are hard", format_args!("epoch {epoch} was given to a second coordinator"));
         }
         inner.epoch = epoch;
         if let Some(time) = self.lead {
             if epoch > 1 {
                 disk.sim.fault("takeovers");
             }
-            inner.lead = Some(Lead { epoch, holder: (self.node, self.life), expires: now + time.as_millis() as u64 });
+            inner.lead =
+                Some(Lead { epoch, holder: (self.node, self.life), expires: now + time.as_millis() as u64 });
         }
     }
 

@@ -1,4 +1,8 @@
 //! Lanes: one OS thread per device, which runs one chunk at a time; and the boundary to the engine.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "these lanes are real threads, outside of the runtime; simulations have lanes of their own"
+)]
 
 use ablate_common::plan::Plan;
 use ablate_common::scores::ChunkScores;
@@ -76,6 +80,11 @@ pub trait OpenExperiment: Send + Sync {
     ) -> Result<Box<dyn Executor>, ExecError>;
 }
 
+/// Bytes for people.
+fn bytes(n: u64) -> String {
+    if n < 1 << 20 { format!("{n} bytes") } else { format!("{:.1} MiB", n as f64 / f64::from(1 << 20)) }
+}
+
 /// Why a chunk was not computed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ExecError {
@@ -97,6 +106,20 @@ pub enum ExecError {
         expected: String,
         /// Hash of what lies here.
         found: String,
+    },
+    /// The device's free memory can't hold even the smallest part of the work: nothing was begun.
+    #[error(
+        "the experiment doesn't fit on {device}: one subset of its largest batch needs {}, and {} are free; \
+         lower max_tokens, take a smaller number format (dtype) or a smaller model, run fewer lanes, or use a device with more memory",
+        bytes(*needed), bytes(*free)
+    )]
+    DoesNotFit {
+        /// The lane's device.
+        device: String,
+        /// Bytes that are needed at least.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
     },
     /// The device's memory does not hold the work.
     #[error("out of memory: {detail}")]

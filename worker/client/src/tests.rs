@@ -1,5 +1,7 @@
 //! The client against a coordinator that each test plays by hand.
 
+#![expect(clippy::disallowed_methods, reason = "real lanes, in real time")]
+
 use super::*;
 use crate::lane::{ExecError, Executor, OpenExperiment, Progress};
 use ablate_common::head::HeadMap;

@@ -71,6 +71,8 @@ pub struct Actor {
     workers: BTreeMap<WorkerId, Connected>,
     next_worker: WorkerId,
     published: Instant,
+    /// A write failed: nothing more is decided or written in this leadership.
+    stopped: bool,
 }
 
 impl Actor {
@@ -101,6 +103,7 @@ impl Actor {
             workers: BTreeMap::new(),
             next_worker: 1,
             published: Instant::now(),
+            stopped: false,
         }
     }
 
@@ -209,8 +212,9 @@ impl Actor {
         }
     }
 
-    fn stop(&self, e: &store::Error) {
+    fn stop(&mut self, e: &store::Error) {
         tracing::error!(error = %e, "the coordinator can't go on");
+        self.stopped = true;
         lead::report(&self.fatal, e);
     }
 
@@ -393,6 +397,10 @@ impl Actor {
     }
 
     async fn act(&mut self, action: Action) {
+        if self.stopped {
+            // What follows may rest on a write that failed: the next start takes it from the store.
+            return;
+        }
         match action {
             Action::Open(worker, id) => {
                 let Some(s) = self.experiments.get(&id) else { return };
@@ -442,6 +450,9 @@ impl Actor {
 
     /// Sets the last state of an experiment.
     async fn end(&mut self, id: &str, state: State) {
+        if self.stopped {
+            return;
+        }
         if let Err(e) = self.set_state(id, state).await {
             self.stop(&e);
         }

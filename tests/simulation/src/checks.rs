@@ -48,6 +48,8 @@ pub struct Checks {
     kept: BTreeMap<usize, BTreeMap<At, usize>>,
     grants: BTreeMap<u64, Grant>,
     brought: BTreeMap<At, (u64, u64)>,
+    /// Results that a worker had when it was welcomed and hasn't sent since, and when that was.
+    owed: BTreeMap<usize, (u64, BTreeSet<At>)>,
     garbled: BTreeSet<(u64, At)>,
     tainted: BTreeSet<u64>,
 }
@@ -66,6 +68,7 @@ impl Checks {
     pub fn crashed(&mut self, node: usize) {
         self.running.retain(|k, _| k.0 != node);
         self.kept.remove(&node);
+        self.owed.remove(&node);
     }
 
     /// A lane begins a chunk.
@@ -107,6 +110,9 @@ impl Checks {
             Said::Result(r) => {
                 let Some(id) = &r.id else { return };
                 sim.say(format_args!("{from}→{to} result {:?} lease {}", at(id), r.lease));
+                if let Some((_, owed)) = self.owed.get_mut(&from) {
+                    owed.remove(&at(id));
+                }
                 if ChunkScores::decode(&r.scores).is_err() {
                     self.garbled.insert((conn, at(id)));
                 }
@@ -173,6 +179,14 @@ impl Checks {
                         format_args!("chunk {at:?} was brought on connection {by}, and is leased to node {worker} all the same"),
                     );
                 }
+                if let Some((has, _)) =
+                    self.owed.iter().find(|(_, (when, owed))| sim.now() > when + 1_000 && owed.contains(&at))
+                {
+                    sim.violated(
+                        "durable before acknowledged",
+                        format_args!("node {has} had {at:?} unacknowledged and never sent it again: it is computed anew"),
+                    );
+                }
             }
         }
         let grant =
@@ -215,7 +229,14 @@ impl Checks {
                     kept.remove(&at(&id));
                 }
             }
-            Some(Told::Close(_)) => drop(self.kept.remove(&node)),
+            Some(Told::Welcome(_)) => {
+                let kept = self.kept.get(&node).into_iter().flat_map(|k| k.keys().copied()).collect();
+                self.owed.insert(node, (sim.now(), kept));
+            }
+            Some(Told::Close(_)) => {
+                self.kept.remove(&node);
+                self.owed.remove(&node);
+            }
             _ => {}
         }
     }

@@ -13,7 +13,11 @@ pub static ALL: [(&str, Bug, &[&str]); 11] = [
     ("works past the lease", Bug::Worker(W::PastLease), &["two-sided leases"]),
     ("gives leases away without the extra quarter", Bug::Coordinator(C::NoQuarter), &["two-sided leases"]),
     ("doesn't take over leases that workers bring", Bug::Coordinator(C::NotTakenOver), &["two-sided leases"]),
-    ("drops unacknowledged results at a reconnect", Bug::Worker(W::DropsUnacked), &["progress"]),
+    (
+        "drops unacknowledged results at a reconnect",
+        Bug::Worker(W::DropsUnacked),
+        &["durable before acknowledged"],
+    ),
     ("never tries a failed chunk again", Bug::Coordinator(C::NeverRetried), &["progress"]),
     ("decides a round with a chunk missing", Bug::Coordinator(C::DecidesEarly), &["progress"]),
     ("keeps what a vanished worker held", Bug::Coordinator(C::KeepsGone), &["progress"]),

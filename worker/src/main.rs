@@ -1,6 +1,7 @@
 //! `ablate-worker`: one process per node, one lane per device.
 
-use ablate_worker::client::{self, Config, Outcome, route::Route};
+use ablate_worker::client::compute::Compute;
+use ablate_worker::client::{self, Config, Outcome, lane, link, route::Route, spool};
 use ablate_worker::cuda_runtime::CudaSide;
 use ablate_worker::device::{self, DeviceList, Machine};
 use ablate_worker::engine::TorchOpener;
@@ -120,7 +121,10 @@ fn main() -> ExitCode {
         route,
         name: args.name.unwrap_or_else(default_name),
         lanes,
-        opener: Arc::new(TorchOpener::with_memory(free)),
+        start: lane::threads(Arc::new(TorchOpener::with_memory(free))),
+        dial: link::network(),
+        limits: spool::LIMITS,
+        compute: Compute::Pool,
         model_root: args.model_root,
         other_work_patience: if args.stdin_leash { Duration::ZERO } else { OTHER_WORK },
     };

@@ -3,14 +3,15 @@
 use super::commit::{Plans, Receipt, Verdict};
 use super::known::{Connected, ToWorker, summary};
 use super::lead::{self, Fatal};
-use super::{Control, Error, Exporter, Options, Status, WorkerStatus, decide};
+use super::{Compute, Control, Error, Exporter, Options, Status, WorkerStatus, decide};
 use crate::scheduler::{Action, ChunkAt, Event, Fault, Held, Millis, Scheduler, WorkerId};
 use crate::store::{self, NewExperiment, Outcome, State, Store, Stored};
 use ablate_proto::v1::{self, coordinator_message::Body};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 /// How often leases are looked at, and the status is worked out.
 const TICK: Duration = Duration::from_millis(250);
@@ -65,10 +66,13 @@ pub struct Actor {
     statuses: watch::Sender<BTreeMap<String, Status>>,
     fatal: watch::Sender<Option<Fatal>>,
     exporter: Option<Exporter>,
+    compute: Compute,
     experiments: BTreeMap<String, Stored>,
     workers: BTreeMap<WorkerId, Connected>,
     next_worker: WorkerId,
     published: Instant,
+    /// A write failed: nothing more is decided or written in this leadership.
+    stopped: bool,
 }
 
 impl Actor {
@@ -94,10 +98,12 @@ impl Actor {
             statuses,
             fatal,
             exporter: options.exporter.clone(),
+            compute: options.compute,
             experiments: BTreeMap::new(),
             workers: BTreeMap::new(),
             next_worker: 1,
             published: Instant::now(),
+            stopped: false,
         }
     }
 
@@ -206,8 +212,9 @@ impl Actor {
         }
     }
 
-    fn stop(&self, e: &store::Error) {
+    fn stop(&mut self, e: &store::Error) {
         tracing::error!(error = %e, "the coordinator can't go on");
+        self.stopped = true;
         lead::report(&self.fatal, e);
     }
 
@@ -390,6 +397,10 @@ impl Actor {
     }
 
     async fn act(&mut self, action: Action) {
+        if self.stopped {
+            // What follows may rest on a write that failed: the next start takes it from the store.
+            return;
+        }
         match action {
             Action::Open(worker, id) => {
                 let Some(s) = self.experiments.get(&id) else { return };
@@ -433,12 +444,15 @@ impl Actor {
     fn decide(&self, id: String, sweep: u32, round: u32) {
         let plan = self.plans.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
         if let (Some(plan), Some(me)) = (plan, self.me.upgrade()) {
-            decide::start(Arc::clone(&self.store), self.epoch, me, id, plan, sweep, round);
+            decide::start(Arc::clone(&self.store), self.epoch, me, id, plan, sweep, round, self.compute);
         }
     }
 
     /// Sets the last state of an experiment.
     async fn end(&mut self, id: &str, state: State) {
+        if self.stopped {
+            return;
+        }
         if let Err(e) = self.set_state(id, state).await {
             self.stop(&e);
         }
@@ -452,12 +466,12 @@ impl Actor {
         let (Some(export), Some(me)) = (self.exporter.clone(), self.me.upgrade()) else {
             return self.end(&id, State::Done).await;
         };
-        let (store, output) = (Arc::clone(&self.store), s.output.clone());
+        let (store, output, compute) = (Arc::clone(&self.store), s.output.clone(), self.compute);
         tokio::spawn(async move {
             let written = match store.results(&id).await {
-                Ok(results) => tokio::task::spawn_blocking(move || export(&results, "parquet", &output))
-                    .await
-                    .unwrap_or_else(|e| Err(e.to_string())),
+                Ok(results) => {
+                    compute.run(move || export(&results, "parquet", &output)).await.unwrap_or_else(Err)
+                }
                 Err(e) => Err(e.to_string()),
             };
             // At shutdown nobody listens; the next start writes the tables again.

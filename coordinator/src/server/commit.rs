@@ -3,6 +3,7 @@
 //! doesn't have the plan's shape.
 
 use super::actor::Command;
+use super::compute::Compute;
 use super::lead::{self, Fatal};
 use crate::scheduler::{LeaseId, WorkerId};
 use crate::store::{ChunkKey, Error, Incoming, Outcome, Store};
@@ -75,6 +76,8 @@ pub struct Committer {
     pub stopped: watch::Receiver<bool>,
     /// Plans.
     pub plans: Plans,
+    /// Where results are checked.
+    pub compute: Compute,
 }
 
 impl Committer {
@@ -122,7 +125,7 @@ impl Committer {
             };
             group.into_iter().map(one).collect()
         };
-        let checked = tokio::task::spawn_blocking(check).await.ok()?;
+        let checked = self.compute.run(check).await.ok()?;
         let (mut batch, mut receipts, mut done) = (Vec::new(), Vec::new(), Vec::new());
         for (Arrived { incoming, worker, lease }, wrong) in checked {
             let receipt = Receipt { key: incoming.key.clone(), worker, lease, busy_us: incoming.busy_us };
@@ -161,6 +164,7 @@ impl Committer {
             }
             // Unacknowledged, the results stay safe with their workers; a full disk may be freed.
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
                 _ = self.stopped.wait_for(|s| *s) => return None,
             }

@@ -1,6 +1,7 @@
 //! Decisions of greedy and gradient rounds: read what they follow from, decide, store, in a task of its own.
 
 use super::actor::Command;
+use super::compute::Compute;
 use crate::scheduler::Event;
 use crate::store::{Error, Store};
 use ablate_common::decide;
@@ -10,6 +11,7 @@ use ablate_common::units::UnitIx;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
+#[expect(clippy::too_many_arguments, reason = "a round and what it is decided with")]
 /// Decides a round. The actor gets [`Event::Decided`], or [`Command::Broken`] where the round's scores
 /// don't fit the plan, or [`Command::Fatal`] where the store refuses.
 pub fn start(
@@ -20,9 +22,10 @@ pub fn start(
     plan: Arc<Plan>,
     sweep: u32,
     round: u32,
+    compute: Compute,
 ) {
     tokio::spawn(async move {
-        let command = match decide_round(store.as_ref(), epoch, &id, plan, sweep, round).await {
+        let command = match decide_round(store.as_ref(), epoch, &id, plan, sweep, round, compute).await {
             Ok(opens) => Command::Event(Event::Decided { experiment: id, sweep, round, opens }),
             Err(Error::Damaged(e)) => {
                 Command::Broken(id, format!("round {round} of sweep {sweep} can't be decided: {e}"))
@@ -50,6 +53,7 @@ async fn decide_round(
     plan: Arc<Plan>,
     sweep: u32,
     round: u32,
+    compute: Compute,
 ) -> Result<Opens, Error> {
     let rounds = store.rounds(id).await?;
     let missing = || Error::Damaged(format!("round {round} of sweep {sweep} was never opened"));
@@ -67,13 +71,14 @@ async fn decide_round(
     };
     let Some(objective) = objective else { return Ok(Vec::new()) };
     let blob = store.blob(&plan.tasks[objective as usize].prepared).await?;
-    let decided = tokio::task::spawn_blocking(move || {
-        let prepared: Prepared = serde_json::from_slice(&blob).map_err(|e| e.to_string())?;
-        decide::decide(&plan, sweep, round, &list, &scores, &reference, earlier.as_ref(), &prepared)
-    })
-    .await
-    .map_err(|e| Error::Other(e.to_string()))?
-    .map_err(Error::Damaged)?;
+    let decided = compute
+        .run(move || {
+            let prepared: Prepared = serde_json::from_slice(&blob).map_err(|e| e.to_string())?;
+            decide::decide(&plan, sweep, round, &list, &scores, &reference, earlier.as_ref(), &prepared)
+        })
+        .await
+        .map_err(Error::Other)?
+        .map_err(Error::Damaged)?;
     store.decide(epoch, id, sweep, round, &decided).await?;
     Ok(decided.opens.into_iter().map(|(s, r, l)| (s, r, l.into_iter().map(|h| h.0).collect())).collect())
 }

@@ -4,8 +4,8 @@ use super::{WorkerStatus, decide};
 use crate::scheduler::{Summary, SweepShape, WorkerId};
 use crate::store::{Error, State, Store, Stored};
 use ablate_proto::v1;
-use std::time::Instant;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// A worker's end of its stream.
 pub type ToWorker = mpsc::Sender<Result<v1::CoordinatorMessage, tonic::Status>>;

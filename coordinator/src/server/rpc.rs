@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tonic::service::Routes;
 use tonic::{Request, Response, Status as Refusal, Streaming};
 
 type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Refusal>> + Send>>;
@@ -33,15 +34,21 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// How long connections get to end by themselves.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Serves until `stopped` says true.
-pub fn serve(handle: Handle, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
-    let alive = handle.alive.subscribe();
-    let mut late = stopped.clone();
+/// The services over a handle.
+pub fn routes(handle: Handle) -> Routes {
     let cluster = cluster_server::ClusterServer::new(Rpc(handle.clone()))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let experiments =
         experiments_server::ExperimentsServer::new(Rpc(handle)).max_decoding_message_size(MAX_MESSAGE);
+    Routes::new(cluster).add_service(experiments)
+}
+
+/// Serves until `stopped` says true.
+pub fn serve(handle: Handle, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
+    let alive = handle.alive.subscribe();
+    let mut late = stopped.clone();
+    let routes = routes(handle);
     tokio::spawn(async move {
         let _alive = alive;
         let end = async move {
@@ -53,8 +60,7 @@ pub fn serve(handle: Handle, listener: TcpListener, mut stopped: watch::Receiver
             .initial_connection_window_size(STREAM_WINDOW * 8)
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
             .tcp_nodelay(true)
-            .add_service(cluster)
-            .add_service(experiments)
+            .add_routes(routes)
             .serve_with_incoming_shutdown(TcpListenerStream::new(listener), end);
         let cut = async move {
             let _ = late.wait_for(|s| *s).await;
@@ -145,6 +151,7 @@ impl cluster_server::Cluster for Rpc {
             let _alive = alive;
             loop {
                 let message = tokio::select! {
+                    biased;
                     m = from.message() => m,
                     _ = stopped.wait_for(|s| *s) => break,
                 };
@@ -153,6 +160,7 @@ impl cluster_server::Cluster for Rpc {
                         let Some(arrived) = arrived(r, id, &name, &version) else { continue };
                         // Waits while the store is behind: the worker's stream then waits too.
                         let sent = tokio::select! {
+                            biased;
                             sent = commits.send(arrived) => sent.is_ok(),
                             _ = stopped.wait_for(|s| *s) => false,
                         };

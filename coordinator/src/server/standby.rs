@@ -6,9 +6,11 @@ use ablate_proto::v1::{self, cluster_server, coordinator_message::Body, experime
 use futures::Stream;
 use std::net::TcpListener;
 use std::pin::Pin;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 use tokio_stream::wrappers::TcpListenerStream;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status as Refusal, Streaming};
 
 /// Least time between two attempts to take the lead.
@@ -22,6 +24,21 @@ const GRACE: Duration = Duration::from_secs(1);
 /// # Errors
 /// Where the store refuses, or can't tell when its leader is gone.
 pub async fn stand_by(listener: &TcpListener, store: &dyn Store, away: bool) -> Result<Lead, Error> {
+    stand_by_as(|leader| answer(listener, leader), store, away).await
+}
+
+/// What answers while a coordinator stands by; it ends when this is dropped.
+pub type Standing = Box<dyn std::any::Any + Send>;
+
+/// As [`stand_by`]; `answer` begins to answer with services.
+///
+/// # Errors
+/// As [`stand_by`].
+pub async fn stand_by_as(
+    answer: impl Fn(Routes) -> Result<Standing, Error>,
+    store: &dyn Store,
+    away: bool,
+) -> Result<Lead, Error> {
     let leader = watch::Sender::new(String::new());
     let mut answering = None;
     let mut said = None;
@@ -49,14 +66,20 @@ pub async fn stand_by(listener: &TcpListener, store: &dyn Store, away: bool) -> 
             said = Some(why);
         }
         if answering.is_none() {
-            answering = Some(answer(listener, leader.subscribe())?);
+            answering = Some(answer(routes(leader.subscribe()))?);
         }
         tokio::time::sleep(POLL).await;
     }
 }
 
+/// The services of one that stands by.
+fn routes(leader: watch::Receiver<String>) -> Routes {
+    Routes::new(cluster_server::ClusterServer::new(Standby(leader.clone())))
+        .add_service(experiments_server::ExperimentsServer::new(Standby(leader)))
+}
+
 /// Answers until what it gives is dropped.
-fn answer(listener: &TcpListener, leader: watch::Receiver<String>) -> Result<watch::Sender<()>, Error> {
+fn answer(listener: &TcpListener, routes: Routes) -> Result<Standing, Error> {
     let address = listener.local_addr();
     let again = listener.try_clone().and_then(tokio::net::TcpListener::from_std);
     let listener = again
@@ -64,13 +87,13 @@ fn answer(listener: &TcpListener, leader: watch::Receiver<String>) -> Result<wat
     let stop = watch::Sender::new(());
     let (mut end, mut cut) = (stop.subscribe(), stop.subscribe());
     tokio::spawn(async move {
-        let served = tonic::transport::Server::builder()
-            .add_service(cluster_server::ClusterServer::new(Standby(leader.clone())))
-            .add_service(experiments_server::ExperimentsServer::new(Standby(leader)))
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+        let served = tonic::transport::Server::builder().add_routes(routes).serve_with_incoming_shutdown(
+            TcpListenerStream::new(listener),
+            async move {
                 // An error is what it waits for: the sender is gone.
                 let _ = end.changed().await;
-            });
+            },
+        );
         let cut = async move {
             let _ = cut.changed().await;
             tokio::time::sleep(GRACE).await;
@@ -82,7 +105,7 @@ fn answer(listener: &TcpListener, leader: watch::Receiver<String>) -> Result<wat
             () = cut => {}
         }
     });
-    Ok(stop)
+    Ok(Box::new(stop))
 }
 
 #[derive(Clone)]

@@ -211,7 +211,11 @@ pub async fn run(options: Options) -> anyhow::Result<Summary> {
         ack_p50_ms: quantile(&acks, 0.5),
         ack_p99_ms: quantile(&acks, 0.99),
         shards: get(&load.shards),
-        first_shard_s: load.first_shard.lock().unwrap_or_else(PoisonError::into_inner).map(|d| d.as_secs_f64()),
+        first_shard_s: load
+            .first_shard
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .map(|d| d.as_secs_f64()),
         reconnects: get(&load.reconnects),
         refused: load.refused.lock().unwrap_or_else(PoisonError::into_inner).take(),
     })

@@ -76,7 +76,8 @@ fn weights(size: Size) -> Vec<u8> {
         ("transformer.ln_f.bias".into(), vec![d]),
     ];
     for l in 0..size.layers {
-        let mut put = |name: &str, shape: Vec<usize>| tensors.push((format!("transformer.h.{l}.{name}"), shape));
+        let mut put =
+            |name: &str, shape: Vec<usize>| tensors.push((format!("transformer.h.{l}.{name}"), shape));
         put("attn.c_attn.weight", vec![d, 3 * d]);
         put("attn.c_attn.bias", vec![3 * d]);
         put("attn.c_proj.weight", vec![d, d]);

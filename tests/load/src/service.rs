@@ -24,7 +24,13 @@ impl Service {
     /// Where `ablate` isn't built or no port is free.
     pub fn new(folder: &Path, store: &str) -> anyhow::Result<Self> {
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-        Ok(Self { program: ablate()?, folder: folder.to_path_buf(), store: store.to_owned(), port, running: None })
+        Ok(Self {
+            program: ablate()?,
+            folder: folder.to_path_buf(),
+            store: store.to_owned(),
+            port,
+            running: None,
+        })
     }
 
     /// Its URL.
@@ -60,7 +66,11 @@ impl Service {
             if let Some(status) = self.running.as_mut().and_then(|c| c.try_wait().ok()).flatten() {
                 bail!("ablate serve ended ({status}): see {}", self.folder.join("serve.log").display());
             }
-            ensure!(Instant::now() < end, "ablate serve doesn't answer: see {}", self.folder.join("serve.log").display());
+            ensure!(
+                Instant::now() < end,
+                "ablate serve doesn't answer: see {}",
+                self.folder.join("serve.log").display()
+            );
             std::thread::sleep(Duration::from_millis(50));
         }
         Ok(())
@@ -95,7 +105,8 @@ impl Service {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid()?))?;
         // Fields 14 and 15 in ticks, of which Linux counts 100 a second; the name before them may hold spaces.
         let after = stat.rsplit_once(')').context("an odd stat")?.1;
-        let ticks: u64 = after.split_whitespace().skip(11).take(2).filter_map(|f| f.parse::<u64>().ok()).sum();
+        let ticks: u64 =
+            after.split_whitespace().skip(11).take(2).filter_map(|f| f.parse::<u64>().ok()).sum();
         Ok(Duration::from_millis(10 * ticks))
     }
 

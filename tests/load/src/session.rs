@@ -116,7 +116,9 @@ impl<'a> Session<'a> {
         let (mut from, first) = tokio::time::timeout(HANDSHAKE, shake).await??;
         let welcome = match first {
             Some(Body::Welcome(w)) => w,
-            Some(Body::Reject(r)) if matches!(r.kind, Some(pb::reject::Kind::NotLeader(_))) => bail!(r.detail),
+            Some(Body::Reject(r)) if matches!(r.kind, Some(pb::reject::Kind::NotLeader(_))) => {
+                bail!(r.detail)
+            }
             Some(Body::Reject(r)) => return Err(Refused(r.detail).into()),
             _ => bail!("no welcome came"),
         };
@@ -183,7 +185,8 @@ impl<'a> Session<'a> {
     fn finish(&mut self, to: &UnboundedSender<pb::WorkerMessage>) -> anyhow::Result<()> {
         self.ready = None;
         let Some(Chunk { lease, id, last }) = self.queue.pop_front() else { return Ok(()) };
-        let experiment = self.load.experiment(&id.experiment).context("a shard of an experiment that wasn't opened")?;
+        let experiment =
+            self.load.experiment(&id.experiment).context("a shard of an experiment that wasn't opened")?;
         let scores = experiment.scores(id.sweep, id.round, id.chunk);
         self.load.bytes.fetch_add(scores.len() as u64, Ordering::Relaxed);
         self.load.sent.fetch_add(1, Ordering::Relaxed);

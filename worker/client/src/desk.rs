@@ -4,6 +4,8 @@
 mod dispatch;
 
 use super::failure::failure_of;
+#[cfg(feature = "mutations")]
+use super::mutation;
 use super::spool::Unacked;
 use crate::lane::{Done, ExecError, Experiment};
 use ablate_common::units::UnitIx;
@@ -115,6 +117,10 @@ impl Desk {
         self.asked.clear();
         self.later.clear();
         self.unacked.resend();
+        #[cfg(feature = "mutations")]
+        if mutation::is(mutation::Mutation::DropsUnacked) {
+            self.experiments.keys().for_each(|e| self.unacked.drop_experiment(e));
+        }
         self.next_renewal = now;
         self.fresh = true;
         self.tick(now);
@@ -225,6 +231,8 @@ impl Desk {
     pub fn tick(&mut self, now: Instant) {
         let gone: Vec<u64> =
             self.leases.iter().filter(|(_, l)| l.deadline <= now).map(|(&id, _)| id).collect();
+        #[cfg(feature = "mutations")]
+        let gone = if mutation::is(mutation::Mutation::PastLease) { Vec::new() } else { gone };
         for lease in gone {
             tracing::warn!(lease, "lease ran out without a renewal; its chunks are dropped");
             self.lose(lease);

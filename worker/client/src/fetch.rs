@@ -1,12 +1,13 @@
 //! Opening an experiment: its plan is parsed and checked, its tasks are fetched by hash.
 
+use crate::compute::Compute;
 use crate::lane::Experiment;
+use crate::link::Wire;
 use ablate_common::plan::{Ablation, Plan, SweepKind};
 use ablate_common::task::Prepared;
 use ablate_proto::v1::{self as pb, cluster_client::ClusterClient};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tonic::transport::Channel;
 
 /// Largest prepared task.
 const MAX_BLOB: usize = 4 << 30;
@@ -33,12 +34,13 @@ fn execution(detail: impl Into<String>) -> OpenError {
 /// # Errors
 /// As [`OpenError`] says.
 pub async fn open(
-    mut client: ClusterClient<Channel>,
+    mut client: ClusterClient<Wire>,
     open: pb::Open,
     model_root: Option<PathBuf>,
+    compute: Compute,
 ) -> Result<Experiment, OpenError> {
     let bytes = open.plan;
-    let plan: Plan = blocking(move || serde_json::from_slice(&bytes))
+    let plan: Plan = blocking(compute, move || serde_json::from_slice(&bytes))
         .await?
         .map_err(|e| execution(format!("the plan is not readable: {e}")))?;
     check_plan(&plan).map_err(execution)?;
@@ -46,7 +48,7 @@ pub async fn open(
     for (at, (hash, items, examples)) in plan.blobs().enumerate() {
         let bytes = blob(&mut client, hash).await?;
         let (named, items, examples) = (hash.to_owned(), items as usize, examples as usize);
-        let data = blocking(move || prepared_from(&bytes, &named, items, examples)).await?;
+        let data = blocking(compute, move || prepared_from(&bytes, &named, items, examples)).await?;
         let missing = |detail| {
             failure(pb::failure::Kind::DataMissing(pb::DataMissing { hash: hash.to_owned() }), detail)
         };
@@ -58,11 +60,14 @@ pub async fn open(
     Ok(Experiment { id: open.experiment, plan: Arc::new(plan), prepared: Arc::new(prepared), model })
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, OpenError> {
-    tokio::task::spawn_blocking(work).await.map_err(|e| execution(e.to_string()))
+async fn blocking<T: Send + 'static>(
+    compute: Compute,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, OpenError> {
+    compute.run(work).await.map_err(execution)
 }
 
-async fn blob(client: &mut ClusterClient<Channel>, hash: &str) -> Result<Vec<u8>, OpenError> {
+async fn blob(client: &mut ClusterClient<Wire>, hash: &str) -> Result<Vec<u8>, OpenError> {
     let sort = |status: tonic::Status| match status.code() {
         tonic::Code::NotFound | tonic::Code::PermissionDenied | tonic::Code::InvalidArgument => failure(
             pb::failure::Kind::DataMissing(pb::DataMissing { hash: hash.to_owned() }),

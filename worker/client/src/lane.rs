@@ -1,4 +1,8 @@
 //! Lanes: one OS thread per device, which runs one chunk at a time; and the boundary to the engine.
+#![expect(
+    clippy::disallowed_methods,
+    reason = "these lanes are real threads, outside of the runtime; simulations have lanes of their own"
+)]
 
 use ablate_common::plan::Plan;
 use ablate_common::scores::ChunkScores;
@@ -170,11 +174,24 @@ pub struct Done {
 /// Hands a [`Done`] back; false where nobody listens any more.
 pub type Report = Box<dyn Fn(Done) -> bool + Send>;
 
+/// Takes a lane's jobs, one at a time; false where the lane is gone.
+pub type Jobs = Box<dyn Fn(Job) -> bool + Send>;
+/// Starts lanes.
+pub type Starter = Arc<dyn Fn(&LaneDevice, Report) -> std::io::Result<Jobs> + Send + Sync>;
+
+/// Lanes that are threads, with executors from `opener`.
+pub fn threads(opener: Arc<dyn OpenExperiment>) -> Starter {
+    Arc::new(move |device, report| {
+        let jobs = start(device.clone(), opener.clone(), report)?;
+        Ok(Box::new(move |job| jobs.send(job).is_ok()))
+    })
+}
+
 /// Starts a lane's thread. It ends when the sender of its jobs is dropped.
 ///
 /// # Errors
 /// Where the system gives no thread.
-pub fn start(
+fn start(
     device: LaneDevice,
     opener: Arc<dyn OpenExperiment>,
     report: Report,

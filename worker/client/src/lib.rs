@@ -1,28 +1,31 @@
 //! The worker's side of the stream: connects, takes shards, hands chunks to the lanes, and keeps every
 //! result until the coordinator has acknowledged it. Reconnects for ever.
 
+pub mod compute;
 pub mod desk;
 pub mod failure;
 pub mod fetch;
 pub mod lane;
 pub mod link;
+#[cfg(feature = "mutations")]
+pub mod mutation;
 pub mod route;
 pub mod spool;
 #[cfg(test)]
 mod tests;
 
-use crate::lane::{Done, ExecError, Experiment, Job, LaneDevice, OpenExperiment};
+use crate::compute::Compute;
+use crate::lane::{Done, ExecError, Experiment, Jobs, LaneDevice, Starter};
 use ablate_common::{ENGINE_VERSION, PROTOCOL_VERSION};
 use ablate_proto::v1::{self as pb, coordinator_message::Body, worker_message};
 use desk::Desk;
 use fetch::OpenError;
-use link::{Link, LinkError};
+use link::{Dial, Link, LinkError};
 use route::Route;
 use spool::Unacked;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
@@ -37,8 +40,14 @@ pub struct Config {
     pub name: String,
     /// Lanes.
     pub lanes: Vec<LaneDevice>,
-    /// Makes executors.
-    pub opener: Arc<dyn OpenExperiment>,
+    /// Starts lanes: [`lane::threads`].
+    pub start: Starter,
+    /// Makes connections: [`link::network`].
+    pub dial: Dial,
+    /// Bytes of results kept in memory, and in files, until they are acknowledged: [`spool::LIMITS`].
+    pub limits: (usize, usize),
+    /// Where plans and data are read.
+    pub compute: Compute,
     /// Where models are looked for by file name when the coordinator's path does not exist here.
     pub model_root: Option<PathBuf>,
     /// How long a worker that can't open an experiment waits for work on another one before it ends with
@@ -68,7 +77,7 @@ struct Client {
     config: Config,
     hello: pb::Hello,
     desk: Desk,
-    jobs: Vec<std::sync::mpsc::Sender<Job>>,
+    jobs: Vec<Jobs>,
     link: Option<Link>,
     /// Rounds without a coordinator when that was last said.
     told: Option<u32>,
@@ -90,11 +99,7 @@ pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::R
     let mut jobs = Vec::new();
     for device in &config.lanes {
         let report = done_to.clone();
-        jobs.push(lane::start(
-            device.clone(),
-            config.opener.clone(),
-            Box::new(move |d| report.send(d).is_ok()),
-        )?);
+        jobs.push((config.start)(device, Box::new(move |d| report.send(d).is_ok()))?);
     }
     let lanes = config
         .lanes
@@ -110,7 +115,7 @@ pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::R
         session: format!("{:032x}", fastrand::u128(..)),
     };
     let classes = config.lanes.iter().map(|l| l.class.clone()).collect();
-    let desk = Desk::new(classes, Unacked::new(spool::MEMORY_LIMIT, spool::FILE_LIMIT), Instant::now());
+    let desk = Desk::new(classes, Unacked::new(config.limits.0, config.limits.1), now());
     let mut me = Client {
         config,
         hello,
@@ -128,7 +133,13 @@ pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::R
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut idle_since: Option<Instant> = None;
     loop {
+        // In this order, so that neither a simulation nor a flood of messages decides what comes first.
         tokio::select! {
+            biased;
+            Ok(()) = drain.changed(), if !me.draining => if *drain.borrow() { me.drain("told to") },
+            _ = tick.tick() => me.desk.tick(now()),
+            Some(d) = done.recv() => me.desk.done(d, now()),
+            Some((link, id, result)) = opened.recv() => if link == me.links { me.fetched(&id, result) },
             result = &mut connecting, if me.link.is_none() => match result {
                 Ok(link) => me.up(link),
                 Err(LinkError::Refused(why)) => return Ok(Outcome::Refused(why)),
@@ -141,10 +152,6 @@ pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::R
                 Ok(None) => connecting = me.again("the coordinator ended the stream"),
                 Err(status) => connecting = me.again(&format!("stream: {}", status.message())),
             },
-            Some(d) = done.recv() => me.desk.done(d, Instant::now()),
-            Some((link, id, result)) = opened.recv() => if link == me.links { me.fetched(&id, result) },
-            _ = tick.tick() => me.desk.tick(Instant::now()),
-            Ok(()) = drain.changed(), if !me.draining => if *drain.borrow() { me.drain("told to") },
         }
         me.dispatch();
         if !me.flush() {
@@ -155,13 +162,18 @@ pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::R
             return Ok(outcome);
         }
         if me.draining && me.desk.is_idle() {
-            let since = *idle_since.get_or_insert_with(Instant::now);
-            if me.desk.unacked.is_empty() || since.elapsed() > LAST_ACKS {
+            let since = *idle_since.get_or_insert_with(now);
+            if me.desk.unacked.is_empty() || now().saturating_duration_since(since) > LAST_ACKS {
                 me.leave().await;
                 return Ok(Outcome::Drained(me.desk.unacked.len()));
             }
         }
     }
+}
+
+/// The runtime's clock, which a simulation sets.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
 }
 
 async fn receive(link: &mut Option<Link>) -> Result<Option<pb::CoordinatorMessage>, tonic::Status> {
@@ -184,7 +196,7 @@ impl Client {
         self.config.route.linked();
         self.told = None;
         self.links += 1;
-        self.desk.connected(Duration::from_millis(w.lease_ms), Instant::now());
+        self.desk.connected(Duration::from_millis(w.lease_ms), now());
         self.link = Some(link);
     }
 
@@ -212,11 +224,11 @@ impl Client {
 
     fn connect(&mut self) -> Connecting {
         let (endpoint, after) = self.config.route.attempt();
-        Box::pin(link::connect(endpoint, self.hello.clone(), after))
+        Box::pin(link::connect(self.config.dial.clone(), endpoint, self.hello.clone(), after))
     }
 
     fn heard(&mut self, body: Body) {
-        let now = Instant::now();
+        let now = now();
         match body {
             Body::Open(open) => {
                 if self.desk.open(&open) {
@@ -238,15 +250,15 @@ impl Client {
     fn fetch(&self, open: pb::Open) {
         let Some(link) = &self.link else { return };
         let (client, root, to) = (link.client.clone(), self.config.model_root.clone(), self.opened.clone());
-        let number = self.links;
+        let (number, compute) = (self.links, self.config.compute);
         tokio::spawn(async move {
             let id = open.experiment.clone();
-            let mut result = fetch::open(client.clone(), open.clone(), root.clone()).await;
+            let mut result = fetch::open(client.clone(), open.clone(), root.clone(), compute).await;
             for attempt in 0..3 {
                 let Err(OpenError::Connection(why)) = &result else { break };
                 tracing::debug!("fetching {id}: {why}");
                 tokio::time::sleep(link::backoff(attempt)).await;
-                result = fetch::open(client.clone(), open.clone(), root.clone()).await;
+                result = fetch::open(client.clone(), open.clone(), root.clone(), compute).await;
             }
             // Nobody listens only where the worker is ending.
             drop(to.send((number, id, result)));
@@ -277,9 +289,9 @@ impl Client {
     }
 
     fn dispatch(&mut self) {
-        let now = Instant::now();
+        let now = now();
         for (lane, job) in self.desk.dispatch(now) {
-            if self.jobs.get(lane).is_none_or(|to| to.send(job).is_err()) {
+            if self.jobs.get(lane).is_none_or(|to| !to(job)) {
                 let result = Err(ExecError::Failed("the lane's thread is gone".to_owned()));
                 self.desk.done(Done { lane: lane as u32, result, busy: Duration::ZERO }, now);
             }
@@ -309,13 +321,13 @@ impl Client {
                 );
                 Outcome::ModelDiffers(said)
             };
-            self.unable = Some((outcome, Instant::now()));
+            self.unable = Some((outcome, now()));
         }
         if self.desk.has_other_work() {
             self.unable = None;
         }
         let (outcome, since) = self.unable.as_ref()?;
-        (since.elapsed() >= self.config.other_work_patience).then(|| outcome.clone())
+        (now().saturating_duration_since(*since) >= self.config.other_work_patience).then(|| outcome.clone())
     }
 
     /// Says goodbye and gives the messages under way a moment to leave.

@@ -5,17 +5,43 @@ use ablate_proto::MAX_MESSAGE;
 use ablate_proto::v1::{
     self as pb, cluster_client::ClusterClient, coordinator_message, reject, worker_message,
 };
+use futures::future::BoxFuture;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
-use tonic::transport::{Channel, Endpoint};
+use tonic::body::Body;
+use tonic::transport::Endpoint;
+use tower::util::BoxCloneSyncService;
+use tower::{BoxError, ServiceExt};
 
 /// Window of one HTTP/2 stream. A worker has at most two: its work, and a blob that it fetches.
 const STREAM_WINDOW: u32 = 4 << 20;
 /// Window of the connection: above the sum of its streams', so that none starves another.
 const CONNECTION_WINDOW: u32 = 16 << 20;
 const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// A connection that can't carry a call, with why.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Broken(#[source] pub BoxError);
+
+/// A connection: carries calls.
+pub type Wire = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Broken>;
+/// Makes connections: over the network, or over what a simulation has instead.
+pub type Dial = Arc<dyn Fn(Endpoint) -> BoxFuture<'static, Result<Wire, String>> + Send + Sync>;
+
+/// Connections over the network.
+#[must_use]
+pub fn network() -> Dial {
+    Arc::new(|endpoint| {
+        Box::pin(async move {
+            let channel = endpoint.connect().await.map_err(|e| chain(&e))?;
+            Ok(BoxCloneSyncService::new(channel.map_err(|e| Broken(e.into()))))
+        })
+    })
+}
 
 /// A welcomed stream.
 pub struct Link {
@@ -24,7 +50,7 @@ pub struct Link {
     /// Messages from it.
     pub from: Streaming<pb::CoordinatorMessage>,
     /// For blobs.
-    pub client: ClusterClient<Channel>,
+    pub client: ClusterClient<Wire>,
     /// What the coordinator said first.
     pub welcome: pb::Welcome,
 }
@@ -73,16 +99,21 @@ pub fn endpoint(url: &str) -> Result<Endpoint, String> {
 ///
 /// # Errors
 /// As [`LinkError`] says.
-pub async fn connect(endpoint: Endpoint, hello: pb::Hello, after: Duration) -> Result<Link, LinkError> {
+pub async fn connect(
+    dial: Dial,
+    endpoint: Endpoint,
+    hello: pb::Hello,
+    after: Duration,
+) -> Result<Link, LinkError> {
     tokio::time::sleep(after).await;
-    tokio::time::timeout(HANDSHAKE, handshake(endpoint, hello))
+    tokio::time::timeout(HANDSHAKE, handshake(dial, endpoint, hello))
         .await
         .unwrap_or_else(|_| Err(LinkError::Again("no answer".to_owned())))
 }
 
-async fn handshake(endpoint: Endpoint, hello: pb::Hello) -> Result<Link, LinkError> {
+async fn handshake(dial: Dial, endpoint: Endpoint, hello: pb::Hello) -> Result<Link, LinkError> {
     let again = |e: &dyn std::error::Error| LinkError::Again(chain(e));
-    let channel = endpoint.connect().await.map_err(|e| again(&e))?;
+    let channel = dial(endpoint).await.map_err(LinkError::Again)?;
     let client = ClusterClient::new(channel)
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);

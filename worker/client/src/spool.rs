@@ -10,6 +10,8 @@ use tempfile::TempDir;
 pub const MEMORY_LIMIT: usize = 256 << 20;
 /// Bytes of scores kept in files.
 pub const FILE_LIMIT: usize = 8 << 30;
+/// Both.
+pub const LIMITS: (usize, usize) = (MEMORY_LIMIT, FILE_LIMIT);
 /// Bytes of scores sent ahead of their acknowledgement: little enough that a renewal never waits long
 /// behind results.
 const WINDOW: usize = 16 << 20;

@@ -1,7 +1,9 @@
 //! The client against a coordinator that each test plays by hand.
 
+#![expect(clippy::disallowed_methods, reason = "real lanes, in real time")]
+
 use super::*;
-use crate::lane::{ExecError, Executor, Progress};
+use crate::lane::{ExecError, Executor, OpenExperiment, Progress};
 use ablate_common::head::HeadMap;
 use ablate_common::metric::Metric;
 use ablate_common::model::ModelInfo;
@@ -13,6 +15,7 @@ use ablate_common::units::{UnitIx, UnitMap};
 use ablate_proto::v1::cluster_server::{Cluster, ClusterServer};
 use ablate_proto::v1::worker_message::Body as Said;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
@@ -246,7 +249,10 @@ impl Stage {
             route: Route::parse(&address.to_string()).expect("a URL"),
             name: "test:1".into(),
             lanes: (0..lanes).map(lane).collect(),
-            opener: Arc::new(FakeOpener(engine.clone())),
+            start: lane::threads(Arc::new(FakeOpener(engine.clone()))),
+            dial: link::network(),
+            limits: spool::LIMITS,
+            compute: Compute::Pool,
             model_root: None,
             other_work_patience: Duration::ZERO,
         };

@@ -1,6 +1,8 @@
 //! What only this store does: several coordinators, a database that refuses, and text that it can't hold. The suite that
 //! every store passes is `store::conformance`.
 
+#![expect(clippy::disallowed_methods, reason = "a real server, in real time")]
+
 use super::*;
 use crate::store::ChunkKey;
 use crate::store::conformance::{everything, experiment, incoming};

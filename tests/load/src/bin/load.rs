@@ -74,7 +74,14 @@ async fn main() -> anyhow::Result<()> {
     };
 
     // One worker that waits for each acknowledgement: what its loop costs the coordinator.
-    let one = Options { workers: 1, chunk: Duration::ZERO, window: 1, time: Duration::from_secs(10), warm_up: Duration::ZERO, ..options.clone() };
+    let one = Options {
+        workers: 1,
+        chunk: Duration::ZERO,
+        window: 1,
+        time: Duration::from_secs(10),
+        warm_up: Duration::ZERO,
+        ..options.clone()
+    };
     let (alone, alone_us) = measured(&service, one).await?;
     let (paced, paced_us) = measured(&service, options.clone()).await?;
     let paced_mb = service.peak_mb()?;
@@ -97,7 +104,8 @@ async fn main() -> anyhow::Result<()> {
     let killed = Instant::now();
     service.start()?;
     let before = killed.elapsed().as_secs_f64();
-    let again = Options { workers: 1, chunk: Duration::ZERO, warm_up: Duration::ZERO, chunks: Some(1), ..options };
+    let again =
+        Options { workers: 1, chunk: Duration::ZERO, warm_up: Duration::ZERO, chunks: Some(1), ..options };
     let after = run(again).await?;
     let recover_s = before + after.first_shard_s.context("the restarted coordinator leased nothing")?;
     let restarted_mb = service.peak_mb()?;

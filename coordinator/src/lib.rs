@@ -1,5 +1,7 @@
 //! The coordinator: plans are stored, cut into shards, leased, accepted and decided.
 
 pub mod scheduler;
+pub mod security;
 pub mod server;
 pub mod store;
+pub mod token;

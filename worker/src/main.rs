@@ -1,5 +1,6 @@
 //! `ablate-worker`: one process per node, one lane per device.
 
+use ablate_net::{Access, AccessArgs};
 use ablate_worker::client::{self, Config, Outcome, route::Route};
 use ablate_worker::cuda_runtime::CudaSide;
 use ablate_worker::device::{self, DeviceList, Machine};
@@ -26,7 +27,7 @@ const OTHER_WORK: Duration = Duration::from_secs(10);
 #[derive(Parser)]
 #[command(name = "ablate-worker", version, after_help = EXAMPLES)]
 struct Args {
-    /// The coordinator: http://HOST:PORT, as `ablate serve` prints it; several with commas: the one that leads is worked for
+    /// The coordinator: https://HOST:PORT, or http:// on its own machine, as `ablate serve` prints it; several with commas: the one that leads is worked for
     #[arg(long, env = "ABLATE_COORDINATOR", value_name = "URL", required_unless_present = "doctor")]
     coordinator: Option<String>,
 
@@ -60,6 +61,9 @@ struct Args {
     /// Log as JSON lines
     #[arg(long)]
     log_json: bool,
+
+    #[command(flatten)]
+    access: AccessArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -67,9 +71,11 @@ Examples:
   ablate-worker --coordinator http://127.0.0.1:7650                 every GPU of this machine, or its CPU
   ablate-worker --coordinator http://127.0.0.1:7650 --device cuda:0,cuda:1
   ablate-worker --coordinator http://127.0.0.1:7650 --device cpu,cpu --threads 1
+  ablate-worker --coordinator https://HOST:7650 --ca ca.pem --token-file worker.token
   ablate-worker --doctor
 
-Environment: ABLATE_COORDINATOR and ABLATE_DEVICE as the options; ABLATE_LOG sets what is logged to
+Environment: ABLATE_COORDINATOR, ABLATE_DEVICE, ABLATE_CA, ABLATE_CERT, ABLATE_KEY, ABLATE_TOKEN and
+ABLATE_TOKEN_FILE as the options; ABLATE_LOG sets what is logged to
 standard error (error, warn, info, debug, or by module: ablate_worker::client=debug).
 
 Exit codes: 0 drained; 1 failed; 2 wrong usage, no such device, or a coordinator or model that differs.";
@@ -93,7 +99,9 @@ fn main() -> ExitCode {
         Ok(lanes) => lanes,
         Err(e) => return fail(2, &e.to_string()),
     };
-    let route = match Route::parse(args.coordinator.as_deref().unwrap_or_default()) {
+    let route = Access::open(&args.access)
+        .and_then(|access| Route::parse(args.coordinator.as_deref().unwrap_or_default(), access));
+    let route = match route {
         Ok(route) => route,
         Err(e) => return fail(2, &e),
     };

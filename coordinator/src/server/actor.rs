@@ -65,6 +65,7 @@ pub struct Actor {
     statuses: watch::Sender<BTreeMap<String, Status>>,
     fatal: watch::Sender<Option<Fatal>>,
     exporter: Option<Exporter>,
+    most: usize,
     experiments: BTreeMap<String, Stored>,
     workers: BTreeMap<WorkerId, Connected>,
     next_worker: WorkerId,
@@ -94,6 +95,7 @@ impl Actor {
             statuses,
             fatal,
             exporter: options.exporter.clone(),
+            most: options.security.limits().experiments,
             experiments: BTreeMap::new(),
             workers: BTreeMap::new(),
             next_worker: 1,
@@ -223,6 +225,9 @@ impl Actor {
 
     async fn submit(&mut self, new: NewExperiment) -> Result<(String, bool), Error> {
         let id = new.plan.identity();
+        if self.experiments.len() >= self.most && !self.experiments.contains_key(&id) {
+            return Err(Error::Full(self.most));
+        }
         let (model_path, output) = (new.model_path.clone(), new.output.clone());
         let made = self.store.put_experiment(self.epoch, new).await?;
         if let Some(there) = self.experiments.get_mut(&id) {

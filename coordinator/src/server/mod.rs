@@ -19,6 +19,7 @@ pub use standby::stand_by;
 pub use status::{Status, SweepStatus, WorkerStatus};
 
 use crate::scheduler::Config;
+use crate::security::Security;
 use crate::store::{self, NewExperiment, State, Store};
 use ablate_output::results::Results;
 use actor::Command;
@@ -57,6 +58,8 @@ pub struct Options {
     pub submitter: Option<Submitter>,
     /// Writes tables when an experiment ends, and serves `Export`; none: neither.
     pub exporter: Option<Exporter>,
+    /// Who may connect and call.
+    pub security: Arc<Security>,
 }
 
 impl std::fmt::Debug for Options {
@@ -64,6 +67,7 @@ impl std::fmt::Debug for Options {
         f.debug_struct("Options")
             .field("listen", &self.listen)
             .field("scheduler", &self.scheduler)
+            .field("security", &self.security)
             .finish_non_exhaustive()
     }
 }
@@ -75,6 +79,7 @@ impl Default for Options {
             scheduler: Config::default(),
             submitter: None,
             exporter: None,
+            security: Security::open(),
         }
     }
 }
@@ -97,6 +102,9 @@ pub enum Error {
     /// The state doesn't allow it.
     #[error("{0}")]
     State(String),
+    /// The store holds as many experiments as it may.
+    #[error("the coordinator keeps {0} experiments, its limit; raise `experiments` under [limits] in its config file")]
+    Full(usize),
     /// The service is shutting down.
     #[error("the coordinator is shutting down")]
     Closed,

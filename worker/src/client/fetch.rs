@@ -1,12 +1,12 @@
 //! Opening an experiment: its plan is parsed and checked, its tasks are fetched by hash.
 
 use crate::lane::Experiment;
+use ablate_net::Line;
 use ablate_common::plan::{Ablation, Plan, SweepKind};
 use ablate_common::task::Prepared;
 use ablate_proto::v1::{self as pb, cluster_client::ClusterClient};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use tonic::transport::Channel;
 
 /// Largest prepared task.
 const MAX_BLOB: usize = 4 << 30;
@@ -33,7 +33,7 @@ fn execution(detail: impl Into<String>) -> OpenError {
 /// # Errors
 /// As [`OpenError`] says.
 pub async fn open(
-    mut client: ClusterClient<Channel>,
+    mut client: ClusterClient<Line>,
     open: pb::Open,
     model_root: Option<PathBuf>,
 ) -> Result<Experiment, OpenError> {
@@ -62,9 +62,9 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|e| execution(e.to_string()))
 }
 
-async fn blob(client: &mut ClusterClient<Channel>, hash: &str) -> Result<Vec<u8>, OpenError> {
+async fn blob(client: &mut ClusterClient<Line>, hash: &str) -> Result<Vec<u8>, OpenError> {
     let sort = |status: tonic::Status| match status.code() {
-        tonic::Code::NotFound | tonic::Code::PermissionDenied | tonic::Code::InvalidArgument => failure(
+        tonic::Code::NotFound | tonic::Code::InvalidArgument => failure(
             pb::failure::Kind::DataMissing(pb::DataMissing { hash: hash.to_owned() }),
             format!("the coordinator has no data {hash}: {}", status.message()),
         ),

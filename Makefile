@@ -59,7 +59,7 @@ parity: rust libtorch models reference
 # Compares with TransformerLens, nnsight and plain hooks; writes target/proof/bench.json. CASES narrows it.
 bench: rust libtorch models reference
 	@deploy/setup/peers.sh
-	$(CARGO) build --release -p ablate-tests --example bench
+	$(CARGO) build --release --workspace --examples
 	target/release/examples/bench $(CASES)
 
 # Two coordinators on one database: the one that leads is killed ROUNDS times while chunks arrive.
@@ -67,7 +67,12 @@ ROUNDS ?= 100
 failover: rust libtorch models postgres build
 	ABLATE_FAILOVER_ROUNDS=$(ROUNDS) OMP_NUM_THREADS=1 $(CARGO) test --release -p ablate-tests --test failover a_leader_killed -- --nocapture
 
-simulate chaos load:
+# A coordinator with 1,000 imitation workers; writes target/proof/load.json.
+load: rust libtorch
+	$(CARGO) build --release --workspace --bins
+	target/release/ablate-load
+
+simulate chaos:
 	@echo "make $@ is in the contract but isn't built yet" >&2; exit 2
 
 clean:

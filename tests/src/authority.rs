@@ -94,8 +94,7 @@ impl Authority {
     pub fn caller(&self, file: &str, uris: &[&str]) -> Pair {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, file);
-        params.subject_alt_names =
-            uris.iter().map(|&u| SanType::URI(u.try_into().expect("ASCII"))).collect();
+        params.subject_alt_names = uris.iter().map(|&u| SanType::URI(u.try_into().expect("ASCII"))).collect();
         self.sign(file, &params)
     }
 }

@@ -115,8 +115,9 @@ fn reference(v: &Value<'_>, method: Ablation) -> Result<String, Error> {
     let path = v.text()?;
     let ending = path.rsplit_once('.').map_or("", |p| p.1).to_ascii_lowercase();
     match ending.as_str() {
-        "jsonl" | "txt" => Ok(path.to_owned()),
-        "parquet" => Err(v.error("parquet data is in the contract but isn't built yet (built: jsonl, txt)")),
-        _ => Err(v.error(format!("reference can't be read from {path:?}: its name ends in .jsonl or .txt"))),
+        "jsonl" | "parquet" | "txt" => Ok(path.to_owned()),
+        _ => Err(v.error(format!(
+            "reference can't be read from {path:?}: its name ends in .jsonl, .parquet or .txt"
+        ))),
     }
 }

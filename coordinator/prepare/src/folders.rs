@@ -83,7 +83,11 @@ impl Folders {
                 path.display()
             );
         }
-        format!("{} leads out of the folders that this coordinator may read ({})", path.display(), all.join(", "))
+        format!(
+            "{} leads out of the folders that this coordinator may read ({})",
+            path.display(),
+            all.join(", ")
+        )
     }
 }
 
@@ -139,17 +143,34 @@ mod tests {
         let folders = Folders::only(&[at("in")]).unwrap();
         let dir = at("in/deep");
         let base = Base { dir: &dir, folders: &folders };
-        for (path, file) in [("b", "in/deep/b"), ("../a", "in/a"), ("../deep/../a", "in/a"), ("../../out/back", "in/a")] {
-            assert_eq!(base.resolve(path).unwrap().canonicalize().unwrap(), at(file).canonicalize().unwrap(), "{path}");
+        for (path, file) in
+            [("b", "in/deep/b"), ("../a", "in/a"), ("../deep/../a", "in/a"), ("../../out/back", "in/a")]
+        {
+            assert_eq!(
+                base.resolve(path).unwrap().canonicalize().unwrap(),
+                at(file).canonicalize().unwrap(),
+                "{path}"
+            );
         }
         base.resolve(at("in/a").to_str().unwrap()).unwrap();
-        for path in ["../../out/c", "../link", "../folder/c", "/etc/passwd", "../../none", "../folder/none", "none/../../../x"] {
+        for path in [
+            "../../out/c",
+            "../link",
+            "../folder/c",
+            "/etc/passwd",
+            "../../none",
+            "../folder/none",
+            "none/../../../x",
+        ] {
             let said = base.resolve(path).unwrap_err();
             assert!(said.contains("leads out"), "{path}: {said}");
         }
         assert!(base.resolve("none").unwrap_err().contains("there is no"), "inside, it may be said");
         assert!(folders.allow_all(&at("in/deep")).is_ok());
-        assert!(folders.allow_all(&at("in")).unwrap_err().contains("leads out"), "a model's folder with a link");
+        assert!(
+            folders.allow_all(&at("in")).unwrap_err().contains("leads out"),
+            "a model's folder with a link"
+        );
         let nothing = Folders::only(&[]).unwrap();
         assert!(Base { dir: &dir, folders: &nothing }.resolve("b").unwrap_err().contains("--allow"));
         assert!(Folders::any().allow(Path::new("/etc/passwd")));

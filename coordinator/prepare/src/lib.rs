@@ -6,6 +6,7 @@ mod data;
 mod donors;
 mod folders;
 pub mod images;
+mod parquet;
 mod planned;
 mod preview;
 mod reader;
@@ -105,7 +106,7 @@ pub fn prepare_within(
     units::check(spec, &model.info)?;
     let reader = Reader::of(&model, &model_path)?;
     let mut read = Vec::new();
-    for (at, task) in spec.tasks.iter().enumerate() {
+    for task in &spec.tasks {
         let step = format!("prepare {}", task.name);
         progress(&step, 0, 1);
         let data = match &task.data {
@@ -117,12 +118,11 @@ pub fn prepare_within(
                 Some(data::read(&path, task.sha256.as_deref())?)
             }
         };
-        let seed = spec.seed.wrapping_add(at as u64);
         let one = match (task.kind, &data) {
             (TaskKind::Classification, Some(data)) => {
                 tasks::classes::classification(task, data, &reader, &model.info, spec.seed)
             }
-            _ => tasks::prepare(task, data.as_ref(), &reader, &model.info, spec.seed, seed),
+            _ => tasks::prepare(task, data.as_ref(), &reader, &model.info, spec.seed),
         };
         let one = one.map_err(|e| Error::Input(format!("task {:?}: {e}", task.name)))?;
         binary(task, &one, &model.info)?;

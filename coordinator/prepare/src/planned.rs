@@ -43,7 +43,7 @@ pub fn sweeps(
             let map = units::narrowed(at, sweep, &whole, model)?;
             let n = map.len() as u32;
             let tasks_of = narrowed(sweep, tasks)?;
-            let work = Work::new(model, spec.model.dtype, tasks, prepared, &tasks_of, scope);
+            let work = Work::new(model, tasks, prepared, &tasks_of, scope);
             let beginning = work.beginning(&map);
             let units = maps.put(map);
             let mut add = |kind, tasks: &[u32], scope, chunk| {

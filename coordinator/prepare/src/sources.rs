@@ -40,9 +40,9 @@ impl Sources {
             });
             let file = file.transpose()?;
             let mut sources = Vec::new();
-            for (t, (task, (prepared, data))) in given.spec.tasks.iter().zip(given.tasks).enumerate() {
+            for (task, (prepared, data)) in given.spec.tasks.iter().zip(given.tasks) {
                 let name = |e: String| wrong(format!("task {:?}: {e}", task.name));
-                let seed = given.spec.seed.wrapping_add(t as u64);
+                let seed = given.spec.seed;
                 let source = out.source(given, ablation, task, prepared, data.as_ref(), file.as_ref(), seed);
                 sources.push(source.map_err(name)?);
             }
@@ -137,7 +137,7 @@ fn shown(task: &TaskSpec, file: &Data, given: &Given<'_>, seed: u64) -> Result<V
         ));
     }
     let all = TaskSpec { kind, examples: None, ..task.clone() };
-    let prepared = tasks::prepare(&all, Some(file), given.reader, given.model, given.spec.seed, seed)?;
+    let prepared = tasks::prepare(&all, Some(file), given.reader, given.model, seed)?;
     Ok(prepared.items.into_iter().map(|i| Item { scored: Vec::new(), ..i }).collect())
 }
 

@@ -61,7 +61,7 @@ A spec:
   kind = \"single\"
 
 Exit codes: 0 done; 1 failed; 2 wrong usage or spec; 3 finished with quarantined shards; 130 interrupted
-and resumable. $ABLATE_LOG sets what is logged to stderr (error, warn, info, debug).";
+and resumable. $ABLATE_LOG sets what is logged to stderr (off, error, warn, info, debug, trace).";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -127,6 +127,9 @@ pub struct RunArgs {
     /// Threads per lane [default: cores / (workers × lanes)]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
+    /// Memory that each lane may use at most, for example 2GiB [default: its share of what is free]
+    #[arg(long, env = "ABLATE_MEMORY", value_name = "BYTES", value_parser = ablate_common::memory::parse)]
+    pub memory: Option<u64>,
     /// Fail if there is nothing to resume
     #[arg(long)]
     pub resume: bool,
@@ -162,6 +165,9 @@ impl RunArgs {
         }
         if let Some(threads) = self.threads {
             let _ = write!(line, " --threads {threads}");
+        }
+        if let Some(memory) = self.memory {
+            let _ = write!(line, " --memory {memory}");
         }
         line
     }

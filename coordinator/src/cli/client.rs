@@ -134,6 +134,9 @@ pub async fn submit(args: SubmitArgs) -> Result<u8, Fail> {
 /// `ablate list`.
 pub async fn list(args: ClientArgs) -> Result<u8, Fail> {
     let reply = asked(&args, async |c| c.list(v1::ListRequest {}).await).await?;
+    if reply.experiments.is_empty() && !args.json {
+        say::err("there are no experiments; `ablate submit SPEC` hands one in");
+    }
     reply.experiments.iter().for_each(|s| print(s, args.json, false));
     Ok(0)
 }

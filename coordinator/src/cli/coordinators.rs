@@ -3,11 +3,11 @@
 use super::args::ClientArgs;
 use super::fail::Fail;
 use super::say;
+use ablate_net::{Access, Line, Trouble};
 use ablate_proto::v1::{self, experiments_client::ExperimentsClient};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 use tonic::Code;
-use ablate_net::{Access, Line, Trouble};
 use tonic::transport::Endpoint;
 
 /// A client of the coordinator that leads.

@@ -61,6 +61,10 @@ impl Session {
     async fn work(&self) -> Result<u8, Fail> {
         let began = Instant::now();
         let (out, made) = self.prepare().await?;
+        if !folder::state(&out).exists() {
+            // Before anything is written; what is done already needs no worker.
+            supervise::find_worker()?;
+        }
         let new = made.into_new(out.clone());
         let lock = folder::claim(&out, &new.plan, self.args.resume).await?;
         self.held(|h| h.lock = Some(lock));
@@ -187,6 +191,7 @@ impl Session {
                 token,
                 device: args.device.clone(),
                 threads: args.threads_per_lane(),
+                memory: args.memory,
                 folder: out.to_path_buf(),
             },
             args.workers,

@@ -7,10 +7,10 @@ use super::progress::Steps;
 use super::run::{interrupted, version};
 use super::say;
 use super::stores;
+use ablate_coordinator::security::{Files, Limits, Security, Tls};
 use ablate_coordinator::server::{
     Error, Exporter, Fatal, Options, Service, SubmitError, Submitter, default_output, listen, stand_by,
 };
-use ablate_coordinator::security::{Files, Limits, Security, Tls};
 use ablate_coordinator::store::Store;
 use ablate_prepare::Folders;
 use serde::Deserialize;
@@ -169,7 +169,8 @@ fn security(args: &ServeArgs, config: &mut Config, wish: SocketAddr) -> Result<A
     let required = beyond || args.require_auth || config.require_auth || client_ca.is_some();
     let tls = match (cert, key) {
         (Some(cert), Some(key)) => Some(Tls::open(Files { cert, key, client_ca }).map_err(|e| {
-            Fail::wrong(e).help("name PEM files that this user can read: a certificate, and the key that belongs to it")
+            Fail::wrong(e)
+                .help("name PEM files that this user can read: a certificate, and the key that belongs to it")
         })?),
         (None, None) if client_ca.is_some() => {
             return Err(Fail::wrong("--client-ca: clients can show certificates over TLS only")
@@ -204,7 +205,9 @@ fn own_url(address: SocketAddr, encrypted: bool) -> String {
     let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     match host.trim() {
         // Nobody reaches 0.0.0.0.
-        host if address.ip().is_unspecified() && !host.is_empty() => format!("{scheme}://{host}:{}", address.port()),
+        host if address.ip().is_unspecified() && !host.is_empty() => {
+            format!("{scheme}://{host}:{}", address.port())
+        }
         _ => format!("{scheme}://{address}"),
     }
 }

@@ -25,6 +25,8 @@ pub struct Setup {
     pub device: String,
     /// Threads per lane; none: the worker shares the cores out.
     pub threads: Option<u32>,
+    /// Bytes of memory that each lane may use; none: its share of what is free.
+    pub memory: Option<u64>,
     /// Folder for logs.
     pub folder: PathBuf,
 }
@@ -76,6 +78,9 @@ fn spawn(setup: &Setup, slot: u32) -> Result<Child, Fail> {
     command.env("ABLATE_TOKEN", setup.token.reveal());
     if let Some(threads) = setup.threads {
         command.args(["--threads", &threads.to_string()]);
+    }
+    if let Some(memory) = setup.memory {
+        command.args(["--memory", &memory.to_string()]);
     }
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(file).kill_on_drop(true).spawn().map_err(|e| {
         Fail::failed(format!("{} can't be started: {e}", setup.program.display())).help("run `ablate doctor`")

@@ -47,7 +47,7 @@ impl Default for Config {
 /// What a chunk failed of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The worker can't serve this experiment at all (model missing or different); other workers may.
+    /// The worker can't serve this experiment at all (model missing or different, too little memory); other workers may.
     Model(String),
     /// The chunk failed.
     Chunk(String),

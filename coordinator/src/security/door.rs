@@ -49,7 +49,10 @@ pub struct Connection {
 
 impl Security {
     /// Connections to a listener, for as long as they are asked for.
-    pub fn connections(self: &Arc<Self>, listener: TcpListener) -> impl Stream<Item = io::Result<Connection>> + use<> {
+    pub fn connections(
+        self: &Arc<Self>,
+        listener: TcpListener,
+    ) -> impl Stream<Item = io::Result<Connection>> + use<> {
         let me = Arc::clone(self);
         async_stream::stream! {
             let mut hands = FuturesUnordered::new();
@@ -133,7 +136,11 @@ impl Connected for Connection {
 }
 
 impl AsyncRead for Connection {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         match &mut self.wire {
             Wire::Clear(s) => Pin::new(s).poll_read(cx, buf),
             Wire::Tls(s) => Pin::new(s).poll_read(cx, buf),

@@ -108,7 +108,12 @@ impl Known {
     }
 
     fn of_certificate(c: &Certified) -> Self {
-        Self { name: format!("certificate {}", c.name), roles: c.roles.clone(), token: None, until: Some(c.until) }
+        Self {
+            name: format!("certificate {}", c.name),
+            roles: c.roles.clone(),
+            token: None,
+            until: Some(c.until),
+        }
     }
 }
 
@@ -117,10 +122,15 @@ impl Security {
     fn identify(&self, peer: &Peer, headers: &HeaderMap) -> Result<Known, Status> {
         let Some(value) = headers.get(http::header::AUTHORIZATION) else {
             let c = peer.certified.as_ref().ok_or_else(|| unidentified(Reason::Missing))?;
-            return if now() >= c.until { Err(unidentified(Reason::Expired)) } else { Ok(Known::of_certificate(c)) };
+            return if now() >= c.until {
+                Err(unidentified(Reason::Expired))
+            } else {
+                Ok(Known::of_certificate(c))
+            };
         };
         let tokens = self.tokens.borrow().clone();
-        let tokens = tokens.ok_or_else(|| Status::unavailable("the coordinator has not read its tokens yet"))?;
+        let tokens =
+            tokens.ok_or_else(|| Status::unavailable("the coordinator has not read its tokens yet"))?;
         let word = value.to_str().ok().and_then(|v| v.strip_prefix("Bearer ")).unwrap_or_default();
         let token = Token::id_of(word).and_then(|id| tokens.get(id)).filter(|t| t.fits(word));
         let token = token.ok_or_else(|| unidentified(Reason::Unknown))?;
@@ -137,7 +147,8 @@ impl Security {
         } else {
             Rate { per_second: limits.calls_per_second, at_once: limits.calls }
         };
-        let begun = self.rates.lock().unwrap_or_else(PoisonError::into_inner).begin(&client, rate, Instant::now());
+        let begun =
+            self.rates.lock().unwrap_or_else(PoisonError::into_inner).begin(&client, rate, Instant::now());
         match begun {
             Ok(()) => Ok(Pass { security: Arc::clone(self), client }),
             Err(Over::Often(after)) => {

@@ -51,7 +51,9 @@ where
             Ok((caller, pass)) => {
                 request.extensions_mut().insert(caller);
                 let answer = self.inner.call(request);
-                Box::pin(async move { Ok(answer.await?.map(|body| Body::new(Counted { body, _pass: pass }))) })
+                Box::pin(
+                    async move { Ok(answer.await?.map(|body| Body::new(Counted { body, _pass: pass }))) },
+                )
             }
             Err(status) => Box::pin(std::future::ready(Ok(status.into_http()))),
         }

@@ -45,7 +45,8 @@ impl Rates {
         let per_second = f64::from(rate.per_second.max(1));
         let full = per_second * BURST;
         if self.clients.len() >= REMEMBERED && !self.clients.contains_key(client) {
-            self.clients.retain(|_, c| c.open > 0 || now.saturating_duration_since(c.at).as_secs_f64() < BURST);
+            self.clients
+                .retain(|_, c| c.open > 0 || now.saturating_duration_since(c.at).as_secs_f64() < BURST);
         }
         let new = || Client { tokens: full, at: now, open: 0 };
         let c = self.clients.entry(client.to_owned()).or_insert_with(new);
@@ -85,7 +86,8 @@ mod tests {
         assert!(rates.begin("b", rate, start).is_ok(), "another client isn't held up");
         assert!(rates.begin("a", rate, start + Duration::from_millis(99)).is_err());
         assert!(rates.begin("a", rate, start + after).is_ok(), "waiting as told is enough");
-        let taken = (0..1000).filter(|i| rates.begin("a", rate, start + after + *i * Duration::from_millis(5)).is_ok());
+        let taken = (0..1000)
+            .filter(|i| rates.begin("a", rate, start + after + *i * Duration::from_millis(5)).is_ok());
         assert!((49..=51).contains(&taken.count()), "5 seconds of 10 calls");
     }
 

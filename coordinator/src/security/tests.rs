@@ -24,7 +24,12 @@ async fn codes(url: &str, token: &str) -> Vec<(&'static str, Code)> {
     let mut worker = ClusterClient::connect(url.to_owned()).await.unwrap();
     let id = || v1::StatusRequest { id: "none".into() };
     let code = |r: Result<(), tonic::Status>| match r {
-        Err(s) if [Code::Unauthenticated, Code::PermissionDenied, Code::ResourceExhausted].contains(&s.code()) => s.code(),
+        Err(s)
+            if [Code::Unauthenticated, Code::PermissionDenied, Code::ResourceExhausted]
+                .contains(&s.code()) =>
+        {
+            s.code()
+        }
         _ => Code::Ok,
     };
     let hello = tokio_stream::empty::<v1::WorkerMessage>();
@@ -73,7 +78,10 @@ async fn every_call_is_for_the_roles_that_need_it_and_for_nobody_else() {
     let denied = Code::PermissionDenied;
     assert_eq!(allowed(&codes(&url, &work_word).await, denied), ["leader", "work", "blob"]);
     assert_eq!(allowed(&codes(&url, &read_word).await, denied), reads);
-    assert_eq!(allowed(&codes(&url, &submit_word).await, denied), [&reads[..], &["submit", "control"]].concat());
+    assert_eq!(
+        allowed(&codes(&url, &submit_word).await, denied),
+        [&reads[..], &["submit", "control"]].concat()
+    );
     let swapped = format!("{}{}", &work_word[..16], &read_word[16..]);
     for nobody in ["", "x", &old_word, &swapped, &work_word[..work_word.len() - 1]] {
         assert!(allowed(&codes(&url, nobody).await, Code::Unauthenticated).is_empty(), "{nobody}");
@@ -83,7 +91,10 @@ async fn every_call_is_for_the_roles_that_need_it_and_for_nobody_else() {
     assert_eq!(why.reason(), v1::unidentified::Reason::Expired);
     let refused = client.list(with(&work_word, v1::ListRequest {})).await.unwrap_err();
     let why = v1::NotPermitted::decode(refused.details()).unwrap();
-    assert_eq!((why.roles, why.needed), (vec!["worker".to_owned()], vec!["submit".to_owned(), "read".to_owned()]));
+    assert_eq!(
+        (why.roles, why.needed),
+        (vec!["worker".to_owned()], vec!["submit".to_owned(), "read".to_owned()])
+    );
 
     store.revoke_token(&work.id).await.unwrap();
     let mut table = security.tokens.subscribe();

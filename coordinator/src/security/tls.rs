@@ -22,7 +22,11 @@ pub struct Files {
 impl Files {
     fn times(&self) -> Vec<Option<SystemTime>> {
         let time = |p: &Path| std::fs::metadata(p).and_then(|m| m.modified()).ok();
-        [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()].into_iter().flatten().map(|p| time(p)).collect()
+        [Some(&self.cert), Some(&self.key), self.client_ca.as_ref()]
+            .into_iter()
+            .flatten()
+            .map(|p| time(p))
+            .collect()
     }
 
     fn read(&self) -> Result<ServerConfig, String> {

@@ -344,9 +344,11 @@ impl Actor {
                 let Some(id) = f.id else { return };
                 let failure = f.failure.unwrap_or_default();
                 let fault = match failure.kind {
-                    Some(v1::failure::Kind::ModelMissing(_) | v1::failure::Kind::ModelDiffers(_)) => {
-                        Fault::Model(failure.detail)
-                    }
+                    Some(
+                        v1::failure::Kind::ModelMissing(_)
+                        | v1::failure::Kind::ModelDiffers(_)
+                        | v1::failure::Kind::DoesNotFit(_),
+                    ) => Fault::Model(failure.detail),
                     _ => Fault::Chunk(failure.detail),
                 };
                 let at = (id.sweep, id.round, id.chunk);

@@ -103,7 +103,9 @@ pub enum Error {
     #[error("{0}")]
     State(String),
     /// The store holds as many experiments as it may.
-    #[error("the coordinator keeps {0} experiments, its limit; raise `experiments` under [limits] in its config file")]
+    #[error(
+        "the coordinator keeps {0} experiments, its limit; raise `experiments` under [limits] in its config file"
+    )]
     Full(usize),
     /// The service is shutting down.
     #[error("the coordinator is shutting down")]

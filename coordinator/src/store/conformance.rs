@@ -1,6 +1,7 @@
 //! One suite, run against every store; PostgreSQL's run is in `postgres::tests`.
 
 use super::*;
+use crate::token::{Role, Token, now};
 use ablate_common::head::HeadMap;
 use ablate_common::metric::Metric;
 use ablate_common::model::ModelInfo;
@@ -9,7 +10,6 @@ use ablate_common::scores::{ChunkScores, TaskScores};
 use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Example, Item, Scope, TaskKind};
 use ablate_common::units::{UnitIx, UnitMap};
-use crate::token::{Role, Token, now};
 use std::sync::Arc;
 
 /// An experiment on a model of 2 layers of 3 heads: every kind of sweep.

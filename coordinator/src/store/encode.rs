@@ -25,7 +25,10 @@ pub(super) fn state_of(name: &str, error: String) -> State {
 pub(super) const MAX_TOKENS: usize = 10_000;
 
 pub(super) fn name_taken(token: &Token) -> Error {
-    Error::Refused(format!("a token is called {:?} already; choose another --name, or revoke that one first", token.name))
+    Error::Refused(format!(
+        "a token is called {:?} already; choose another --name, or revoke that one first",
+        token.name
+    ))
 }
 
 pub(super) fn too_many_tokens() -> Error {

@@ -1,7 +1,7 @@
 //! A store that forgets: for simulations and tests.
 
-use super::encode::{MAX_TOKENS, name_taken, too_many_tokens};
 use super::assemble::{self, Frame};
+use super::encode::{MAX_TOKENS, name_taken, too_many_tokens};
 use super::{
     Answer, ChunkAt, Error, Incoming, NewExperiment, Outcome, Quarantined, State, Store, Stored, StoredRound,
 };

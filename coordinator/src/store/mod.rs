@@ -16,11 +16,11 @@ pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 
+use crate::token::Token;
 use ablate_common::decide::Round;
 use ablate_common::plan::{Decision, Plan};
 use ablate_common::task::Prepared;
 use ablate_common::units::UnitIx;
-use crate::token::Token;
 use ablate_output::results::Results;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;

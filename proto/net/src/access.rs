@@ -74,8 +74,9 @@ impl Access {
         };
         if let Some((word, option)) = word {
             // The word itself is not repeated: it is nearly a token.
-            let value = token(word.reveal())
-                .ok_or_else(|| format!("{option}: not a token; give one as `ablate token create` shows it"))?;
+            let value = token(word.reveal()).ok_or_else(|| {
+                format!("{option}: not a token; give one as `ablate token create` shows it")
+            })?;
             access.bearer = Bearer(Some(value));
         }
         Ok(access)
@@ -95,7 +96,11 @@ impl Access {
     pub fn endpoint(&self, url: &str) -> Result<Endpoint, String> {
         let bad = || "not a URL of the form http://HOST:PORT or https://HOST:PORT".to_owned();
         let (scheme, rest) = url.split_once("://").ok_or_else(bad)?;
-        if !["http", "https"].contains(&scheme) || rest.is_empty() || rest.starts_with(':') || rest.contains('@') {
+        if !["http", "https"].contains(&scheme)
+            || rest.is_empty()
+            || rest.starts_with(':')
+            || rest.contains('@')
+        {
             return Err(bad());
         }
         let endpoint = Endpoint::from_shared(url.to_owned()).map_err(|_| bad())?;
@@ -103,7 +108,8 @@ impl Access {
             let host = endpoint.uri().host().unwrap_or_default();
             if self.bearer.0.is_some() && !loopback(host) {
                 return Err(
-                    "a token would travel there in clear text; use https://, or a tunnel to a loopback port".to_owned()
+                    "a token would travel there in clear text; use https://, or a tunnel to a loopback port"
+                        .to_owned(),
                 );
             }
             return Ok(endpoint);
@@ -144,7 +150,9 @@ mod tests {
     #[test]
     fn a_token_goes_to_this_machine_or_through_tls_only() {
         let access = with_token("ablate_1_x\n").unwrap();
-        for good in ["http://127.0.0.1:7650", "http://localhost:1", "http://[::1]:7650", "https://db.example:7650"] {
+        for good in
+            ["http://127.0.0.1:7650", "http://localhost:1", "http://[::1]:7650", "https://db.example:7650"]
+        {
             access.endpoint(good).unwrap();
         }
         for bad in ["http://10.0.0.1:7650", "http://db.example:7650", "http://localhost.example:1"] {

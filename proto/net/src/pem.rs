@@ -67,7 +67,11 @@ pub fn identity(cert: &Path, key_path: &Path) -> Result<CertifiedKey, String> {
     let provider = rustls::crypto::ring::default_provider();
     CertifiedKey::from_der(chain, private, &provider).map_err(|e| match e {
         rustls::Error::InconsistentKeys(_) => {
-            format!("{}: this key doesn't belong to the certificate in {}", key_path.display(), cert.display())
+            format!(
+                "{}: this key doesn't belong to the certificate in {}",
+                key_path.display(),
+                cert.display()
+            )
         }
         e => format!("{}: {e}", key_path.display()),
     })

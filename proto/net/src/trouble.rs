@@ -48,7 +48,9 @@ impl Trouble {
         let (what, help) = match tls {
             Some(e) => of_tls(url, e),
             // HTTP/2 keeps the text of what it comes from only.
-            None if url.starts_with("https://") && chain(error).contains("received fatal alert") => refuses(url),
+            None if url.starts_with("https://") && chain(error).contains("received fatal alert") => {
+                refuses(url)
+            }
             // What a coordinator that speaks TLS answers is no frame of HTTP/2.
             None if url.starts_with("http://") && chain(error).contains("frame with invalid size") => (
                 format!("{url} doesn't speak in clear text"),
@@ -86,12 +88,14 @@ fn of_tls(url: &str, e: &Tls) -> (String, &'static str) {
         Tls::InvalidCertificate(C::NotValidYet | C::NotValidYetContext { .. }) => {
             (told("shows a certificate that isn't valid yet"), "set the clocks of both machines")
         }
-        Tls::InvalidCertificate(e) => {
-            (format!("{url} shows a certificate that can't be used: {e}"), "renew the coordinator's certificate")
-        }
-        Tls::InvalidMessage(_) => {
-            (told("doesn't speak TLS"), "use http://, on loopback, or start the coordinator with --tls-cert and --tls-key")
-        }
+        Tls::InvalidCertificate(e) => (
+            format!("{url} shows a certificate that can't be used: {e}"),
+            "renew the coordinator's certificate",
+        ),
+        Tls::InvalidMessage(_) => (
+            told("doesn't speak TLS"),
+            "use http://, on loopback, or start the coordinator with --tls-cert and --tls-key",
+        ),
         Tls::AlertReceived(
             AlertDescription::UnknownCA
             | AlertDescription::BadCertificate

@@ -20,7 +20,8 @@ pub fn run(bytes: &[u8]) -> bool {
     }
     let shared = std::path::Path::new("/dev/shm");
     let folder = if shared.is_dir() { shared.to_path_buf() } else { std::env::temp_dir() };
-    let name = format!("ablate-hostile-{}-{}.gguf", std::process::id(), FILES.fetch_add(1, Ordering::Relaxed));
+    let name =
+        format!("ablate-hostile-{}-{}.gguf", std::process::id(), FILES.fetch_add(1, Ordering::Relaxed));
     let path = folder.join(name);
     std::fs::write(&path, bytes).expect("a temporary file");
     let inspected = model::inspect_headers(&path);

@@ -90,8 +90,7 @@ objective = "wiki"
 split = "halves"
 orders = ["greedy", "importance", "random"]
 "#;
-    const SMALL: &str =
-        "name = \"a\"\n[model]\nsource = \"m\"\n[[task]]\nname = \"t\"\nkind = \"ioi\"\nexamples = 2\n[ablation]\nmethod = \"zero\"\n[[sweep]]\nkind = \"single\"\n";
+    const SMALL: &str = "name = \"a\"\n[model]\nsource = \"m\"\n[[task]]\nname = \"t\"\nkind = \"ioi\"\nexamples = 2\n[ablation]\nmethod = \"zero\"\n[[sweep]]\nkind = \"single\"\n";
     vec![SMALL.as_bytes().to_vec(), WHOLE.as_bytes().to_vec()]
 }
 
@@ -142,14 +141,18 @@ fn safetensors_seeds() -> Vec<Vec<u8>> {
     use ::safetensors::Dtype;
     use ::safetensors::tensor::TensorView;
     let zeros = [0u8; 256];
-    let view = |dtype, shape: &[usize], bytes| TensorView::new(dtype, shape.to_vec(), &zeros[..bytes]).expect("a view");
+    let view = |dtype, shape: &[usize], bytes| {
+        TensorView::new(dtype, shape.to_vec(), &zeros[..bytes]).expect("a view")
+    };
     let all = [
         ("model.a", view(Dtype::F32, &[4, 8], 128)),
         ("model.b", view(Dtype::BF16, &[5], 10)),
         ("model.positions", view(Dtype::I64, &[2], 16)),
         ("model.empty", view(Dtype::F16, &[0, 3], 0)),
     ];
-    [&all[..1], &all[..]].map(|t| ::safetensors::serialize(t.iter().map(|(n, v)| (*n, v)), None).expect("a file")).to_vec()
+    [&all[..1], &all[..]]
+        .map(|t| ::safetensors::serialize(t.iter().map(|(n, v)| (*n, v)), None).expect("a file"))
+        .to_vec()
 }
 
 /// A plan, as a worker gets it.
@@ -185,7 +188,8 @@ fn plan_seeds() -> Vec<Vec<u8>> {
         tied: true,
         details: Details::default(),
     };
-    let sweep = |kind, chunk| PlannedSweep { kind, ablation: 0, tasks: vec![], units: 0, scope: Scope::All, chunk };
+    let sweep =
+        |kind, chunk| PlannedSweep { kind, ablation: 0, tasks: vec![], units: 0, scope: Scope::All, chunk };
     let plan = Plan {
         engine: ablate_common::ENGINE_VERSION,
         spec: Spec {

@@ -17,7 +17,22 @@ const NUMBERS: [u64; 12] = [
 ];
 /// Words that texts go wrong at.
 const WORDS: [&str; 16] = [
-    "[[task]]", "[", "]", "\"", "'''", "=", "\n", "9e999", "-1", "nan", "18446744073709551616", "\u{0}", "{\"a\":", "null", "\\u0000", "# x",
+    "[[task]]",
+    "[",
+    "]",
+    "\"",
+    "'''",
+    "=",
+    "\n",
+    "9e999",
+    "-1",
+    "nan",
+    "18446744073709551616",
+    "\u{0}",
+    "{\"a\":",
+    "null",
+    "\\u0000",
+    "# x",
 ];
 
 /// A sequence of numbers (`SplitMix64`, Steele, Lea and Flood 2014).

@@ -7,7 +7,10 @@ use tonic::{Code, Status};
 fn taken<M: Message + Default + PartialEq>(bytes: &[u8]) -> bool {
     let Ok(message) = M::decode(bytes) else { return false };
     let again = M::decode(message.encode_to_vec().as_slice());
-    assert!(again.is_ok_and(|a| a.encode_to_vec() == message.encode_to_vec()), "a message changes when it is sent on");
+    assert!(
+        again.is_ok_and(|a| a.encode_to_vec() == message.encode_to_vec()),
+        "a message changes when it is sent on"
+    );
     true
 }
 
@@ -39,7 +42,10 @@ pub fn seeds() -> Vec<Vec<u8>> {
     let lane = v1::Lane { device: "cpu".into(), device_class: "class".into() };
     let failure = v1::Failure {
         detail: "why".into(),
-        kind: Some(v1::failure::Kind::ModelDiffers(v1::ModelDiffers { expected: "a".into(), found: "b".into() })),
+        kind: Some(v1::failure::Kind::ModelDiffers(v1::ModelDiffers {
+            expected: "a".into(),
+            found: "b".into(),
+        })),
     };
     let from_worker = [
         worker_message::Body::Hello(v1::Hello {
@@ -59,10 +65,20 @@ pub fn seeds() -> Vec<Vec<u8>> {
             scores: vec![1, 2, 3].into(),
             device_class: "class".into(),
         }),
-        worker_message::Body::Failed(v1::ChunkFailed { id: Some(chunk.clone()), lease: 9, failure: Some(failure) }),
+        worker_message::Body::Failed(v1::ChunkFailed {
+            id: Some(chunk.clone()),
+            lease: 9,
+            failure: Some(failure),
+        }),
         worker_message::Body::Renew(v1::Renew {
             leases: vec![1, 2, u64::MAX],
-            held: vec![v1::Held { lease: 1, experiment: "e".into(), sweep: 0, round: 0, chunks: vec![0, 1, 2] }],
+            held: vec![v1::Held {
+                lease: 1,
+                experiment: "e".into(),
+                sweep: 0,
+                round: 0,
+                chunks: vec![0, 1, 2],
+            }],
         }),
     ];
     let from_coordinator = [
@@ -87,10 +103,12 @@ pub fn seeds() -> Vec<Vec<u8>> {
             .into_iter()
             .map(|body| with(1, v1::CoordinatorMessage { body: Some(body) }.encode_to_vec())),
     );
-    let submit = v1::SubmitRequest { spec_toml: "name = \"a\"".into(), base_dir: "/d".into(), origin: "o".into() };
+    let submit =
+        v1::SubmitRequest { spec_toml: "name = \"a\"".into(), base_dir: "/d".into(), origin: "o".into() };
     all.push(with(2, submit.encode_to_vec()));
     let sweep = v1::SweepStatus { name: "single".into(), subsets_total: 5, ..v1::SweepStatus::default() };
-    let status = v1::ExperimentStatus { id: "e".into(), sweeps: vec![sweep], ..v1::ExperimentStatus::default() };
+    let status =
+        v1::ExperimentStatus { id: "e".into(), sweeps: vec![sweep], ..v1::ExperimentStatus::default() };
     all.push(with(3, status.encode_to_vec()));
     let worker = v1::WorkerStatus { id: 1, lanes: vec![lane], ..v1::WorkerStatus::default() };
     all.push(with(4, v1::WorkersReply { workers: vec![worker] }.encode_to_vec()));

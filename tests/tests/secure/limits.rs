@@ -79,7 +79,8 @@ fn a_service_reads_only_below_the_folders_that_its_operator_allowed() {
     }
     let model = format!("{:?}", ablate_tests::minilm());
     refused(&submit(text.replace(&model, "\"/etc/ssl\"")), &["other.toml:3", "leads out of the folders"]);
-    let reference = text.replace("method = \"mean\"", "method = \"mean\"\nreference = \"../outside/pairs.jsonl\"");
+    let reference =
+        text.replace("method = \"mean\"", "method = \"mean\"\nreference = \"../outside/pairs.jsonl\"");
     refused(&submit(reference), &["other.toml:", "leads out of the folders", "reference"]);
     drop(said(service.client(&["submit", spec.to_str().unwrap()])));
 }

@@ -2,7 +2,9 @@
 
 use super::Beside;
 use ablate_tests::authority::{Authority, Pair};
-use ablate_tests::program::{ablate, differing, finish, refused, run, said, small_spec, tables, wait_until, worker};
+use ablate_tests::program::{
+    ablate, differing, finish, refused, run, said, small_spec, tables, wait_until, worker,
+};
 use ablate_tests::service::{Service, serve, token};
 use std::path::Path;
 use std::process::Command;
@@ -23,15 +25,22 @@ fn a_worker_known_by_its_certificate_runs_a_sweep_to_its_end_with_the_tables_of_
     let ca = Authority::new(folder.path(), "own");
     let own = ca.server("server", &["127.0.0.1", "localhost"]);
     let callers = Authority::new(folder.path(), "callers");
-    let (gpu, ann) =
-        (callers.caller("gpu", &["ablate://role/worker"]), callers.caller("ann", &["ablate://role/submit", "https://x"]));
-    let options = ["--tls-cert", s(&own.cert), "--tls-key", s(&own.key), "--client-ca", s(&callers.ca()), "--allow", "/"];
+    let (gpu, ann) = (
+        callers.caller("gpu", &["ablate://role/worker"]),
+        callers.caller("ann", &["ablate://role/submit", "https://x"]),
+    );
+    let callers_ca = callers.ca();
+    let options =
+        ["--tls-cert", s(&own.cert), "--tls-key", s(&own.key), "--client-ca", s(&callers_ca), "--allow", "/"];
     let ca_file = callers.ca();
     assert!(ca_file.exists());
     let service = Service::start(folder.path(), "127.0.0.1", &options);
 
     // Nobody, somebody without a role, somebody with another, and somebody of another authority.
-    refused(&finish(service.client(&["list"]).arg("--ca").arg(ca.ca())), &["neither a token nor a certificate"]);
+    refused(
+        &finish(service.client(&["list"]).arg("--ca").arg(ca.ca())),
+        &["neither a token nor a certificate"],
+    );
     let guest = callers.caller("guest", &["ablate://role/admin"]);
     refused(&finish(shows(&mut service.client(&["list"]), &ca, &guest)), &["names no role"]);
     refused(&finish(shows(&mut service.client(&["list"]), &ca, &gpu)), &["role worker", "submit or read"]);
@@ -100,7 +109,10 @@ fn clear_text_beyond_loopback_is_refused_and_tls_there_wants_identities() {
     let own = ca.server("server", &["127.0.0.1"]);
     let service =
         Service::start(folder.path(), "0.0.0.0", &["--tls-cert", s(&own.cert), "--tls-key", s(&own.key)]);
-    refused(&finish(service.client(&["list"]).arg("--ca").arg(ca.ca())), &["neither a token nor a certificate"]);
+    refused(
+        &finish(service.client(&["list"]).arg("--ca").arg(ca.ca())),
+        &["neither a token nor a certificate"],
+    );
     let submit = token(folder.path(), "submit", "ann");
     wait_until("the token is known", || {
         finish(service.with_token(&submit, &["list"]).arg("--ca").arg(ca.ca())).status.success()
@@ -113,7 +125,10 @@ fn clear_text_beyond_loopback_is_refused_and_tls_there_wants_identities() {
     let mut clear = ablate();
     clear.args(["list", "--coordinator", "http://192.0.2.1:7650"]).env("ABLATE_TOKEN", &submit);
     refused(&finish(&mut clear), &["clear text", "https://"]);
-    refused(&finish(worker("http://192.0.2.1:7650").env("ABLATE_TOKEN", &submit)), &["clear text", "https://"]);
+    refused(
+        &finish(worker("http://192.0.2.1:7650").env("ABLATE_TOKEN", &submit)),
+        &["clear text", "https://"],
+    );
 }
 
 #[test]
@@ -153,7 +168,8 @@ fn a_renewed_certificate_is_used_without_a_restart_and_a_broken_one_is_not() {
     let folder = tempfile::tempdir().unwrap();
     let (first, second) = (Authority::new(folder.path(), "first"), Authority::new(folder.path(), "second"));
     let (old, new) = (first.server("server", &["127.0.0.1"]), second.server("server", &["127.0.0.1"]));
-    let service = Service::start(folder.path(), "127.0.0.1", &["--tls-cert", s(&old.cert), "--tls-key", s(&old.key)]);
+    let service =
+        Service::start(folder.path(), "127.0.0.1", &["--tls-cert", s(&old.cert), "--tls-key", s(&old.key)]);
     let takes = |ca: &Authority| finish(service.client(&["list"]).arg("--ca").arg(ca.ca())).status.success();
     assert!(takes(&first) && !takes(&second));
     // The key comes first: for a while the two don't fit.

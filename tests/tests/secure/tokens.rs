@@ -18,7 +18,10 @@ fn a_caller_without_a_token_or_with_the_wrong_role_is_refused_and_told_what_to_d
     let allow = ["--allow", folder.path().to_str().unwrap(), "--allow", models.to_str().unwrap()];
     let service = Service::start(folder.path(), "127.0.0.1", &[&["--require-auth"][..], &allow].concat());
 
-    refused(&finish(&mut service.client(&["list"])), &["neither a token nor a certificate", "ablate token create"]);
+    refused(
+        &finish(&mut service.client(&["list"])),
+        &["neither a token nor a certificate", "ablate token create"],
+    );
     refused(&finish(&mut service.with_token("ablate_1_2", &["list"])), &["isn't known here"]);
     refused(&finish(&mut service.with_token("not a token", &["list"])), &["--token", "ablate token create"]);
     refused(&finish(&mut worker(&service.url())), &["--role worker", "neither a token nor a certificate"]);
@@ -152,7 +155,8 @@ fn another_user_of_the_machine_cannot_speak_to_the_coordinator_of_a_run() {
         let pids = all.map(|e| e.file_name().to_string_lossy().into_owned()).filter(mine);
         url = pids.into_iter().find_map(|pid| {
             let words = line(&pid);
-            let words: Vec<String> = words.split(|b| *b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
+            let words: Vec<String> =
+                words.split(|b| *b == 0).map(|w| String::from_utf8_lossy(w).into_owned()).collect();
             assert!(!words.iter().any(|w| w.contains("ablate_")), "the token is on a command line");
             words.windows(2).find(|w| w[0] == "--coordinator").map(|w| w[1].clone())
         });
@@ -190,5 +194,8 @@ fn a_service_that_nobody_can_call_says_so_and_wrong_names_and_times_are_refused(
     // A config file may want identities too.
     drop(service);
     std::fs::write(folder.path().join("c.toml"), "require_auth = true\nclient_ca = \"ca.pem\"\n").unwrap();
-    refused(&finish(&mut serve(folder.path(), "127.0.0.1:0", &["--config", "c.toml"])), &["--client-ca", "--tls-cert"]);
+    refused(
+        &finish(&mut serve(folder.path(), "127.0.0.1:0", &["--config", "c.toml"])),
+        &["--client-ca", "--tls-cert"],
+    );
 }

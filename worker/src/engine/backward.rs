@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tch::{Kind, Tensor};
 
 /// Bytes of one attention's scores in a graph: decides how many items go back together.
-const SCORE_BYTES: i64 = 64 << 20;
+const SCORE_BYTES: i64 = ablate_common::memory::GRAPH_SCORE_BYTES as i64;
 
 /// What goes back.
 #[derive(Debug)]

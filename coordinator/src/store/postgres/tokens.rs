@@ -40,7 +40,8 @@ impl PostgresStore {
 
     pub(super) async fn drop_token(&self, which: &str) -> Result<Option<Token>, Error> {
         let sql = format!("DELETE FROM tokens WHERE id = $1 OR name = $1 RETURNING {COLUMNS}");
-        let gone = sqlx::query(sqlx::AssertSqlSafe(sql)).bind(text(which)).fetch_optional(&self.writers).await?;
+        let gone =
+            sqlx::query(sqlx::AssertSqlSafe(sql)).bind(text(which)).fetch_optional(&self.writers).await?;
         gone.as_ref().map(token).transpose()
     }
 }

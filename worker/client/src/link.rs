@@ -59,7 +59,8 @@ pub struct Place {
 /// # Errors
 /// Says what is wrong with it.
 pub fn place(url: &str, access: &Access) -> Result<Place, String> {
-    let bad = || format!("--coordinator `{url}` is not a URL of the form http://HOST:PORT or https://HOST:PORT");
+    let bad =
+        || format!("--coordinator `{url}` is not a URL of the form http://HOST:PORT or https://HOST:PORT");
     // Without a scheme only the port tells an address from any other word.
     if !url.contains("://") && (!url.contains(':') || url.starts_with(':')) {
         return Err(bad());

@@ -1,7 +1,7 @@
 //! Which lane works on which chunk next.
 
 use super::{Desk, Lease, Opened, Running};
-use crate::client::fetch;
+use crate::fetch;
 use crate::lane::Job;
 use ablate_proto::v1::{self as pb, failure::Kind};
 use std::sync::Arc;

@@ -15,13 +15,22 @@ use thiserror::Error;
 /// Executors that a lane keeps: those of the experiments it worked on last.
 const KEPT_EXECUTORS: usize = 2;
 
+/// One device by name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Named {
+    /// The processors.
+    Cpu,
+    /// A GPU by number.
+    Cuda(usize),
+}
+
 /// A lane's device.
 #[derive(Debug, Clone)]
 pub struct LaneDevice {
     /// Number of the lane within its process, from 0.
     pub lane: u32,
     /// The device.
-    pub device: tch::Device,
+    pub device: Named,
     /// Its name: "cpu", "cuda:0".
     pub name: String,
     /// Device model, driver, libtorch and threads: what must be equal for equal bits.
@@ -67,6 +76,11 @@ pub trait OpenExperiment: Send + Sync {
     ) -> Result<Box<dyn Executor>, ExecError>;
 }
 
+/// Bytes for people.
+fn bytes(n: u64) -> String {
+    if n < 1 << 20 { format!("{n} bytes") } else { format!("{:.1} MiB", n as f64 / f64::from(1 << 20)) }
+}
+
 /// Why a chunk was not computed.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum ExecError {
@@ -88,6 +102,20 @@ pub enum ExecError {
         expected: String,
         /// Hash of what lies here.
         found: String,
+    },
+    /// The device's free memory can't hold even the smallest part of the work: nothing was begun.
+    #[error(
+        "the experiment doesn't fit on {device}: one subset of its largest batch needs {}, and {} are free; \
+         lower max_tokens, take a smaller number format (dtype) or a smaller model, run fewer lanes, or use a device with more memory",
+        bytes(*needed), bytes(*free)
+    )]
+    DoesNotFit {
+        /// The lane's device.
+        device: String,
+        /// Bytes that are needed at least.
+        needed: u64,
+        /// Bytes that are free.
+        free: u64,
     },
     /// The device's memory does not hold the work.
     #[error("out of memory: {detail}")]

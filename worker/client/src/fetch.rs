@@ -1,9 +1,9 @@
 //! Opening an experiment: its plan is parsed and checked, its tasks are fetched by hash.
 
 use crate::lane::Experiment;
-use ablate_net::Line;
 use ablate_common::plan::{Ablation, Plan, SweepKind};
 use ablate_common::task::Prepared;
+use ablate_net::Line;
 use ablate_proto::v1::{self as pb, cluster_client::ClusterClient};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -14,6 +14,11 @@ pub fn failure_of(error: &ExecError) -> pb::Failure {
             Kind::ModelDiffers(pb::ModelDiffers { expected: expected.clone(), found: found.clone() })
         }
         ExecError::OutOfMemory { .. } => Kind::OutOfMemory(pb::OutOfMemory { requested_bytes: 0 }),
+        ExecError::DoesNotFit { device, needed, free } => Kind::DoesNotFit(pb::DoesNotFit {
+            device: device.clone(),
+            needed_bytes: *needed,
+            free_bytes: *free,
+        }),
         ExecError::Stopped | ExecError::Failed(_) => Kind::Execution(pb::Execution {}),
     };
     pb::Failure { detail: error.to_string(), kind: Some(kind) }

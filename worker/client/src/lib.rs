@@ -4,13 +4,14 @@
 pub mod desk;
 pub mod failure;
 pub mod fetch;
+pub mod lane;
 pub mod link;
 pub mod route;
 pub mod spool;
 #[cfg(test)]
 mod tests;
 
-use crate::lane::{self, Done, Experiment, Job, LaneDevice, OpenExperiment};
+use crate::lane::{Done, ExecError, Experiment, Job, LaneDevice, OpenExperiment};
 use ablate_common::{ENGINE_VERSION, PROTOCOL_VERSION};
 use ablate_proto::v1::{self as pb, coordinator_message::Body, worker_message};
 use desk::Desk;
@@ -40,8 +41,8 @@ pub struct Config {
     pub opener: Arc<dyn OpenExperiment>,
     /// Where models are looked for by file name when the coordinator's path does not exist here.
     pub model_root: Option<PathBuf>,
-    /// How long a worker whose model differs waits for work on another experiment before it ends with
-    /// [`Outcome::ModelDiffers`].
+    /// How long a worker that can't open an experiment waits for work on another one before it ends with
+    /// [`Outcome::ModelDiffers`] or [`Outcome::DoesNotFit`].
     pub other_work_patience: Duration,
 }
 
@@ -54,6 +55,8 @@ pub enum Outcome {
     Refused(String),
     /// The experiment's model has other bytes here, and there is no other work.
     ModelDiffers(String),
+    /// The experiment doesn't fit into the memory here, and there is no other work.
+    DoesNotFit(String),
 }
 
 /// What a fetch brought: number of its link, experiment, result.
@@ -73,8 +76,8 @@ struct Client {
     /// Number of the link: what an earlier one's fetch brings is not for this one.
     links: u64,
     draining: bool,
-    /// What was said of a model with other bytes, and when, while there is no other work.
-    other_model: Option<(String, Instant)>,
+    /// Why an experiment can't be opened here, and since when, while there is no other work.
+    unable: Option<(Outcome, Instant)>,
 }
 
 /// Works until `drain` turns true, the coordinator drains or refuses this worker.
@@ -118,7 +121,7 @@ pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::R
         opened: opened_to,
         links: 0,
         draining: false,
-        other_model: None,
+        unable: None,
     };
     let mut connecting = me.connect();
     let mut tick = tokio::time::interval(Duration::from_millis(50));
@@ -149,7 +152,7 @@ pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::R
         if !me.flush() {
             connecting = me.again("the stream is closed");
         }
-        if let Some(outcome) = me.other_model() {
+        if let Some(outcome) = me.unable() {
             me.leave().await;
             return Ok(outcome);
         }
@@ -279,7 +282,7 @@ impl Client {
         let now = Instant::now();
         for (lane, job) in self.desk.dispatch(now) {
             if self.jobs.get(lane).is_none_or(|to| to.send(job).is_err()) {
-                let result = Err(lane::ExecError::Failed("the lane's thread is gone".to_owned()));
+                let result = Err(ExecError::Failed("the lane's thread is gone".to_owned()));
                 self.desk.done(Done { lane: lane as u32, result, busy: Duration::ZERO }, now);
             }
         }
@@ -296,18 +299,25 @@ impl Client {
         open
     }
 
-    fn other_model(&mut self) -> Option<Outcome> {
-        if let Some(said) = self.desk.model_differs.take() {
-            tracing::error!(
-                "{said}; give this worker the experiment's model (--model-root), or start a new experiment with this one"
-            );
-            self.other_model = Some((said, Instant::now()));
+    fn unable(&mut self) -> Option<Outcome> {
+        if let Some(error) = self.desk.cannot.take() {
+            let said = error.to_string();
+            let outcome = if matches!(error, ExecError::DoesNotFit { .. }) {
+                tracing::error!("{said}");
+                Outcome::DoesNotFit(said)
+            } else {
+                tracing::error!(
+                    "{said}; give this worker the experiment's model (--model-root), or start a new experiment with this one"
+                );
+                Outcome::ModelDiffers(said)
+            };
+            self.unable = Some((outcome, Instant::now()));
         }
         if self.desk.has_other_work() {
-            self.other_model = None;
+            self.unable = None;
         }
-        let (said, since) = self.other_model.as_ref()?;
-        (since.elapsed() >= self.config.other_work_patience).then(|| Outcome::ModelDiffers(said.clone()))
+        let (outcome, since) = self.unable.as_ref()?;
+        (since.elapsed() >= self.config.other_work_patience).then(|| outcome.clone())
     }
 
     /// Says goodbye and gives the messages under way a moment to leave.

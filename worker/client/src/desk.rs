@@ -74,8 +74,9 @@ pub struct Desk {
     fresh: bool,
     connected: bool,
     draining: bool,
-    /// Set once an engine found a model with other bytes than the plan's: what it said.
-    pub model_differs: Option<String>,
+    /// Set once a lane couldn't open an experiment, however often it tried: a model with other bytes than the
+    /// plan's, or too little memory.
+    pub cannot: Option<ExecError>,
 }
 
 impl Desk {
@@ -95,7 +96,7 @@ impl Desk {
             fresh: false,
             connected: false,
             draining: false,
-            model_differs: None,
+            cannot: None,
         }
     }
 
@@ -360,11 +361,15 @@ impl Desk {
                     "chunk failed: {error}"
                 );
                 let failure = failure_of(&error);
-                if let ExecError::ModelDiffers { .. } = error {
-                    self.model_differs = Some(error.to_string());
+                if let ExecError::ModelDiffers { .. } | ExecError::DoesNotFit { .. } = error {
+                    self.cannot = Some(error.clone());
                 }
-                if matches!(error, ExecError::ModelDiffers { .. } | ExecError::ModelMissing { .. })
-                    && let Some((_, state)) = self.experiments.get_mut(&id.experiment)
+                if matches!(
+                    error,
+                    ExecError::ModelDiffers { .. }
+                        | ExecError::ModelMissing { .. }
+                        | ExecError::DoesNotFit { .. }
+                ) && let Some((_, state)) = self.experiments.get_mut(&id.experiment)
                 {
                     *state = Opened::Failed(failure.clone());
                 }

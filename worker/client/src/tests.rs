@@ -237,7 +237,7 @@ impl Stage {
         let engine = Arc::new(FakeEngine::default());
         let lane = |lane| LaneDevice {
             lane,
-            device: tch::Device::Cpu,
+            device: crate::lane::Named::Cpu,
             name: "cpu".into(),
             class: "fake".into(),
             threads: 1,

@@ -67,11 +67,14 @@ pub struct Summary {
     pub refused: Option<String>,
 }
 
+/// Encoded scores of chunks of one shape.
+type Payloads = Arc<Vec<Vec<u8>>>;
+
 /// An experiment, as its workers see it.
 struct Experiment {
     plan: Plan,
     /// (sweep, subsets) → encoded scores.
-    payloads: Mutex<HashMap<(u32, u64), Arc<Vec<Vec<u8>>>>>,
+    payloads: Mutex<HashMap<(u32, u64), Payloads>>,
 }
 
 impl Experiment {

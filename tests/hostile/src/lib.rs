@@ -76,7 +76,7 @@ method = "resample"
 donors = "seeded"
 unit = "set"
 [ablation.sets]
-first = ["L0H0", "L0H1"]
+first = ["L0.H0", "L0.H1"]
 [[sweep]]
 kind = "single"
 tasks = ["wiki"]

@@ -66,6 +66,8 @@ pub struct TaskShape {
 const MAGIC: &[u8; 4] = b"ABC1";
 /// Largest decompressed size of a chunk.
 pub const MAX_BYTES: u64 = 1 << 30;
+/// Most bytes that one of zstd's can stand for: a block of 128 KiB of one value takes four.
+const MOST_PER_BYTE: u64 = (128 << 10) / 4;
 
 impl ChunkScores {
     /// Encodes: magic, counts, then zstd over the values with bytes shuffled (all first bytes, all second
@@ -145,6 +147,10 @@ impl ChunkScores {
             }
             shapes.push(TaskShape { task, examples, columns, values: n as usize });
         }
+        // What is promised is allocated at once: no more than so few bytes can hold.
+        if total > (rest.len() as u64).saturating_mul(MOST_PER_BYTE) {
+            return Err(Error::Malformed("more scores than the bytes can hold"));
+        }
         // A context is 100 KB, which is more than most chunks are.
         thread_local!(static CONTEXT: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) });
         let planes = CONTEXT
@@ -167,6 +173,13 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    #[test]
+    fn scores_that_are_all_alike_survive_the_codec_however_well_they_compress() {
+        let task = TaskScores { task: 0, examples: 4000, columns: 1, values: vec![0.0; 4000 * 1000] };
+        let chunk = ChunkScores { subsets: 1000, tasks: vec![task] };
+        assert_eq!(ChunkScores::decode(&chunk.encode()).unwrap(), chunk);
+    }
+
     proptest! {
         #[test]
         fn chunks_survive_the_codec_bit_for_bit(subsets in 0u32..5, shapes in prop::collection::vec((0u32..9, 0u32..7, 1u32..3), 0..4), seed: u64) {
@@ -181,6 +194,19 @@ mod tests {
             prop_assert_eq!(back.encode(), bytes);
             let bits = |c: &ChunkScores| c.tasks.iter().flat_map(|t| t.values.iter().map(|v| v.to_bits())).collect::<Vec<_>>();
             prop_assert_eq!(bits(&back), bits(&chunk));
+        }
+
+        #[test]
+        fn a_few_bytes_cannot_promise_a_gigabyte(subsets in 1u32.., examples in 1u32.., rest in prop::collection::vec(any::<u8>(), 0..30)) {
+            let mut bytes = MAGIC.to_vec();
+            for n in [subsets, 1, 0, examples, 1] {
+                bytes.extend(n.to_le_bytes());
+            }
+            bytes.extend(&rest);
+            let promised = u64::from(subsets) * u64::from(examples) * 8;
+            if promised > 30 * MOST_PER_BYTE {
+                prop_assert!(ChunkScores::decode(&bytes).is_err());
+            }
         }
 
         #[test]

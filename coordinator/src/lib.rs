@@ -3,5 +3,7 @@
 #[cfg(feature = "mutations")]
 pub mod mutation;
 pub mod scheduler;
+pub mod security;
 pub mod server;
 pub mod store;
+pub mod token;

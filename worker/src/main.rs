@@ -1,5 +1,6 @@
 //! `ablate-worker`: one process per node, one lane per device.
 
+use ablate_net::{Access, AccessArgs};
 use ablate_worker::client::compute::Compute;
 use ablate_worker::client::{self, Config, Outcome, lane, link, route::Route, spool};
 use ablate_worker::cuda_runtime::CudaSide;
@@ -28,7 +29,7 @@ const OTHER_WORK: Duration = Duration::from_secs(10);
 #[derive(Parser)]
 #[command(name = "ablate-worker", version, after_help = EXAMPLES)]
 struct Args {
-    /// The coordinator: http://HOST:PORT, as `ablate serve` prints it; several with commas: the one that leads is worked for
+    /// The coordinator: https://HOST:PORT, or http:// on its own machine, as `ablate serve` prints it; several with commas: the one that leads is worked for
     #[arg(long, env = "ABLATE_COORDINATOR", value_name = "URL", required_unless_present = "doctor")]
     coordinator: Option<String>,
 
@@ -69,6 +70,9 @@ struct Args {
     /// Log as JSON lines
     #[arg(long)]
     log_json: bool,
+
+    #[command(flatten)]
+    access: AccessArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -76,9 +80,11 @@ Examples:
   ablate-worker --coordinator http://127.0.0.1:7650                 every GPU of this machine, or its CPU
   ablate-worker --coordinator http://127.0.0.1:7650 --device cuda:0,cuda:1
   ablate-worker --coordinator http://127.0.0.1:7650 --device cpu,cpu --threads 1
+  ablate-worker --coordinator https://HOST:7650 --ca ca.pem --token-file worker.token
   ablate-worker --doctor
 
-Environment: ABLATE_COORDINATOR, ABLATE_DEVICE and ABLATE_MEMORY as the options; ABLATE_LOG sets what is logged to
+Environment: ABLATE_COORDINATOR, ABLATE_DEVICE, ABLATE_MEMORY, ABLATE_CA, ABLATE_CERT, ABLATE_KEY, ABLATE_TOKEN
+and ABLATE_TOKEN_FILE as the options; ABLATE_LOG sets what is logged to
 standard error (error, warn, info, debug, or by module: ablate_worker_client=debug).
 
 Exit codes: 0 drained; 1 failed; 2 wrong usage, no such device, a coordinator or model that differs, or too
@@ -105,7 +111,9 @@ fn main() -> ExitCode {
         Ok(lanes) => lanes,
         Err(e) => return fail(2, &e.to_string()),
     };
-    let route = match Route::parse(args.coordinator.as_deref().unwrap_or_default()) {
+    let route = Access::open(&args.access)
+        .and_then(|access| Route::parse(args.coordinator.as_deref().unwrap_or_default(), access));
+    let route = match route {
         Ok(route) => route,
         Err(e) => return fail(2, &e),
     };

@@ -1,13 +1,13 @@
 //! Where each ablation's b comes from: reference sets, and which item is whose donor.
 
 use crate::data::{self, Data};
+use crate::folders::Base;
 use crate::reader::Reader;
 use crate::{Error, batches, donors, tasks};
 use ablate_common::model::ModelInfo;
 use ablate_common::plan::{Ablation, Donors, PlannedAblation, PlannedReference, Pool, Source};
 use ablate_common::spec::{AblationSpec, Spec, TaskSpec};
 use ablate_common::task::{Item, Prepared, Scope, TaskKind};
-use std::path::Path;
 
 /// Ablations with their sources, and the reference sets that these name.
 #[derive(Default)]
@@ -20,7 +20,7 @@ pub struct Sources {
 /// What sources are made from.
 pub struct Given<'a> {
     pub spec: &'a Spec,
-    pub base_dir: &'a Path,
+    pub base: Base<'a>,
     pub model: &'a ModelInfo,
     pub reader: &'a Reader,
     /// The tasks, prepared, and their data files.
@@ -34,8 +34,8 @@ impl Sources {
         for (at, ablation) in given.spec.ablations.iter().enumerate() {
             let wrong = |e: String| Error::Input(format!("[[ablation]] {}: {e}", at + 1));
             let file = ablation.reference.as_ref().map(|path| {
-                let path = crate::resolve(path, given.base_dir)
-                    .map_err(|tried| wrong(format!("there is no {tried}; correct reference")))?;
+                let path =
+                    given.base.resolve(path).map_err(|why| wrong(format!("{why}; correct reference")))?;
                 data::read(&path, None)
             });
             let file = file.transpose()?;

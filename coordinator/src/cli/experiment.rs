@@ -10,7 +10,7 @@ use ablate_common::memory;
 use ablate_common::spec::{Dtype, Spec};
 use ablate_common::task::{Prepared, TaskKind};
 use ablate_coordinator::store::NewExperiment;
-use ablate_prepare::PreparedExperiment;
+use ablate_prepare::{Base, Folders, PreparedExperiment};
 use std::path::{Path, PathBuf};
 
 /// A spec, read and prepared.
@@ -58,8 +58,15 @@ pub fn parse(text: String, origin: &str, base: &Path) -> Result<Read, Fail> {
 impl Read {
     /// Reads model and data, and makes the plan.
     pub fn prepare(self, steps: &Steps) -> Result<Made, Fail> {
-        let prepared =
-            ablate_prepare::prepare(&self.spec, &self.base, &|step, done, total| steps.at(step, done, total));
+        self.prepare_within(&Folders::any(), steps)
+    }
+
+    /// The same, for somebody whose files may lie below some folders only.
+    pub fn prepare_within(self, folders: &Folders, steps: &Steps) -> Result<Made, Fail> {
+        let base = Base { dir: &self.base, folders };
+        let prepared = ablate_prepare::prepare_within(&self.spec, base, &|step, done, total| {
+            steps.at(step, done, total);
+        });
         steps.clear();
         let prepared = prepared.map_err(|e| {
             let message = e.to_string();

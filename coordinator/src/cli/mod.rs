@@ -15,6 +15,7 @@ mod say;
 mod serve;
 mod stores;
 mod supervise;
+mod token;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
@@ -86,6 +87,7 @@ async fn dispatch(command: Command) -> Result<u8, Fail> {
         Command::Workers(args) => client::workers(args).await,
         Command::Export(args) => client::export(args).await,
         Command::Report(args) => client::report(args).await,
+        Command::Token(args) => token::token(args).await,
         Command::Doctor(args) => doctor::doctor(&args).await,
         Command::Completions { .. } => Ok(0),
     }

@@ -2,6 +2,7 @@
 //! ends), restarted when they die or leave, given up on when they keep dying.
 
 use super::fail::{Fail, on};
+use ablate_net::Secret;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ pub struct Setup {
     pub program: PathBuf,
     /// The coordinator's address.
     pub coordinator: SocketAddr,
+    /// What it shows there. Handed over in the environment, which other users can't read.
+    pub token: Secret,
     /// Devices.
     pub device: String,
     /// Threads per lane; none: the worker shares the cores out.
@@ -68,6 +71,11 @@ fn spawn(setup: &Setup, slot: u32) -> Result<Child, Fail> {
         &setup.device,
         "--stdin-leash",
     ]);
+    // What the user set for other coordinators is not for this one.
+    for name in ["ABLATE_CA", "ABLATE_CERT", "ABLATE_KEY", "ABLATE_TOKEN_FILE"] {
+        command.env_remove(name);
+    }
+    command.env("ABLATE_TOKEN", setup.token.reveal());
     if let Some(threads) = setup.threads {
         command.args(["--threads", &threads.to_string()]);
     }

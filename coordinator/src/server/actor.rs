@@ -67,6 +67,7 @@ pub struct Actor {
     fatal: watch::Sender<Option<Fatal>>,
     exporter: Option<Exporter>,
     compute: Compute,
+    most: usize,
     experiments: BTreeMap<String, Stored>,
     workers: BTreeMap<WorkerId, Connected>,
     next_worker: WorkerId,
@@ -99,6 +100,7 @@ impl Actor {
             fatal,
             exporter: options.exporter.clone(),
             compute: options.compute,
+            most: options.security.limits().experiments,
             experiments: BTreeMap::new(),
             workers: BTreeMap::new(),
             next_worker: 1,
@@ -230,6 +232,9 @@ impl Actor {
 
     async fn submit(&mut self, new: NewExperiment) -> Result<(String, bool), Error> {
         let id = new.plan.identity();
+        if self.experiments.len() >= self.most && !self.experiments.contains_key(&id) {
+            return Err(Error::Full(self.most));
+        }
         let (model_path, output) = (new.model_path.clone(), new.output.clone());
         let made = self.store.put_experiment(self.epoch, new).await?;
         if let Some(there) = self.experiments.get_mut(&id) {

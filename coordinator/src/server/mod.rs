@@ -21,6 +21,7 @@ pub use standby::{Standing, stand_by, stand_by_as};
 pub use status::{Status, SweepStatus, WorkerStatus};
 
 use crate::scheduler::Config;
+use crate::security::Security;
 use crate::store::{self, NewExperiment, State, Store};
 use ablate_output::results::Results;
 use actor::Command;
@@ -61,6 +62,8 @@ pub struct Options {
     pub exporter: Option<Exporter>,
     /// Where results are checked and rounds decided.
     pub compute: Compute,
+    /// Who may connect and call.
+    pub security: Arc<Security>,
 }
 
 impl std::fmt::Debug for Options {
@@ -68,6 +71,7 @@ impl std::fmt::Debug for Options {
         f.debug_struct("Options")
             .field("listen", &self.listen)
             .field("scheduler", &self.scheduler)
+            .field("security", &self.security)
             .finish_non_exhaustive()
     }
 }
@@ -80,6 +84,7 @@ impl Default for Options {
             submitter: None,
             exporter: None,
             compute: Compute::Pool,
+            security: Security::open(),
         }
     }
 }
@@ -102,6 +107,11 @@ pub enum Error {
     /// The state doesn't allow it.
     #[error("{0}")]
     State(String),
+    /// The store holds as many experiments as it may.
+    #[error(
+        "the coordinator keeps {0} experiments, its limit; raise `experiments` under [limits] in its config file"
+    )]
+    Full(usize),
     /// The service is shutting down.
     #[error("the coordinator is shutting down")]
     Closed,

@@ -1,15 +1,16 @@
 //! A coordinator that waits for the lead: it says who leads, and takes over when that one's lead has run out.
 
 use super::{Error, Lead};
+use crate::security::{GateLayer, Security};
 use crate::store::{self, Store};
 use ablate_proto::v1::{self, cluster_server, coordinator_message::Body, experiments_server};
 use futures::Stream;
 use std::net::TcpListener;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::Instant;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status as Refusal, Streaming};
 
@@ -23,8 +24,13 @@ const GRACE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// Where the store refuses, or can't tell when its leader is gone.
-pub async fn stand_by(listener: &TcpListener, store: &dyn Store, away: bool) -> Result<Lead, Error> {
-    stand_by_as(|leader| answer(listener, leader), store, away).await
+pub async fn stand_by(
+    listener: &TcpListener,
+    security: &Arc<Security>,
+    store: &dyn Store,
+    away: bool,
+) -> Result<Lead, Error> {
+    stand_by_as(|leader| answer(listener, security, leader), store, away).await
 }
 
 /// What answers while a coordinator stands by; it ends when this is dropped.
@@ -79,21 +85,22 @@ fn routes(leader: watch::Receiver<String>) -> Routes {
 }
 
 /// Answers until what it gives is dropped.
-fn answer(listener: &TcpListener, routes: Routes) -> Result<Standing, Error> {
+fn answer(listener: &TcpListener, security: &Arc<Security>, routes: Routes) -> Result<Standing, Error> {
     let address = listener.local_addr();
     let again = listener.try_clone().and_then(tokio::net::TcpListener::from_std);
     let listener = again
         .map_err(|e| Error::Listen(address.unwrap_or(std::net::SocketAddr::from(([0, 0, 0, 0], 0))), e))?;
     let stop = watch::Sender::new(());
     let (mut end, mut cut) = (stop.subscribe(), stop.subscribe());
+    let (connections, gate) = (security.connections(listener), GateLayer(Arc::clone(security)));
     tokio::spawn(async move {
-        let served = tonic::transport::Server::builder().add_routes(routes).serve_with_incoming_shutdown(
-            TcpListenerStream::new(listener),
-            async move {
+        let served = tonic::transport::Server::builder()
+            .layer(gate)
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(connections, async move {
                 // An error is what it waits for: the sender is gone.
                 let _ = end.changed().await;
-            },
-        );
+            });
         let cut = async move {
             let _ = cut.changed().await;
             tokio::time::sleep(GRACE).await;

@@ -293,7 +293,7 @@ impl World {
             threads: 1,
         };
         Ok(ablate_worker_client::Config {
-            route: Route::parse(&urls.join(","))?,
+            route: Route::parse(&urls.join(","), ablate_net::Access::default())?,
             name: format!("n{node}:{life}"),
             lanes: (0..self.setup.lanes[n]).map(lane).collect(),
             start: lane::starter(

@@ -2,7 +2,7 @@
 
 use crate::compute::Compute;
 use crate::lane::Experiment;
-use crate::link::Wire;
+use crate::link::Caller;
 use ablate_common::plan::{Ablation, Plan, SweepKind};
 use ablate_common::task::Prepared;
 use ablate_proto::v1::{self as pb, cluster_client::ClusterClient};
@@ -34,7 +34,7 @@ fn execution(detail: impl Into<String>) -> OpenError {
 /// # Errors
 /// As [`OpenError`] says.
 pub async fn open(
-    mut client: ClusterClient<Wire>,
+    mut client: ClusterClient<Caller>,
     open: pb::Open,
     model_root: Option<PathBuf>,
     compute: Compute,
@@ -67,9 +67,9 @@ async fn blocking<T: Send + 'static>(
     compute.run(work).await.map_err(execution)
 }
 
-async fn blob(client: &mut ClusterClient<Wire>, hash: &str) -> Result<Vec<u8>, OpenError> {
+async fn blob(client: &mut ClusterClient<Caller>, hash: &str) -> Result<Vec<u8>, OpenError> {
     let sort = |status: tonic::Status| match status.code() {
-        tonic::Code::NotFound | tonic::Code::PermissionDenied | tonic::Code::InvalidArgument => failure(
+        tonic::Code::NotFound | tonic::Code::InvalidArgument => failure(
             pb::failure::Kind::DataMissing(pb::DataMissing { hash: hash.to_owned() }),
             format!("the coordinator has no data {hash}: {}", status.message()),
         ),

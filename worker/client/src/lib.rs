@@ -143,7 +143,9 @@ pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::R
             result = &mut connecting, if me.link.is_none() => match result {
                 Ok(link) => me.up(link),
                 Err(LinkError::Refused(why)) => return Ok(Outcome::Refused(why)),
-                Err(LinkError::Again(why)) => connecting = me.again(&why),
+                // One that was connected before outlives a certificate that is renewed late.
+                Err(LinkError::Untrusted(why)) if me.links == 0 => return Ok(Outcome::Refused(why)),
+                Err(LinkError::Again(why) | LinkError::Untrusted(why)) => connecting = me.again(&why),
                 Err(LinkError::StandsBy(leader)) => connecting = me.stands_by(&leader),
             },
             message = receive(&mut me.link) => match message {
@@ -223,8 +225,8 @@ impl Client {
     }
 
     fn connect(&mut self) -> Connecting {
-        let (endpoint, after) = self.config.route.attempt();
-        Box::pin(link::connect(self.config.dial.clone(), endpoint, self.hello.clone(), after))
+        let (place, after) = self.config.route.attempt();
+        Box::pin(link::connect(self.config.dial.clone(), place, self.hello.clone(), after))
     }
 
     fn heard(&mut self, body: Body) {

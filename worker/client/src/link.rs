@@ -1,6 +1,7 @@
 //! One connection to the coordinator: connect, say hello, be welcomed or rejected.
 
 use ablate_common::{ENGINE_VERSION, PROTOCOL_VERSION};
+use ablate_net::{Access, Bearer, Trouble};
 use ablate_proto::MAX_MESSAGE;
 use ablate_proto::v1::{
     self as pb, cluster_client::ClusterClient, coordinator_message, reject, worker_message,
@@ -12,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::Streaming;
 use tonic::body::Body;
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::Endpoint;
 use tower::util::BoxCloneSyncService;
 use tower::{BoxError, ServiceExt};
@@ -29,15 +31,17 @@ pub struct Broken(#[source] pub BoxError);
 
 /// A connection: carries calls.
 pub type Wire = BoxCloneSyncService<http::Request<Body>, http::Response<Body>, Broken>;
+/// A connection that shows who this worker is in each call.
+pub type Caller = InterceptedService<Wire, Bearer>;
 /// Makes connections: over the network, or over what a simulation has instead.
-pub type Dial = Arc<dyn Fn(Endpoint) -> BoxFuture<'static, Result<Wire, String>> + Send + Sync>;
+pub type Dial = Arc<dyn Fn(Endpoint) -> BoxFuture<'static, Result<Wire, BoxError>> + Send + Sync>;
 
 /// Connections over the network.
 #[must_use]
 pub fn network() -> Dial {
     Arc::new(|endpoint| {
         Box::pin(async move {
-            let channel = endpoint.connect().await.map_err(|e| chain(&e))?;
+            let channel = endpoint.connect().await?;
             Ok(BoxCloneSyncService::new(channel.map_err(|e| Broken(e.into()))))
         })
     })
@@ -50,7 +54,7 @@ pub struct Link {
     /// Messages from it.
     pub from: Streaming<pb::CoordinatorMessage>,
     /// For blobs.
-    pub client: ClusterClient<Wire>,
+    pub client: ClusterClient<Caller>,
     /// What the coordinator said first.
     pub welcome: pb::Welcome,
 }
@@ -64,27 +68,35 @@ pub enum LinkError {
     StandsBy(String),
     /// Trying again cannot help: what differs and what to do.
     Refused(String),
+    /// The two ends don't trust or understand each other. For a worker that was never connected that is as good as refused.
+    Untrusted(String),
+}
+
+/// Where a coordinator is, and what this worker shows there.
+#[derive(Clone, Debug)]
+pub struct Place {
+    /// Its URL, for people.
+    pub url: String,
+    /// How to connect.
+    pub endpoint: Endpoint,
+    /// What goes with each call.
+    pub bearer: Bearer,
 }
 
 /// Reads a coordinator's URL.
 ///
 /// # Errors
 /// Says what is wrong with it.
-pub fn endpoint(url: &str) -> Result<Endpoint, String> {
-    if url.starts_with("https://") {
-        return Err(format!(
-            "--coordinator {url}: TLS isn't built yet; use http:// over loopback or a private network"
-        ));
-    }
-    let full = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
-    let bad = || format!("--coordinator `{url}` is not a URL of the form http://HOST:PORT");
-    let rest = full.strip_prefix("http://").ok_or_else(bad)?;
+pub fn place(url: &str, access: &Access) -> Result<Place, String> {
+    let bad =
+        || format!("--coordinator `{url}` is not a URL of the form http://HOST:PORT or https://HOST:PORT");
     // Without a scheme only the port tells an address from any other word.
-    if rest.is_empty() || rest.starts_with(':') || (!url.contains("://") && !rest.contains(':')) {
+    if !url.contains("://") && (!url.contains(':') || url.starts_with(':')) {
         return Err(bad());
     }
-    let endpoint = Endpoint::from_shared(full.clone()).map_err(|_| bad())?;
-    Ok(endpoint
+    let full = if url.contains("://") { url.to_owned() } else { format!("http://{url}") };
+    let endpoint = access.endpoint(&full).map_err(|why| format!("--coordinator {url}: {why}"))?;
+    let endpoint = endpoint
         .connect_timeout(Duration::from_secs(5))
         .tcp_nodelay(true)
         .initial_stream_window_size(STREAM_WINDOW)
@@ -92,38 +104,63 @@ pub fn endpoint(url: &str) -> Result<Endpoint, String> {
         // A coordinator whose process is stopped keeps its connections: this is how it is noticed.
         .http2_keep_alive_interval(Duration::from_secs(4))
         .keep_alive_timeout(Duration::from_secs(6))
-        .keep_alive_while_idle(true))
+        .keep_alive_while_idle(true);
+    Ok(Place { url: full, endpoint, bearer: access.bearer() })
 }
 
 /// Waits `after`, connects and shakes hands.
 ///
 /// # Errors
 /// As [`LinkError`] says.
-pub async fn connect(
-    dial: Dial,
-    endpoint: Endpoint,
-    hello: pb::Hello,
-    after: Duration,
-) -> Result<Link, LinkError> {
+pub async fn connect(dial: Dial, place: Place, hello: pb::Hello, after: Duration) -> Result<Link, LinkError> {
     tokio::time::sleep(after).await;
-    tokio::time::timeout(HANDSHAKE, handshake(dial, endpoint, hello))
+    tokio::time::timeout(HANDSHAKE, handshake(dial, place, hello))
         .await
         .unwrap_or_else(|_| Err(LinkError::Again("no answer".to_owned())))
 }
 
-async fn handshake(dial: Dial, endpoint: Endpoint, hello: pb::Hello) -> Result<Link, LinkError> {
-    let again = |e: &dyn std::error::Error| LinkError::Again(chain(e));
-    let channel = dial(endpoint).await.map_err(LinkError::Again)?;
-    let client = ClusterClient::new(channel)
+/// Why a call to a coordinator failed. Waits where it asks for that.
+async fn refused(url: &str, status: tonic::Status) -> LinkError {
+    use tonic::Code;
+    match status.code() {
+        Code::Unauthenticated | Code::PermissionDenied => LinkError::Refused(format!(
+            "{url} refuses this worker: {}; give it a token of `ablate token create --role worker` in $ABLATE_TOKEN or \
+             --token-file, or a certificate with the role worker (--cert and --key)",
+            status.message()
+        )),
+        _ => {
+            if let Some(after) = ablate_proto::retry_after(&status) {
+                tokio::time::sleep(after.min(HANDSHAKE / 2)).await;
+            }
+            untrusted(url, &status)
+        }
+    }
+}
+
+fn untrusted(url: &str, error: &(dyn std::error::Error + 'static)) -> LinkError {
+    let trouble = Trouble::of(url, error);
+    let said = trouble.to_string();
+    if trouble.settled { LinkError::Untrusted(said) } else { LinkError::Again(said) }
+}
+
+async fn handshake(dial: Dial, place: Place, hello: pb::Hello) -> Result<Link, LinkError> {
+    let Place { url, endpoint, bearer } = place;
+    let channel = dial(endpoint).await.map_err(|e| untrusted(&url, e.as_ref()))?;
+    let client = ClusterClient::with_interceptor(channel, bearer)
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     let (to, outbound) = mpsc::unbounded_channel();
     let first = pb::WorkerMessage { body: Some(worker_message::Body::Hello(hello)) };
-    to.send(first).map_err(|e| again(&e))?;
+    to.send(first).map_err(|e| LinkError::Again(e.to_string()))?;
     let mut work = client.clone();
-    let mut from =
-        work.work(UnboundedReceiverStream::new(outbound)).await.map_err(|e| again(&e))?.into_inner();
-    let message = from.message().await.map_err(|e| again(&e))?;
+    let mut from = match work.work(UnboundedReceiverStream::new(outbound)).await {
+        Ok(reply) => reply.into_inner(),
+        Err(status) => return Err(refused(&url, status).await),
+    };
+    let message = match from.message().await {
+        Ok(message) => message,
+        Err(status) => return Err(refused(&url, status).await),
+    };
     match message.and_then(|m| m.body) {
         Some(coordinator_message::Body::Welcome(welcome)) if welcome.protocol == PROTOCOL_VERSION => {
             Ok(Link { to, from, client, welcome })
@@ -153,20 +190,6 @@ fn rejected(reject: pb::Reject) -> LinkError {
         }
         None => LinkError::Again(format!("rejected: {}", reject.detail)),
     }
-}
-
-/// An error with its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        next = cause.source();
-    }
-    text
 }
 
 /// How long to wait before attempt `n` (from 0): 0.1 s doubling up to 5 s, with jitter.

@@ -1,18 +1,19 @@
 //! Which coordinator to try next, of those that a user named and those that they name.
 
-use super::link::{backoff, endpoint};
+use super::link::{Place, backoff, place};
+use ablate_net::Access;
 use std::time::Duration;
-use tonic::transport::Endpoint;
 
 /// Longest wait while some coordinator stands by: a takeover is near.
 const NEAR: Duration = Duration::from_secs(1);
 
 /// Coordinators, and how the last attempts went.
 pub struct Route {
-    named: Vec<Endpoint>,
+    access: Access,
+    named: Vec<Place>,
     next: usize,
     /// Where one that stands by says that the leader is.
-    hint: Option<Endpoint>,
+    hint: Option<Place>,
     /// Whether the last attempt followed a hint: another from there is not followed, or two could go on for ever.
     hinted: bool,
     /// Attempts since the last link, but for hints.
@@ -28,13 +29,13 @@ impl Route {
     ///
     /// # Errors
     /// Says what is wrong with the first that is wrong.
-    pub fn parse(list: &str) -> Result<Self, String> {
-        let named = list.split(',').map(|url| endpoint(url.trim())).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { named, next: 0, hint: None, hinted: false, failed: 0, again: false, near: false })
+    pub fn parse(list: &str, access: Access) -> Result<Self, String> {
+        let named = list.split(',').map(|url| place(url.trim(), &access)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Self { access, named, next: 0, hint: None, hinted: false, failed: 0, again: false, near: false })
     }
 
     /// Where to connect, and how long to wait before: each round tries all of them, and a pause is before it.
-    pub fn attempt(&mut self) -> (Endpoint, Duration) {
+    pub fn attempt(&mut self) -> (Place, Duration) {
         self.hinted = false;
         if let Some(hint) = self.hint.take() {
             self.hinted = true;
@@ -61,7 +62,9 @@ impl Route {
     /// A coordinator stands by; `leader` leads, where it isn't empty.
     pub fn stands_by(&mut self, leader: &str) {
         self.near = true;
-        self.hint = if self.hinted { None } else { endpoint(leader).ok() };
+        // A name that leads from TLS to clear text isn't followed.
+        let follows = self.named.iter().all(|n| self.access.follows(&n.url, leader));
+        self.hint = if self.hinted || !follows { None } else { place(leader, &self.access).ok() };
     }
 
     /// There is a link: the next time begins with the coordinator after this one.
@@ -78,13 +81,13 @@ mod tests {
     use super::*;
 
     fn port(route: &mut Route) -> (u16, Duration) {
-        let (endpoint, after) = route.attempt();
-        (endpoint.uri().port_u16().unwrap_or(0), after)
+        let (place, after) = route.attempt();
+        (place.endpoint.uri().port_u16().unwrap_or(0), after)
     }
 
     #[test]
     fn every_coordinator_is_tried_at_once_and_then_in_rounds() {
-        let mut route = Route::parse("http://a:1, b:2,http://c:3").expect("URLs");
+        let mut route = Route::parse("http://a:1, b:2,http://c:3", Access::default()).expect("URLs");
         for round in 0..4 {
             for at in 1..4 {
                 let (port, after) = port(&mut route);
@@ -96,7 +99,7 @@ mod tests {
 
     #[test]
     fn one_that_stands_by_names_the_next_to_try_once() {
-        let mut route = Route::parse("http://a:1,http://b:2").expect("URLs");
+        let mut route = Route::parse("http://a:1,http://b:2", Access::default()).expect("URLs");
         assert_eq!(port(&mut route).0, 1);
         route.stands_by("http://x:9");
         assert_eq!(port(&mut route), (9, Duration::ZERO));
@@ -115,8 +118,8 @@ mod tests {
 
     #[test]
     fn what_is_no_url_is_refused() {
-        for list in ["", "http://a:1,", "http://a:1,https://b:2", "http://a:1,ftp://b"] {
-            assert!(Route::parse(list).is_err(), "{list}");
+        for list in ["", "http://a:1,", "a", ":1", "http://a:1,ftp://b"] {
+            assert!(Route::parse(list, Access::default()).is_err(), "{list}");
         }
     }
 }

@@ -246,7 +246,7 @@ impl Stage {
             threads: 1,
         };
         let config = Config {
-            route: Route::parse(&address.to_string()).expect("a URL"),
+            route: Route::parse(&address.to_string(), ablate_net::Access::default()).expect("a URL"),
             name: "test:1".into(),
             lanes: (0..lanes).map(lane).collect(),
             start: lane::threads(Arc::new(FakeOpener(engine.clone()))),

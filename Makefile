@@ -13,6 +13,7 @@ help:
 	@echo "make clean   remove what cargo built; .deps, models and runs stay"
 	@echo "make bench   the comparison with other tools on this machine; writes target/proof/bench.json"
 	@echo "make failover ROUNDS=100  leaders killed one after another; writes target/proof/failover.json"
+	@echo "make simulate SEEDS=10000  the cluster under simulated faults; writes target/proof/simulate.json"
 	@echo "make parity  the long comparison with transformers in f64; writes target/proof/parity.json"
 
 setup: libtorch models
@@ -43,6 +44,7 @@ demo: rust libtorch models build
 lint: rust libtorch
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --release -p ablate-simulation --features mutations --all-targets -- -D warnings
 
 fmt: rust
 	$(CARGO) fmt --all
@@ -50,6 +52,7 @@ fmt: rust
 # The binaries come first: the integration tests start them. Tests run side by side, so each takes one thread.
 test: rust libtorch models reference postgres lint build
 	OMP_NUM_THREADS=1 $(CARGO) test --release --workspace
+	$(CARGO) test --release -p ablate-simulation --features mutations --test mutations
 
 parity: rust libtorch models reference
 	@deploy/setup/peers.sh
@@ -59,7 +62,7 @@ parity: rust libtorch models reference
 # Compares with TransformerLens, nnsight and plain hooks; writes target/proof/bench.json. CASES narrows it.
 bench: rust libtorch models reference
 	@deploy/setup/peers.sh
-	$(CARGO) build --release -p ablate-tests --example bench
+	$(CARGO) build --release --workspace --examples
 	target/release/examples/bench $(CASES)
 
 # Two coordinators on one database: the one that leads is killed ROUNDS times while chunks arrive.
@@ -67,7 +70,18 @@ ROUNDS ?= 100
 failover: rust libtorch models postgres build
 	ABLATE_FAILOVER_ROUNDS=$(ROUNDS) OMP_NUM_THREADS=1 $(CARGO) test --release -p ablate-tests --test failover a_leader_killed -- --nocapture
 
-simulate chaos load:
+# The cluster in one process under simulated faults; SEED=n replays one run.
+SEEDS ?= 10000
+simulate: rust
+	$(CARGO) build --release -p ablate-simulation --features mutations --example simulate
+	target/release/examples/simulate $(if $(SEED),--seed $(SEED),$(SEEDS))
+
+# A coordinator with 1,000 imitation workers; writes target/proof/load.json.
+load: rust libtorch
+	$(CARGO) build --release --workspace --bins
+	target/release/ablate-load
+
+chaos:
 	@echo "make $@ is in the contract but isn't built yet" >&2; exit 2
 
 clean:

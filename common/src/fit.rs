@@ -15,9 +15,6 @@ pub const COLUMNS: [&str; 1] = ["fit"];
 /// Numbers before the constant's: ℓ with nothing removed, with the mean, and with the constant; and the step that gave it.
 const FACTS: u32 = 4;
 
-/// Tokens that a fit's rows of one layer have together, but for one head's, which may have more.
-pub const TOKENS: u64 = 8192;
-
 /// Rows that a fit stores of a head.
 #[must_use]
 pub fn rows(head_dim: u32) -> u32 {

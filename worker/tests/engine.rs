@@ -569,3 +569,20 @@ fn a_stopped_pass_says_so() {
     assert_eq!(engine.run(1, 0, &[], 0, &stop), Err(ablate_worker::engine::Error::Stopped));
     assert!(matches!(engine.run(1, 0, &[], 99, &stop), Err(ablate_worker::engine::Error::Failed(_))));
 }
+
+#[test]
+fn memory_for_base_states_changes_no_bit() {
+    let stop = AtomicBool::new(false);
+    let list: Vec<UnitIx> = [14, 3, 8].map(UnitIx).to_vec();
+    let all = |room: u64| {
+        let mut engine = engine(Kind::Float, Ablation::Mean { pool: Pool::Tokens }).keeping(room);
+        let mut bytes = Vec::new();
+        for (sweep, round, list) in [(1, 0, &[][..]), (3, 0, &[]), (3, 3, &list), (1, 0, &[])] {
+            bytes.push(engine.run(sweep, round, list, 0, &stop).unwrap().encode());
+        }
+        bytes
+    };
+    let roomy = all(u64::MAX);
+    assert_eq!(roomy, all(0));
+    assert_eq!(roomy, all(20_000));
+}

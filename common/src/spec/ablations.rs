@@ -63,7 +63,13 @@ fn ablation(t: &Table<'_>) -> Result<AblationSpec, Error> {
         },
         _ => Ablation::Scale { scale: t.need("scale", "0.5")?.number()? },
     };
-    for (key, of) in [("pool", "mean"), ("donors", "resample"), ("scale", "scale"), ("steps", "optimal"), ("rate", "optimal")] {
+    for (key, of) in [
+        ("pool", "mean"),
+        ("donors", "resample"),
+        ("scale", "scale"),
+        ("steps", "optimal"),
+        ("rate", "optimal"),
+    ] {
         if let Some(v) = t.get(key)
             && name != of
         {
@@ -116,9 +122,7 @@ fn sets(v: &Value<'_>) -> Result<Vec<HeadSet>, Error> {
 
 fn reference(v: &Value<'_>, method: Ablation) -> Result<String, Error> {
     match method {
-        Ablation::Mean { .. }
-        | Ablation::Optimal { .. }
-        | Ablation::Resample { donors: Donors::Seeded } => {}
+        Ablation::Mean { .. } | Ablation::Optimal { .. } | Ablation::Resample { donors: Donors::Seeded } => {}
         Ablation::Resample { donors: Donors::Paired } => {
             return Err(v.error(
                 "reference isn't for donors = \"paired\", whose donors are the records' counterfactuals; leave it out",
@@ -133,8 +137,9 @@ fn reference(v: &Value<'_>, method: Ablation) -> Result<String, Error> {
     let path = v.text()?;
     let ending = path.rsplit_once('.').map_or("", |p| p.1).to_ascii_lowercase();
     match ending.as_str() {
-        "jsonl" | "txt" => Ok(path.to_owned()),
-        "parquet" => Err(v.error("parquet data is in the contract but isn't built yet (built: jsonl, txt)")),
-        _ => Err(v.error(format!("reference can't be read from {path:?}: its name ends in .jsonl or .txt"))),
+        "jsonl" | "parquet" | "txt" => Ok(path.to_owned()),
+        _ => Err(v.error(format!(
+            "reference can't be read from {path:?}: its name ends in .jsonl, .parquet or .txt"
+        ))),
     }
 }

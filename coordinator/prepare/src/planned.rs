@@ -32,7 +32,7 @@ pub fn sweeps(
         let whole = units::of(ablation as usize, a, model)?;
         if let Ablation::Optimal { steps, .. } = a.method {
             let heads = UnitMap::heads(&model.heads);
-            let work = Work::new(model, spec.model.dtype, tasks, prepared, &all, scope);
+            let work = Work::new(model, tasks, prepared, &all, scope);
             let each = work.fit(&work.beginning(&heads), steps) / heads.len().max(1) as f64;
             let chunk = fitted(each, heads.len() as u32, model.n_heads);
             let (units, tasks) = (maps.put(heads), all.clone());
@@ -51,7 +51,7 @@ pub fn sweeps(
             let map = units::narrowed(at, sweep, &whole, model)?;
             let n = map.len() as u32;
             let tasks_of = narrowed(sweep, tasks)?;
-            let work = Work::new(model, spec.model.dtype, tasks, prepared, &tasks_of, scope);
+            let work = Work::new(model, tasks, prepared, &tasks_of, scope);
             let beginning = work.beginning(&map);
             let units = maps.put(map);
             let mut add = |kind, tasks: &[u32], scope, chunk| {

@@ -3,15 +3,15 @@
 use super::commit::{Plans, Receipt, Verdict};
 use super::known::{Connected, ToWorker, summary};
 use super::lead::{self, Fatal};
-use super::{Control, Error, Exporter, Options, Status, WorkerStatus, decide};
+use super::{Compute, Control, Error, Exporter, Options, Status, WorkerStatus, decide};
 use crate::scheduler::{Action, ChunkAt, Event, Fault, Held, Millis, Scheduler, WorkerId};
 use crate::store::{self, NewExperiment, Outcome, State, Store, Stored};
-use ablate_common::fit;
 use ablate_proto::v1::{self, coordinator_message::Body};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 /// How often leases are looked at, and the status is worked out.
 const TICK: Duration = Duration::from_millis(250);
@@ -68,12 +68,16 @@ pub struct Actor {
     statuses: watch::Sender<BTreeMap<String, Status>>,
     fatal: watch::Sender<Option<Fatal>>,
     exporter: Option<Exporter>,
+    compute: Compute,
+    most: usize,
     experiments: BTreeMap<String, Stored>,
     /// (experiment, ablation) → name of its constants in the store.
     constants: BTreeMap<(String, u32), String>,
     workers: BTreeMap<WorkerId, Connected>,
     next_worker: WorkerId,
     published: Instant,
+    /// A write failed: nothing more is decided or written in this leadership.
+    stopped: bool,
 }
 
 impl Actor {
@@ -99,11 +103,14 @@ impl Actor {
             statuses,
             fatal,
             exporter: options.exporter.clone(),
+            compute: options.compute,
+            most: options.security.limits().experiments,
             experiments: BTreeMap::new(),
             constants: BTreeMap::new(),
             workers: BTreeMap::new(),
             next_worker: 1,
             published: Instant::now(),
+            stopped: false,
         }
     }
 
@@ -208,15 +215,21 @@ impl Actor {
                 self.event(Event::Cancel(id)).await;
             }
             Command::Fitted(id, ablation, hash) => {
-                self.constants.insert((id, ablation), hash);
+                self.constants.insert((id.clone(), ablation), hash);
+                // Before any shard that needs them: one stream keeps the order.
+                if let Some(open) = self.open(&id) {
+                    let all: Vec<WorkerId> = self.workers.keys().copied().collect();
+                    all.into_iter().for_each(|w| self.tell(w, Body::Open(open.clone())));
+                }
             }
             Command::Fatal(e) => self.stop(&e),
             Command::Event(event) => self.event(event).await,
         }
     }
 
-    fn stop(&self, e: &store::Error) {
+    fn stop(&mut self, e: &store::Error) {
         tracing::error!(error = %e, "the coordinator can't go on");
+        self.stopped = true;
         lead::report(&self.fatal, e);
     }
 
@@ -241,6 +254,9 @@ impl Actor {
 
     async fn submit(&mut self, new: NewExperiment) -> Result<(String, bool), Error> {
         let id = new.plan.identity();
+        if self.experiments.len() >= self.most && !self.experiments.contains_key(&id) {
+            return Err(Error::Full(self.most));
+        }
         let (model_path, output) = (new.model_path.clone(), new.output.clone());
         let made = self.store.put_experiment(self.epoch, new).await?;
         if let Some(there) = self.experiments.get_mut(&id) {
@@ -357,9 +373,11 @@ impl Actor {
                 let Some(id) = f.id else { return };
                 let failure = f.failure.unwrap_or_default();
                 let fault = match failure.kind {
-                    Some(v1::failure::Kind::ModelMissing(_) | v1::failure::Kind::ModelDiffers(_)) => {
-                        Fault::Model(failure.detail)
-                    }
+                    Some(
+                        v1::failure::Kind::ModelMissing(_)
+                        | v1::failure::Kind::ModelDiffers(_)
+                        | v1::failure::Kind::DoesNotFit(_),
+                    ) => Fault::Model(failure.detail),
                     _ => Fault::Chunk(failure.detail),
                 };
                 let at = (id.sweep, id.round, id.chunk);
@@ -406,29 +424,28 @@ impl Actor {
     }
 
     async fn act(&mut self, action: Action) {
+        if self.stopped {
+            // What follows may rest on a write that failed: the next start takes it from the store.
+            return;
+        }
         match action {
             Action::Open(worker, id) => {
-                let Some(s) = self.experiments.get(&id) else { return };
-                let open = v1::Open {
-                    plan: serde_json::to_vec(&s.plan).unwrap_or_default().into(),
-                    model_source: s.model_path.to_string_lossy().into_owned(),
-                    experiment: id,
-                };
-                self.tell(worker, Body::Open(open));
+                if let Some(open) = self.open(&id) {
+                    self.tell(worker, Body::Open(open));
+                }
             }
-            Action::Shard { worker, lease, experiment, sweep, round, list, first, count } => {
-                let shard = v1::Shard {
+            Action::Shard { worker, lease, experiment, sweep, round, list, first, count } => self.tell(
+                worker,
+                Body::Shard(v1::Shard {
                     lease,
-                    constants: self.constants_of(&experiment, sweep),
                     experiment,
                     sweep,
                     round,
                     list,
                     first_chunk: first,
                     chunks: count,
-                };
-                self.tell(worker, Body::Shard(shard));
-            }
+                }),
+            ),
             Action::Ack { worker, experiment, at, duplicate } => {
                 self.tell(worker, ack(experiment, at, duplicate));
             }
@@ -447,23 +464,30 @@ impl Actor {
         }
     }
 
-    /// Name of the constants that a sweep needs; empty where it needs none.
-    fn constants_of(&self, experiment: &str, sweep: u32) -> String {
-        let plan = self.experiments.get(experiment).map(|s| &s.plan).filter(|p| fit::waits(p, sweep));
-        let ablation = plan.and_then(|p| p.sweeps.get(sweep as usize)).map(|s| s.ablation);
-        let found = ablation.and_then(|a| self.constants.get(&(experiment.to_owned(), a)));
-        found.cloned().unwrap_or_default()
+    /// What workers are told of an experiment.
+    fn open(&self, id: &str) -> Option<v1::Open> {
+        let s = self.experiments.get(id)?;
+        let of = |a: usize| self.constants.get(&(id.to_owned(), a as u32)).cloned().unwrap_or_default();
+        Some(v1::Open {
+            plan: serde_json::to_vec(&s.plan).unwrap_or_default().into(),
+            model_source: s.model_path.to_string_lossy().into_owned(),
+            experiment: id.to_owned(),
+            constants: (0..s.plan.ablations.len()).map(of).collect(),
+        })
     }
 
     fn decide(&self, id: String, sweep: u32, round: u32) {
         let plan = self.plans.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
         if let (Some(plan), Some(me)) = (plan, self.me.upgrade()) {
-            decide::start(Arc::clone(&self.store), self.epoch, me, id, plan, sweep, round);
+            decide::start(Arc::clone(&self.store), self.epoch, me, id, plan, sweep, round, self.compute);
         }
     }
 
     /// Sets the last state of an experiment.
     async fn end(&mut self, id: &str, state: State) {
+        if self.stopped {
+            return;
+        }
         if let Err(e) = self.set_state(id, state).await {
             self.stop(&e);
         }
@@ -477,12 +501,12 @@ impl Actor {
         let (Some(export), Some(me)) = (self.exporter.clone(), self.me.upgrade()) else {
             return self.end(&id, State::Done).await;
         };
-        let (store, output) = (Arc::clone(&self.store), s.output.clone());
+        let (store, output, compute) = (Arc::clone(&self.store), s.output.clone(), self.compute);
         tokio::spawn(async move {
             let written = match store.results(&id).await {
-                Ok(results) => tokio::task::spawn_blocking(move || export(&results, "parquet", &output))
-                    .await
-                    .unwrap_or_else(|e| Err(e.to_string())),
+                Ok(results) => {
+                    compute.run(move || export(&results, "parquet", &output)).await.unwrap_or_else(Err)
+                }
                 Err(e) => Err(e.to_string()),
             };
             // At shutdown nobody listens; the next start writes the tables again.

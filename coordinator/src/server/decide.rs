@@ -1,6 +1,7 @@
 //! Decisions of fits, and of greedy and gradient rounds: read what they follow from, decide, store, in a task of its own.
 
 use super::actor::Command;
+use super::compute::Compute;
 use crate::scheduler::Event;
 use crate::store::{Error, Store};
 use ablate_common::decide;
@@ -10,6 +11,7 @@ use ablate_common::units::UnitIx;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
+#[expect(clippy::too_many_arguments, reason = "a round and what it is decided with")]
 /// Decides a round. The actor gets [`Event::Decided`], or [`Command::Broken`] where the round's scores
 /// don't fit the plan, or [`Command::Fatal`] where the store refuses.
 pub fn start(
@@ -20,10 +22,11 @@ pub fn start(
     plan: Arc<Plan>,
     sweep: u32,
     round: u32,
+    compute: Compute,
 ) {
     let ablation = plan.sweeps[sweep as usize].ablation;
     tokio::spawn(async move {
-        let command = match decide_round(store.as_ref(), epoch, &id, plan, sweep, round).await {
+        let command = match decide_round(store.as_ref(), epoch, &id, plan, sweep, round, compute).await {
             Ok((opens, constants)) => {
                 if let Some(hash) = constants
                     && actor.send(Command::Fitted(id.clone(), ablation, hash)).await.is_err()
@@ -62,6 +65,7 @@ async fn decide_round(
     plan: Arc<Plan>,
     sweep: u32,
     round: u32,
+    compute: Compute,
 ) -> Result<Opens, Error> {
     let rounds = store.rounds(id).await?;
     let missing = || Error::Damaged(format!("round {round} of sweep {sweep} was never opened"));
@@ -69,9 +73,8 @@ async fn decide_round(
         rounds.into_iter().find(|r| (r.sweep, r.round) == (sweep, round)).ok_or_else(missing)?.list;
     let scores = store.round(id, sweep, round).await?;
     if plan.sweeps[sweep as usize].kind == SweepKind::Fit {
-        let decided = tokio::task::spawn_blocking(move || decide::decide_fit(&plan, sweep, &scores));
-        let (decided, bytes) =
-            decided.await.map_err(|e| Error::Other(e.to_string()))?.map_err(Error::Damaged)?;
+        let decided = compute.run(move || decide::decide_fit(&plan, sweep, &scores));
+        let (decided, bytes) = decided.await.map_err(Error::Other)?.map_err(Error::Damaged)?;
         store.decide(epoch, id, sweep, round, &decided, Some(&bytes)).await?;
         return Ok(opens(decided));
     }
@@ -86,13 +89,14 @@ async fn decide_round(
     };
     let Some(objective) = objective else { return Ok((Vec::new(), None)) };
     let blob = store.blob(&plan.tasks[objective as usize].prepared).await?;
-    let decided = tokio::task::spawn_blocking(move || {
-        let prepared: Prepared = serde_json::from_slice(&blob).map_err(|e| e.to_string())?;
-        decide::decide(&plan, sweep, round, &list, &scores, &reference, earlier.as_ref(), &prepared)
-    })
-    .await
-    .map_err(|e| Error::Other(e.to_string()))?
-    .map_err(Error::Damaged)?;
+    let decided = compute
+        .run(move || {
+            let prepared: Prepared = serde_json::from_slice(&blob).map_err(|e| e.to_string())?;
+            decide::decide(&plan, sweep, round, &list, &scores, &reference, earlier.as_ref(), &prepared)
+        })
+        .await
+        .map_err(Error::Other)?
+        .map_err(Error::Damaged)?;
     store.decide(epoch, id, sweep, round, &decided, None).await?;
     Ok(opens(decided))
 }

@@ -4,8 +4,8 @@ use super::{WorkerStatus, decide};
 use crate::scheduler::{Summary, SweepShape, WorkerId};
 use crate::store::{Error, State, Store, Stored, StoredRound};
 use ablate_proto::v1;
-use std::time::Instant;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// A worker's end of its stream.
 pub type ToWorker = mpsc::Sender<Result<v1::CoordinatorMessage, tonic::Status>>;
@@ -41,11 +41,7 @@ impl Connected {
 }
 
 /// A stored experiment, with its rounds, as the scheduler takes it.
-pub async fn summary(
-    store: &dyn Store,
-    stored: &Stored,
-    rounds: Vec<StoredRound>,
-) -> Result<Summary, Error> {
+pub async fn summary(store: &dyn Store, stored: &Stored, rounds: Vec<StoredRound>) -> Result<Summary, Error> {
     let plan = &stored.plan;
     let sweeps = (0u32..)
         .zip(&plan.sweeps)

@@ -3,8 +3,9 @@
 
 use crate::store::{Error, Store};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Why a service can't go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,7 +59,7 @@ impl Keeper {
             tokio::select! {
                 biased;
                 _ = self.stopped.wait_for(|s| *s) => return,
-                () = tokio::time::sleep_until(next.into()) => {}
+                () = tokio::time::sleep_until(next) => {}
             }
             let (now, end) = (Instant::now(), asked + self.time);
             let renewed = match end.checked_duration_since(now) {

@@ -7,6 +7,7 @@ mod lead;
 mod look;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 pub use address::Address;
 pub use look::{Look, look};
@@ -15,6 +16,7 @@ use super::encode::{damaged, json, state_of};
 use super::{
     Answer, ChunkAt, Error, Incoming, NewExperiment, Outcome, Quarantined, State, Store, Stored, StoredRound,
 };
+use crate::token::Token;
 use ablate_common::decide::{self, Round};
 use ablate_common::plan::Decision;
 use ablate_common::scores::ChunkScores;
@@ -421,6 +423,18 @@ impl Store for PostgresStore {
 
     fn results<'a>(&'a self, id: &'a str) -> Answer<'a, Results> {
         Box::pin(self.all_results(id))
+    }
+
+    fn tokens(&self) -> Answer<'_, Vec<Token>> {
+        Box::pin(self.all_tokens())
+    }
+
+    fn put_token(&self, token: Token) -> Answer<'_, ()> {
+        Box::pin(self.keep_token(token))
+    }
+
+    fn revoke_token<'a>(&'a self, which: &'a str) -> Answer<'a, Option<Token>> {
+        Box::pin(self.drop_token(which))
     }
 
     fn closed(&self) -> BoxFuture<'_, ()> {

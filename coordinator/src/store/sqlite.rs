@@ -1,11 +1,13 @@
 //! The embedded store: one SQLite file in WAL mode with full synchronisation, one writing connection.
 
 mod bulk;
+mod tokens;
 
 use super::encode::{damaged, json, state_of};
 use super::{
     Answer, Error, Incoming, NewExperiment, Outcome, Quarantined, State, Store, Stored, StoredRound,
 };
+use crate::token::Token;
 use ablate_common::decide::{self, Round};
 use ablate_common::plan::Decision;
 use ablate_common::scores::ChunkScores;
@@ -349,6 +351,18 @@ impl Store for SqliteStore {
 
     fn results<'a>(&'a self, id: &'a str) -> Answer<'a, Results> {
         Box::pin(self.all_results(id))
+    }
+
+    fn tokens(&self) -> Answer<'_, Vec<Token>> {
+        Box::pin(self.all_tokens())
+    }
+
+    fn put_token(&self, token: Token) -> Answer<'_, ()> {
+        Box::pin(self.keep_token(token))
+    }
+
+    fn revoke_token<'a>(&'a self, which: &'a str) -> Answer<'a, Option<Token>> {
+        Box::pin(self.drop_token(which))
     }
 
     fn closed(&self) -> BoxFuture<'_, ()> {

@@ -4,12 +4,11 @@
 //! Time goes in ticks. A lease is three for the worker, who may stop most of a tick late (clocks drift), and one more for
 //! the coordinator. A grant is delivered within one tick or not at all; for that the worker takes a tick off.
 
-use stateright::{Checker, Model, Property};
+use stateright::{Checker, HasDiscoveries, Model, Property};
 
-const LEASE: u8 = 3;
+const LEASE: u8 = 2;
 const QUARTER: u8 = 1;
 const LEAD: u8 = 2;
-const END: u8 = 9;
 
 /// A rule left out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +60,8 @@ struct State {
     accepted: u8,
     coordinators: [Coordinator; 2],
     workers: [Worker; 2],
+    /// Things that went wrong so far.
+    faults: u8,
     taken_over: bool,
     refused: bool,
     stale_write: bool,
@@ -92,7 +93,9 @@ enum Action {
     Expire(u8),
 }
 
-struct Protocol(Broken);
+/// A rule left out, the last tick, and cuts, crashes and losses of a run, at most: with more of them there are more states than
+/// memory holds.
+struct Protocol(Broken, u8, u8);
 
 impl Protocol {
     fn until(&self, now: u8) -> u8 {
@@ -114,7 +117,7 @@ impl Model for Protocol {
             let stops = self.0 == Broken::WorkerIgnoresDeadline || w.works.is_none_or(|d| s.now < d);
             stops && w.grant.is_none_or(|at| s.now <= at)
         });
-        if s.now < END && may_tick {
+        if s.now < self.1 && may_tick {
             out.push(Action::Tick);
         }
         for c in 0..2u8 {
@@ -182,6 +185,15 @@ impl Model for Protocol {
     fn next_state(&self, last: &State, action: Action) -> Option<State> {
         let mut s = last.clone();
         let now = s.now;
+        let fault = matches!(
+            action,
+            Action::Cut(_)
+                | Action::Crash(_)
+                | Action::GrantLost(_)
+                | Action::RenewalLost(_)
+                | Action::WriteLost(_)
+        );
+        s.faults += u8::from(fault);
         match action {
             Action::Tick => s.now += 1,
             Action::TakeLead(c) => {
@@ -320,18 +332,19 @@ impl Model for Protocol {
     }
 
     fn within_boundary(&self, s: &State) -> bool {
-        s.epoch <= 3
+        s.epoch <= 2 && s.faults <= self.2
     }
 }
 
 fn found(broken: Broken, property: &'static str) {
-    let checker = Protocol(broken).checker().threads(2).spawn_bfs().join();
+    let first = HasDiscoveries::AnyOf([property].into());
+    let checker = Protocol(broken, 6, 2).checker().threads(2).finish_when(first).spawn_bfs().join();
     assert!(checker.discovery(property).is_some(), "{broken:?} breaks nothing");
 }
 
 #[test]
 fn leases_and_epochs_hold_in_every_state_that_can_be_reached() {
-    let checker = Protocol(Broken::Nothing).checker().threads(2).spawn_bfs().join();
+    let checker = Protocol(Broken::Nothing, 4, 1).checker().threads(2).spawn_bfs().join();
     eprintln!("{} states", checker.unique_state_count());
     checker.assert_properties();
 }

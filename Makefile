@@ -81,8 +81,10 @@ load: rust libtorch
 	$(CARGO) build --release --workspace --bins
 	target/release/ablate-load
 
-chaos:
-	@echo "make $@ is in the contract but isn't built yet" >&2; exit 2
+# Kills, stops and cuts off the programs on hosts in network namespaces (as root); ROUNDS=n.
+chaos: rust libtorch models postgres
+	$(CARGO) build --release --workspace --bins
+	target/release/ablate-chaos --rounds $(ROUNDS)
 
 clean:
 	$(CARGO) clean

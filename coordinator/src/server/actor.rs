@@ -3,6 +3,7 @@
 use super::commit::{Plans, Receipt, Verdict};
 use super::known::{Connected, ToWorker, summary};
 use super::lead::{self, Fatal};
+use super::stop::Stopped;
 use super::{Compute, Control, Error, Exporter, Options, Status, WorkerStatus, decide};
 use crate::scheduler::{Action, ChunkAt, Event, Fault, Held, Millis, Scheduler, WorkerId};
 use crate::store::{self, NewExperiment, Outcome, State, Store, Stored};
@@ -122,7 +123,7 @@ impl Actor {
     pub async fn run(
         mut self,
         mut inbox: mpsc::Receiver<Command>,
-        mut stopped: watch::Receiver<bool>,
+        stopped: Stopped,
         _alive: watch::Receiver<()>,
     ) {
         let mut tick = tokio::time::interval(TICK);
@@ -130,7 +131,7 @@ impl Actor {
         loop {
             let command = tokio::select! {
                 biased;
-                _ = stopped.wait_for(|s| *s) => return,
+                () = stopped.wait() => return,
                 _ = tick.tick() => None,
                 command = inbox.recv() => match command { Some(c) => Some(c), None => return },
             };

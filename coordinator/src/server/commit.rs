@@ -5,6 +5,7 @@
 use super::actor::Command;
 use super::compute::Compute;
 use super::lead::{self, Fatal};
+use super::stop::Stopped;
 use crate::scheduler::{LeaseId, WorkerId};
 use crate::store::{ChunkKey, Error, Incoming, Outcome, Store};
 use ablate_common::fit;
@@ -74,7 +75,7 @@ pub struct Committer {
     /// Set where the service can't go on.
     pub fatal: watch::Sender<Option<Fatal>>,
     /// Says when to stop.
-    pub stopped: watch::Receiver<bool>,
+    pub stopped: Stopped,
     /// Plans.
     pub plans: Plans,
     /// Where results are checked.
@@ -89,7 +90,7 @@ impl Committer {
         loop {
             let first = tokio::select! {
                 biased;
-                _ = self.stopped.wait_for(|s| *s) => return,
+                () = self.stopped.wait() => return,
                 first = inbox.recv() => match first { Some(f) => f, None => return },
             };
             if before >= BUSY && inbox.len() < GROUP {
@@ -167,7 +168,7 @@ impl Committer {
             tokio::select! {
                 biased;
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                _ = self.stopped.wait_for(|s| *s) => return None,
+                () = self.stopped.wait() => return None,
             }
         }
     }

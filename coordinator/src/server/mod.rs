@@ -12,6 +12,7 @@ mod standby;
 #[cfg(test)]
 mod standby_tests;
 mod status;
+mod stop;
 #[cfg(test)]
 mod tests;
 
@@ -30,6 +31,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use stop::Stopper;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -146,7 +148,7 @@ pub struct Handle {
     commits: mpsc::Sender<Arrived>,
     statuses: watch::Receiver<BTreeMap<String, Status>>,
     fatal: watch::Receiver<Option<Fatal>>,
-    stop: watch::Sender<bool>,
+    stop: Arc<Stopper>,
     /// Every task of the service holds a receiver while it runs.
     alive: watch::Sender<()>,
     store: Arc<dyn Store>,
@@ -207,7 +209,8 @@ impl Service {
         let (commands, inbox) = mpsc::channel(1024);
         let (status_tx, statuses) = watch::channel(BTreeMap::new());
         let (fatal_tx, fatal) = watch::channel(None);
-        let (stop, stopped) = watch::channel(false);
+        let stop = Arc::new(Stopper::default());
+        let stopped = stop.subscribe();
         let alive = watch::Sender::new(());
         let (commits, results) = mpsc::channel(256);
         let plans = commit::Plans::default();
@@ -406,8 +409,7 @@ impl Handle {
 
     /// Stops serving. What is unacknowledged is computed again next time. [`Self::closed`] waits for it.
     pub fn shutdown(&self) {
-        // Nobody listens any more where this fails: it has stopped already.
-        let _ = self.stop.send(true);
+        self.stop.stop();
     }
 
     /// Waits until every task of the service has ended, after [`Self::shutdown`]: nothing writes to the

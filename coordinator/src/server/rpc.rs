@@ -2,6 +2,7 @@
 
 use super::actor::Command;
 use super::commit::Arrived;
+use super::stop::Stopped;
 use super::{Control, Error, Handle, Status};
 use crate::scheduler::WorkerId;
 use crate::security::{Caller, GateLayer};
@@ -16,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status as Refusal, Streaming};
@@ -49,9 +50,9 @@ pub fn routes(handle: Handle) -> Routes {
 }
 
 /// Serves until `stopped` says true.
-pub fn serve(handle: Handle, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
+pub fn serve(handle: Handle, listener: TcpListener, stopped: Stopped) {
     let alive = handle.alive.subscribe();
-    let mut late = stopped.clone();
+    let late = stopped.clone();
     let security = Arc::clone(&handle.options.security);
     let connections = security.connections(listener);
     let routes = routes(handle);
@@ -59,7 +60,7 @@ pub fn serve(handle: Handle, listener: TcpListener, mut stopped: watch::Receiver
         let _alive = alive;
         let end = async move {
             // An error means that the last handle is gone: as good as being told.
-            let _ = stopped.wait_for(|s| *s).await;
+            stopped.wait().await;
         };
         let served = tonic::transport::Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)
@@ -69,7 +70,7 @@ pub fn serve(handle: Handle, listener: TcpListener, mut stopped: watch::Receiver
             .add_routes(routes)
             .serve_with_incoming_shutdown(connections, end);
         let cut = async move {
-            let _ = late.wait_for(|s| *s).await;
+            late.wait().await;
             tokio::time::sleep(GRACE).await;
         };
         let served = tokio::select! {
@@ -161,7 +162,7 @@ impl cluster_server::Cluster for Rpc {
         let Some(id) = id.await.map_err(|_| refusal(Error::Closed))? else {
             return Ok(Response::new(Box::pin(ReceiverStream::new(out))));
         };
-        let (mut stopped, alive) = (self.0.stop.subscribe(), self.0.alive.subscribe());
+        let (stopped, alive) = (self.0.stop.subscribe(), self.0.alive.subscribe());
         tokio::spawn(async move {
             let _alive = alive;
             let mut ended = std::pin::pin!(caller.ended());
@@ -176,7 +177,7 @@ impl cluster_server::Cluster for Rpc {
                         break;
                     }
                     m = from.message() => m,
-                    _ = stopped.wait_for(|s| *s) => break,
+                    () = stopped.wait() => break,
                 };
                 match message {
                     Ok(Some(v1::WorkerMessage { body: Some(v1::worker_message::Body::Result(r)) })) => {
@@ -185,7 +186,7 @@ impl cluster_server::Cluster for Rpc {
                         let sent = tokio::select! {
                             biased;
                             sent = commits.send(arrived) => sent.is_ok(),
-                            _ = stopped.wait_for(|s| *s) => false,
+                            () = stopped.wait() => false,
                         };
                         if !sent {
                             break;
@@ -274,7 +275,7 @@ impl experiments_server::Experiments for Rpc {
         let caller = caller(&request);
         let id = self.0.find(&request.into_inner().id).map_err(refusal)?;
         let mut statuses = self.0.subscribe();
-        let mut stopped = self.0.stop.subscribe();
+        let stopped = self.0.stop.subscribe();
         let (to, out) = mpsc::channel(8);
         tokio::spawn(async move {
             let mut ended = std::pin::pin!(caller.ended());
@@ -287,7 +288,7 @@ impl experiments_server::Experiments for Rpc {
                 tokio::time::sleep(Duration::from_millis(200)).await;
                 let end = tokio::select! {
                     changed = statuses.changed() => if changed.is_ok() { continue } else { None },
-                    _ = stopped.wait_for(|s| *s) => None,
+                    () = stopped.wait() => None,
                     why = &mut ended => Some(why),
                 };
                 if let Some(why) = end {

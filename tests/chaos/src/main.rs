@@ -36,11 +36,15 @@ fn main() -> anyhow::Result<()> {
     if let Some(parent) = args.json.parent() {
         std::fs::create_dir_all(parent)?;
     }
-    println!("{:>5} {:<20} {:<9} {:>6} {:>8} {:>8} {:>7}  identical", "round", "fault", "store", "faults", "chunks", "computed", "s");
+    println!(
+        "{:>5} {:<20} {:<9} {:>6} {:>8} {:>8} {:>7}  identical",
+        "round", "fault", "store", "faults", "chunks", "computed", "s"
+    );
     let mut rows: Vec<Value> = Vec::new();
     for round in args.from..args.from + args.rounds {
         let store = if round % 2 == 0 { Store::Sqlite } else { Store::Postgres };
-        let mut kinds = Fault::ALL.iter().filter(|f| store == Store::Sqlite || **f != Fault::FillDisk).cycle();
+        let mut kinds =
+            Fault::ALL.iter().filter(|f| store == Store::Sqlite || **f != Fault::FillDisk).cycle();
         let Some(&fault) = kinds.nth(round as usize / 2) else { continue };
         let row = truth.round(round, fault, store, Some(&server));
         let row = match row {

@@ -35,7 +35,9 @@ impl Network {
             let name = net.host(host);
             ip(&["netns", "add", &name])?;
             let end = format!("h{host}");
-            ip(&["-n", &switch, "link", "add", &end, "type", "veth", "peer", "name", "eth0", "netns", &name])?;
+            ip(&[
+                "-n", &switch, "link", "add", &end, "type", "veth", "peer", "name", "eth0", "netns", &name,
+            ])?;
             ip(&["-n", &switch, "link", "set", &end, "master", "br0", "up"])?;
             ip(&["-n", &name, "addr", "add", &format!("{}/24", address(host)), "dev", "eth0"])?;
             ip(&["-n", &name, "link", "set", "eth0", "up"])?;
@@ -82,7 +84,8 @@ impl Network {
     /// Where `tc` fails.
     pub fn slow(&self, host: usize, kbit: u32) -> anyhow::Result<()> {
         let rate = format!("{kbit}kbit");
-        for (namespace, device) in [(self.switch(), format!("h{host}")), (self.host(host), "eth0".to_owned())] {
+        for (namespace, device) in [(self.switch(), format!("h{host}")), (self.host(host), "eth0".to_owned())]
+        {
             let mut tc = vec!["-n", &namespace, "qdisc", "replace", "dev", &device, "root", "tbf"];
             tc.extend(["rate", &rate, "burst", "16kb", "latency", "400ms"]);
             tool("tc", &tc)?;
@@ -95,7 +98,8 @@ impl Network {
     /// # Errors
     /// Where `tc` fails.
     pub fn speed_up(&self, host: usize) -> anyhow::Result<()> {
-        for (namespace, device) in [(self.switch(), format!("h{host}")), (self.host(host), "eth0".to_owned())] {
+        for (namespace, device) in [(self.switch(), format!("h{host}")), (self.host(host), "eth0".to_owned())]
+        {
             tool("tc", &["-n", &namespace, "qdisc", "del", "dev", &device, "root"])?;
         }
         Ok(())
@@ -122,7 +126,8 @@ fn ip(args: &[&str]) -> anyhow::Result<()> {
 }
 
 fn tool(program: &str, args: &[&str]) -> anyhow::Result<()> {
-    let out = Command::new(program).args(args).output().with_context(|| format!("{program} (package iproute2)"))?;
+    let out =
+        Command::new(program).args(args).output().with_context(|| format!("{program} (package iproute2)"))?;
     let said = String::from_utf8_lossy(&out.stderr);
     ensure!(out.status.success(), "{program} {}: {}", args.join(" "), said.trim());
     Ok(())

@@ -55,7 +55,7 @@ impl Truth {
         let all = std::fs::read_to_string(root.join("models/data/lee-pairs.jsonl"))
             .context("the model and data aren't there: run `make setup`")?;
         // Pairs of the 50 texts are in the order (0,1), (0,2), …, (0,49), (1,2), …
-        let pairs = (0..50usize).flat_map(|i| (i + 1..50).map(move |j| j));
+        let pairs = (0..50usize).flat_map(|i| i + 1..50);
         let rows: String =
             pairs.zip(all.lines()).filter(|(j, _)| *j < texts).map(|(_, row)| format!("{row}\n")).collect();
         std::fs::write(folder.join("pairs.jsonl"), rows)?;
@@ -70,7 +70,14 @@ impl Truth {
         let bin = ablate.parent().context("a folder of programs")?.to_path_buf();
         let out = folder.join("undisturbed");
         let mut run = Command::new(&ablate);
-        run.arg("run").arg(&spec).arg("--out").arg(&out).args(["--device", "cpu", "--threads", "1", "--workers", "1"]);
+        run.arg("run").arg(&spec).arg("--out").arg(&out).args([
+            "--device",
+            "cpu",
+            "--threads",
+            "1",
+            "--workers",
+            "1",
+        ]);
         said(run)?;
         Ok(Self { folder: folder.to_path_buf(), spec, bin, tables: tables(&out)? })
     }
@@ -79,7 +86,13 @@ impl Truth {
     ///
     /// # Errors
     /// Where the sweep doesn't end, or the tools fail. Tables that differ are no error but `"identical": false`.
-    pub fn round(&self, round: u32, fault: Fault, store: Store, server: Option<&Server>) -> anyhow::Result<Value> {
+    pub fn round(
+        &self,
+        round: u32,
+        fault: Fault,
+        store: Store,
+        server: Option<&Server>,
+    ) -> anyhow::Result<Value> {
         let folder = self.folder.join(format!("{}-{round}", store.name()));
         let disk = folder.join("disk");
         std::fs::create_dir_all(&disk)?;
@@ -142,7 +155,8 @@ struct Disk(PathBuf);
 impl Disk {
     fn mount(at: &Path) -> anyhow::Result<Self> {
         let size = format!("size={DISK_MB}m");
-        let out = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "ablate-chaos"]).arg(at).output()?;
+        let out =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "ablate-chaos"]).arg(at).output()?;
         ensure!(out.status.success(), "mount: {}", String::from_utf8_lossy(&out.stderr).trim());
         Ok(Self(at.to_path_buf()))
     }

@@ -7,6 +7,7 @@ pub mod program;
 pub mod reference;
 pub mod service;
 pub mod tensors;
+pub mod tiny;
 
 use std::path::{Path, PathBuf};
 

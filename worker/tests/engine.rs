@@ -190,7 +190,12 @@ fn plan(arch: &str, kind: TaskKind, prepared: &Prepared, case: &Case) -> Plan {
     let reference = |p: &Prepared| {
         let one = |i: u32| Batch { items: vec![i], len: p.items[i as usize].tokens.len() as u32 };
         let n = p.items.len() as u32;
-        PlannedReference { prepared: String::new(), items: n, batches: (0..n).map(one).collect() }
+        PlannedReference {
+            prepared: String::new(),
+            items: n,
+            examples: 0,
+            batches: (0..n).map(one).collect(),
+        }
     };
     let batch = |items: &[u32]| Batch {
         items: items.to_vec(),
@@ -260,7 +265,7 @@ impl Loop<'_> {
                 match self.case.ablation {
                     Ablation::Zero => drop(slot.zero_()),
                     Ablation::Scale { scale } => drop(slot.g_mul_scalar_(scale)),
-                    Ablation::Mean { .. } | Ablation::Resample { .. } => {
+                    Ablation::Mean { .. } | Ablation::Resample { .. } | Ablation::Optimal { .. } => {
                         slot.copy_(&b.unwrap()[l].select(1, head));
                     }
                 }
@@ -277,7 +282,8 @@ impl Loop<'_> {
         let source = self.case.reference.as_ref().unwrap_or(self.prepared);
         let each: Vec<Vec<Tensor>> = source.items.iter().map(|i| self.forward(i, &[], None).0).collect();
         let pool = match self.case.ablation {
-            Ablation::Zero | Ablation::Scale { .. } => return None,
+            // Fitted constants aren't asked of this loop.
+            Ablation::Zero | Ablation::Scale { .. } | Ablation::Optimal { .. } => return None,
             Ablation::Mean { pool } => pool,
             Ablation::Resample { .. } => {
                 let of = |(item, &donor): (&Item, &u32)| {

@@ -55,7 +55,7 @@ A spec:
   kind = \"ioi\"
   examples = 64
   [ablation]
-  method = \"mean\"      # zero | mean | resample | scale
+  method = \"mean\"      # zero | mean | resample | optimal | scale
   unit = \"head\"        # head | kv_group | layer | set
   [[sweep]]
   kind = \"single\"

@@ -354,9 +354,12 @@ impl Store for Connection {
         sweep: u32,
         round: u32,
         decision: &'a Decision,
+        constants: Option<&'a [u8]>,
     ) -> Answer<'a, ()> {
         self.disk.sim.say(format_args!("disk: node {} decides {sweep} {round}: {decision:?}", self.node));
-        self.write("a decision", epoch, move |s, epoch| s.decide(epoch, id, sweep, round, decision))
+        self.write("a decision", epoch, move |s, epoch| {
+            s.decide(epoch, id, sweep, round, decision, constants)
+        })
     }
 
     fn quarantine<'a>(&'a self, epoch: u64, id: &'a str, what: &'a Quarantined) -> Answer<'a, ()> {

@@ -3,7 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "real lanes, in real time")]
 
 use super::*;
-use crate::lane::{ExecError, Executor, OpenExperiment, Progress};
+use crate::lane::{ExecError, Executor, Experiment, OpenExperiment, Progress};
 use ablate_common::head::HeadMap;
 use ablate_common::metric::Metric;
 use ablate_common::model::ModelInfo;
@@ -65,6 +65,7 @@ impl Played {
             experiment: "e".into(),
             plan: plan.into(),
             model_source: "model.gguf".into(),
+            constants: Vec::new(),
         }));
         self.say(Body::Shard(pb::Shard { lease: 7, experiment: "e".into(), chunks, ..pb::Shard::default() }));
     }
@@ -204,11 +205,11 @@ impl OpenExperiment for FakeOpener {
     fn open(
         &self,
         _: &LaneDevice,
-        plan: Arc<Plan>,
-        data: Arc<Vec<Prepared>>,
-        model: &Path,
+        experiment: &Experiment,
         _: Progress<'_>,
     ) -> Result<Box<dyn Executor>, ExecError> {
+        let (plan, data) = (&experiment.plan, &experiment.prepared);
+        let model = experiment.model.as_path();
         assert_eq!((plan.sweeps.len(), &data[..], model), (1, &[prepared()][..], Path::new("model.gguf")));
         if self.0.differs.load(Ordering::SeqCst) {
             return Err(ExecError::ModelDiffers { expected: "a".into(), found: "b".into() });

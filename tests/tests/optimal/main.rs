@@ -2,6 +2,8 @@
 //! constants of every head, their losses, and what sets of heads do with them, on tiny random models, for every kind of task.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod cluster;
+
 use ablate_common::fit::{self, Fitted};
 use ablate_common::head::HeadIx;
 use ablate_common::metric::Metric;

@@ -44,7 +44,7 @@ demo: rust libtorch models build
 lint: rust libtorch
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --release -p ablate-simulation --features mutations --all-targets -- -D warnings
+	$(CARGO) clippy --release --workspace --features ablate-simulation/mutations --all-targets -- -D warnings
 
 fmt: rust
 	$(CARGO) fmt --all
@@ -52,12 +52,12 @@ fmt: rust
 # The binaries come first: the integration tests start them. Tests run side by side, so each takes one thread.
 test: rust libtorch models reference postgres lint build
 	OMP_NUM_THREADS=1 $(CARGO) test --release --workspace
-	$(CARGO) test --release -p ablate-simulation --features mutations --test mutations
+	$(CARGO) test --release --workspace --features ablate-simulation/mutations --test mutations
 
 parity: rust libtorch models reference
 	@deploy/setup/peers.sh
 	@mkdir -p target/proof
-	OMP_NUM_THREADS=1 ABLATE_PARITY_LONG=1 $(CARGO) test --release -p ablate-tests --test parity -- --nocapture
+	OMP_NUM_THREADS=1 ABLATE_PARITY_LONG=1 $(CARGO) test --release --workspace --test parity -- --nocapture
 
 # Compares with TransformerLens, nnsight and plain hooks; writes target/proof/bench.json. CASES narrows it.
 bench: rust libtorch models reference
@@ -68,12 +68,12 @@ bench: rust libtorch models reference
 # Two coordinators on one database: the one that leads is killed ROUNDS times while chunks arrive.
 ROUNDS ?= 100
 failover: rust libtorch models postgres build
-	ABLATE_FAILOVER_ROUNDS=$(ROUNDS) OMP_NUM_THREADS=1 $(CARGO) test --release -p ablate-tests --test failover a_leader_killed -- --nocapture
+	ABLATE_FAILOVER_ROUNDS=$(ROUNDS) OMP_NUM_THREADS=1 $(CARGO) test --release --workspace --test failover a_leader_killed -- --nocapture
 
 # The cluster in one process under simulated faults; SEED=n replays one run.
 SEEDS ?= 10000
 simulate: rust
-	$(CARGO) build --release -p ablate-simulation --features mutations --example simulate
+	$(CARGO) build --release --workspace --features ablate-simulation/mutations --example simulate
 	target/release/examples/simulate $(if $(SEED),--seed $(SEED),$(SEEDS))
 
 # A coordinator with 1,000 imitation workers; writes target/proof/load.json.

@@ -13,6 +13,7 @@ help:
 	@echo "make clean   remove what cargo built; .deps, models and runs stay"
 	@echo "make bench   the comparison with other tools on this machine; writes target/proof/bench.json"
 	@echo "make failover ROUNDS=100  leaders killed one after another; writes target/proof/failover.json"
+	@echo "make simulate SEEDS=10000  the cluster under simulated faults; writes target/proof/simulate.json"
 	@echo "make parity  the long comparison with transformers in f64; writes target/proof/parity.json"
 
 setup: libtorch models
@@ -43,6 +44,7 @@ demo: rust libtorch models build
 lint: rust libtorch
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
+	$(CARGO) clippy --release --workspace --features ablate-simulation/mutations --all-targets -- -D warnings
 
 fmt: rust
 	$(CARGO) fmt --all
@@ -50,25 +52,39 @@ fmt: rust
 # The binaries come first: the integration tests start them. Tests run side by side, so each takes one thread.
 test: rust libtorch models reference postgres lint build
 	OMP_NUM_THREADS=1 $(CARGO) test --release --workspace
+	$(CARGO) test --release --workspace --features ablate-simulation/mutations --test mutations
 
 parity: rust libtorch models reference
 	@deploy/setup/peers.sh
 	@mkdir -p target/proof
-	OMP_NUM_THREADS=1 ABLATE_PARITY_LONG=1 $(CARGO) test --release -p ablate-tests --test parity -- --nocapture
+	OMP_NUM_THREADS=1 ABLATE_PARITY_LONG=1 $(CARGO) test --release --workspace --test parity -- --nocapture
 
 # Compares with TransformerLens, nnsight and plain hooks; writes target/proof/bench.json. CASES narrows it.
 bench: rust libtorch models reference
 	@deploy/setup/peers.sh
-	$(CARGO) build --release -p ablate-tests --example bench
+	$(CARGO) build --release --workspace --examples
 	target/release/examples/bench $(CASES)
 
 # Two coordinators on one database: the one that leads is killed ROUNDS times while chunks arrive.
 ROUNDS ?= 100
 failover: rust libtorch models postgres build
-	ABLATE_FAILOVER_ROUNDS=$(ROUNDS) OMP_NUM_THREADS=1 $(CARGO) test --release -p ablate-tests --test failover a_leader_killed -- --nocapture
+	ABLATE_FAILOVER_ROUNDS=$(ROUNDS) OMP_NUM_THREADS=1 $(CARGO) test --release --workspace --test failover a_leader_killed -- --nocapture
 
-simulate chaos load:
-	@echo "make $@ is in the contract but isn't built yet" >&2; exit 2
+# The cluster in one process under simulated faults; SEED=n replays one run.
+SEEDS ?= 10000
+simulate: rust
+	$(CARGO) build --release --workspace --features ablate-simulation/mutations --example simulate
+	target/release/examples/simulate $(if $(SEED),--seed $(SEED),$(SEEDS))
+
+# A coordinator with 1,000 imitation workers; writes target/proof/load.json.
+load: rust libtorch
+	$(CARGO) build --release --workspace --bins
+	target/release/ablate-load
+
+# Kills, stops and cuts off the programs on hosts in network namespaces (as root); ROUNDS=n.
+chaos: rust libtorch models postgres
+	$(CARGO) build --release --workspace --bins
+	target/release/ablate-chaos --rounds $(ROUNDS)
 
 clean:
 	$(CARGO) clean

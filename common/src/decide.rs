@@ -1,6 +1,7 @@
 //! Decisions of greedy and gradient sweeps: pure functions of a round's stored scores, so that any replay decides
 //! the same.
 
+use crate::fit;
 use crate::gradient;
 use crate::metric::Metric;
 use crate::plan::{Decision, Order, Plan, PlannedSweep, SweepKind};
@@ -25,14 +26,30 @@ pub fn pick(candidates: &[(UnitIx, f64)], baseline_loss: f64) -> Option<UnitIx> 
 /// Scores of a round: chunk → its scores.
 pub type Round = HashMap<u32, ChunkScores>;
 
-/// The rounds that an experiment can start with, as (sweep, round, input).
+/// The rounds that an experiment can start with, as (sweep, round, input): not those of paths, nor those that wait for
+/// the constants of a fit.
 #[must_use]
 pub fn opening(plan: &Plan) -> Vec<(u32, u32, Vec<UnitIx>)> {
-    (0u32..)
-        .zip(&plan.sweeps)
-        .filter(|(_, s)| !matches!(s.kind, SweepKind::Path { .. }))
-        .map(|(i, _)| (i, 0, Vec::new()))
-        .collect()
+    starting(plan).filter(|&i| !fit::waits(plan, i)).map(|i| (i, 0, Vec::new())).collect()
+}
+
+/// Sweeps that no order is needed for.
+fn starting(plan: &Plan) -> impl Iterator<Item = u32> {
+    (0u32..).zip(&plan.sweeps).filter(|(_, s)| !matches!(s.kind, SweepKind::Path { .. })).map(|(i, _)| i)
+}
+
+/// What a complete fit leads to: all other sweeps of its ablation, with the constants' bytes, which have their name in the
+/// decision.
+///
+/// # Errors
+/// Where chunks are missing or don't have the plan's shape (a damaged store).
+pub fn decide_fit(plan: &Plan, sweep: u32, scores: &Round) -> Result<(Decision, Vec<u8>), String> {
+    let bytes = fit::whole(plan, sweep, scores)?.encode();
+    let ablation = plan.sweeps[sweep as usize].ablation;
+    let of = |&i: &u32| i != sweep && plan.sweeps[i as usize].ablation == ablation;
+    let opens = starting(plan).filter(of).map(|i| (i, 0, Vec::new())).collect();
+    let constants = Some(blake3::hash(&bytes).to_hex().to_string());
+    Ok((Decision { remove: None, opens, constants }, bytes))
 }
 
 /// What a finished round leads to.
@@ -60,7 +77,7 @@ pub fn decide(
         SweepKind::Gradient { greedy: Some(greedy) } => {
             return by_gradient(plan, sweep, greedy, scores, objective);
         }
-        _ => return Ok(Decision { remove: None, opens: Vec::new() }),
+        _ => return Ok(Decision::default()),
     };
     let metric = plan.tasks[task as usize].metric;
     let scope = plan.sweeps[sweep as usize].scope;
@@ -92,7 +109,7 @@ pub fn decide(
             }
         }
     }
-    Ok(Decision { remove: Some(unit), opens })
+    Ok(Decision { remove: Some(unit), opens, constants: None })
 }
 
 /// The path along ascending gradient importance that a gradient sweep on the objective opens.
@@ -123,7 +140,7 @@ fn by_gradient(
     let list: Vec<UnitIx> = order.into_iter().take(steps).map(|o| o.1).collect();
     let follows = |s: &PlannedSweep| s.kind == SweepKind::Path { greedy, order: Order::Gradient };
     let opens = (0u32..).zip(&plan.sweeps).filter(|(_, s)| follows(s)).map(|(i, _)| (i, 0, list.clone()));
-    Ok(Decision { remove: None, opens: opens.collect() })
+    Ok(Decision { opens: opens.collect(), ..Decision::default() })
 }
 
 /// ℓ(∅) of a task on a scope, from the reference sweep of the same ablation (whose scope is `All`).

@@ -2,13 +2,17 @@
 //! scores, model files and statistics. Nothing here is async and nothing knows libtorch.
 
 pub mod decide;
+pub mod fit;
 pub mod gradient;
 pub mod head;
+pub mod logging;
+pub mod memory;
 pub mod metric;
 pub mod model;
 pub mod pixels;
 pub mod plan;
 pub mod scores;
+pub mod sharing;
 pub mod space;
 pub mod spec;
 pub mod stats;
@@ -17,7 +21,7 @@ pub mod units;
 
 /// Version of the engine's numerics. It is a part of an experiment's identity: raise it whenever a
 /// change may alter a score by even one bit, so that old results are never mixed with new ones.
-pub const ENGINE_VERSION: u32 = 3;
+pub const ENGINE_VERSION: u32 = 4;
 
 /// Version of the wire protocol between worker and coordinator.
 pub const PROTOCOL_VERSION: u32 = 2;

@@ -2,6 +2,7 @@
 //! and stored, so that every replay computes the same batches. Chunks are derived from it by
 //! arithmetic.
 
+use crate::fit;
 use crate::gradient;
 use crate::head::{HeadIx, HeadMap};
 use crate::metric::Metric;
@@ -28,6 +29,13 @@ pub enum Ablation {
         /// Where donors come from.
         donors: Donors,
     },
+    /// ẑ = the constant that minimises the loss with the head gone: see [`crate::fit`].
+    Optimal {
+        /// Steps of the fit.
+        steps: u32,
+        /// Its learning rate, in units of the root mean square of the head's z.
+        rate: f64,
+    },
     /// ẑ = `scale` · z.
     Scale {
         /// The factor ξ; 1 leaves the head as it is, −1 flips it.
@@ -43,6 +51,7 @@ impl Ablation {
             Self::Zero => "zero",
             Self::Mean { .. } => "mean",
             Self::Resample { .. } => "resample",
+            Self::Optimal { .. } => "optimal",
             Self::Scale { .. } => "scale",
         }
     }
@@ -116,8 +125,16 @@ pub struct PlannedReference {
     pub prepared: String,
     /// Number of items.
     pub items: u32,
+    /// Number of examples: 0 where nothing but states is read of it.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub examples: u32,
     /// Batches that cover them.
     pub batches: Vec<Batch>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }
 
 /// Items that go through the model together, padded on the right to `len` tokens.
@@ -195,6 +212,8 @@ impl Order {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum SweepKind {
+    /// The constants of an optimal ablation, head by head; all other sweeps of the ablation wait for them.
+    Fit,
     /// Nothing removed, and every head removed: P(0) and the floor.
     Reference,
     /// Every unit.
@@ -237,6 +256,7 @@ impl SweepKind {
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
+            Self::Fit => "fit",
             Self::Reference => "reference",
             Self::Single => "single",
             Self::Pairs => "pairs",
@@ -252,7 +272,7 @@ impl SweepKind {
     /// Whether the scores of its rounds decide what follows.
     #[must_use]
     pub fn decides(&self) -> bool {
-        matches!(self, Self::Greedy { .. } | Self::Gradient { greedy: Some(_) })
+        matches!(self, Self::Fit | Self::Greedy { .. } | Self::Gradient { greedy: Some(_) })
     }
 }
 
@@ -345,12 +365,13 @@ impl Plan {
     pub fn columns(&self, sweep: u32, task: u32) -> &'static [&'static str] {
         match self.sweeps[sweep as usize].kind {
             SweepKind::Gradient { .. } => &gradient::COLUMNS,
+            SweepKind::Fit => &fit::COLUMNS,
             _ => self.tasks[task as usize].columns(),
         }
     }
 
     /// What a sweep's scores of a task stand for: the indices of the examples of its scope, ascending, or of the items
-    /// where a gradient sweep gives each of them scores of its own.
+    /// where a gradient sweep gives each of them scores of its own. Of a fit, the places of what [`crate::fit`] stores.
     ///
     /// # Panics
     /// Where the plan has no such sweep.
@@ -361,6 +382,7 @@ impl Plan {
             SweepKind::Gradient { .. } if gradient::by_item(prepared.kind) => {
                 prepared.items_in(planned.scope)
             }
+            SweepKind::Fit => (0..fit::rows(self.model.head_dim)).collect(),
             _ => prepared.examples_in(planned.scope),
         }
     }
@@ -375,7 +397,7 @@ impl Plan {
         let n = self.units(sweep).len() as u32;
         match &self.sweeps[sweep as usize].kind {
             SweepKind::Reference => SubsetSpace::Reference { n },
-            SweepKind::Single | SweepKind::Gradient { .. } => SubsetSpace::Single { n },
+            SweepKind::Single | SweepKind::Gradient { .. } | SweepKind::Fit => SubsetSpace::Single { n },
             SweepKind::Pairs => SubsetSpace::Pairs { n },
             SweepKind::Greedy { .. } => {
                 let mut base = list.to_vec();
@@ -436,7 +458,7 @@ impl Plan {
     /// data, then of each reference set.
     pub fn blobs(&self) -> impl Iterator<Item = (&str, u32, u32)> {
         let tasks = self.tasks.iter().map(|t| (t.prepared.as_str(), t.items, t.examples));
-        tasks.chain(self.references.iter().map(|r| (r.prepared.as_str(), r.items, 0)))
+        tasks.chain(self.references.iter().map(|r| (r.prepared.as_str(), r.items, r.examples)))
     }
 
     /// The plan without what doesn't decide its numbers: where files lie, and what things are called.
@@ -464,10 +486,13 @@ impl Plan {
 }
 
 /// What an accepted round leads to: stored with the round, a pure function of its scores.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Decision {
     /// Greedy: the unit that this round removes. Other kinds: none.
     pub remove: Option<UnitIx>,
     /// Rounds that can start now: (sweep, round, input list).
     pub opens: Vec<(u32, u32, Vec<UnitIx>)>,
+    /// A fit: blake3 of the constants that it gave, hex, their name in the store.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub constants: Option<String>,
 }

@@ -1,6 +1,7 @@
 //! The chunk codec: the per-example scores of a run of subsets as compressed columns. The bytes are a
 //! pure function of the scores, so equal scores are equal bytes.
 
+use std::cell::RefCell;
 use thiserror::Error;
 
 /// Per-example scores of one task for the subsets of one chunk.
@@ -49,9 +50,24 @@ pub enum Error {
     TooLarge(u64),
 }
 
+/// A task's part of a chunk, without its values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskShape {
+    /// As [`TaskScores::task`].
+    pub task: u32,
+    /// As [`TaskScores::examples`].
+    pub examples: u32,
+    /// As [`TaskScores::columns`].
+    pub columns: u32,
+    /// How many values that makes for all the chunk's subsets.
+    pub values: usize,
+}
+
 const MAGIC: &[u8; 4] = b"ABC1";
 /// Largest decompressed size of a chunk.
 pub const MAX_BYTES: u64 = 1 << 30;
+/// Most bytes that one of zstd's can stand for: a block of 128 KiB of one value takes four.
+const MOST_PER_BYTE: u64 = (128 << 10) / 4;
 
 impl ChunkScores {
     /// Encodes: magic, counts, then zstd over the values with bytes shuffled (all first bytes, all second
@@ -84,6 +100,31 @@ impl ChunkScores {
     /// # Errors
     /// Where `bytes` were not made by [`Self::encode`].
     pub fn decode(bytes: &[u8]) -> Result<Self, Error> {
+        let (subsets, shapes, planes) = Self::planes(bytes)?;
+        let n = planes.len() / 8;
+        let mut values = (0..n).map(|i| f64::from_le_bytes(std::array::from_fn(|b| planes[b * n + i])));
+        let tasks = shapes
+            .into_iter()
+            .map(|s| TaskScores {
+                task: s.task,
+                examples: s.examples,
+                columns: s.columns,
+                values: values.by_ref().take(s.values).collect(),
+            })
+            .collect();
+        Ok(Self { subsets, tasks })
+    }
+
+    /// Checks all that [`Self::decode`] checks, without making the scores: subsets, and the shapes of the tasks.
+    ///
+    /// # Errors
+    /// As of [`Self::decode`].
+    pub fn shapes(bytes: &[u8]) -> Result<(u32, Vec<TaskShape>), Error> {
+        Self::planes(bytes).map(|(subsets, shapes, _)| (subsets, shapes))
+    }
+
+    /// Subsets, shapes, and the values' bytes: all first ones, all second ones …
+    fn planes(bytes: &[u8]) -> Result<(u32, Vec<TaskShape>, Vec<u8>), Error> {
         let mut rest = bytes.strip_prefix(MAGIC).ok_or(Error::Malformed("no magic"))?;
         let mut take = || {
             let (head, tail) = rest.split_first_chunk::<4>().ok_or(Error::Malformed("truncated"))?;
@@ -104,25 +145,26 @@ impl ChunkScores {
             if total > MAX_BYTES {
                 return Err(Error::TooLarge(total));
             }
-            shapes.push((task, examples, columns, n as usize));
+            shapes.push(TaskShape { task, examples, columns, values: n as usize });
         }
-        let planes =
-            zstd::bulk::decompress(rest, total as usize).map_err(|_| Error::Malformed("compression"))?;
+        // What is promised is allocated at once: no more than so few bytes can hold.
+        if total > (rest.len() as u64).saturating_mul(MOST_PER_BYTE) {
+            return Err(Error::Malformed("more scores than the bytes can hold"));
+        }
+        // A context is 100 KB, which is more than most chunks are.
+        thread_local!(static CONTEXT: RefCell<Option<zstd::bulk::Decompressor<'static>>> = const { RefCell::new(None) });
+        let planes = CONTEXT
+            .with_borrow_mut(|context| {
+                if context.is_none() {
+                    *context = Some(zstd::bulk::Decompressor::new()?);
+                }
+                context.as_mut().map_or(Ok(Vec::new()), |c| c.decompress(rest, total as usize))
+            })
+            .map_err(|_: std::io::Error| Error::Malformed("compression"))?;
         if planes.len() as u64 != total {
             return Err(Error::Malformed("wrong length"));
         }
-        let n = planes.len() / 8;
-        let mut values = (0..n).map(|i| f64::from_le_bytes(std::array::from_fn(|b| planes[b * n + i])));
-        let tasks = shapes
-            .into_iter()
-            .map(|(task, examples, columns, n)| TaskScores {
-                task,
-                examples,
-                columns,
-                values: values.by_ref().take(n).collect(),
-            })
-            .collect();
-        Ok(Self { subsets, tasks })
+        Ok((subsets, shapes, planes))
     }
 }
 
@@ -130,6 +172,13 @@ impl ChunkScores {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn scores_that_are_all_alike_survive_the_codec_however_well_they_compress() {
+        let task = TaskScores { task: 0, examples: 4000, columns: 1, values: vec![0.0; 4000 * 1000] };
+        let chunk = ChunkScores { subsets: 1000, tasks: vec![task] };
+        assert_eq!(ChunkScores::decode(&chunk.encode()).unwrap(), chunk);
+    }
 
     proptest! {
         #[test]
@@ -145,6 +194,19 @@ mod tests {
             prop_assert_eq!(back.encode(), bytes);
             let bits = |c: &ChunkScores| c.tasks.iter().flat_map(|t| t.values.iter().map(|v| v.to_bits())).collect::<Vec<_>>();
             prop_assert_eq!(bits(&back), bits(&chunk));
+        }
+
+        #[test]
+        fn a_few_bytes_cannot_promise_a_gigabyte(subsets in 1u32.., examples in 1u32.., rest in prop::collection::vec(any::<u8>(), 0..30)) {
+            let mut bytes = MAGIC.to_vec();
+            for n in [subsets, 1, 0, examples, 1] {
+                bytes.extend(n.to_le_bytes());
+            }
+            bytes.extend(&rest);
+            let promised = u64::from(subsets) * u64::from(examples) * 8;
+            if promised > 30 * MOST_PER_BYTE {
+                prop_assert!(ChunkScores::decode(&bytes).is_err());
+            }
         }
 
         #[test]

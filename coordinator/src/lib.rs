@@ -1,5 +1,9 @@
 //! The coordinator: plans are stored, cut into shards, leased, accepted and decided.
 
+#[cfg(feature = "mutations")]
+pub mod mutation;
 pub mod scheduler;
+pub mod security;
 pub mod server;
 pub mod store;
+pub mod token;

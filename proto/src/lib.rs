@@ -6,6 +6,10 @@ pub mod v1 {
     tonic::include_proto!("ablate.v1");
 }
 
+mod refusal;
+
+pub use refusal::{not_permitted, over_limit, retry_after, unidentified};
+
 /// Largest message either side takes: a chunk's scores, a plan.
 pub const MAX_MESSAGE: usize = 256 << 20;
 

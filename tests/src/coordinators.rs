@@ -145,7 +145,7 @@ impl Coordinators {
         let path = self.worker_log(self.workers.len());
         let log = File::options().create(true).append(true).open(path).expect("a log");
         let mut command = worker(&self.urls());
-        command.env("ABLATE_LOG", "info,ablate_worker::client=debug").stderr(log);
+        command.env("ABLATE_LOG", "info,ablate_worker_client=debug").stderr(log);
         self.workers.push(command.spawn().expect("ablate-worker starts"));
     }
 

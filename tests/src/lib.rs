@@ -1,10 +1,13 @@
 //! What the integration tests share: the built programs, the Python reference, and where files lie.
 
+pub mod authority;
 pub mod coordinators;
 pub mod planted;
 pub mod program;
 pub mod reference;
+pub mod service;
 pub mod tensors;
+pub mod tiny;
 
 use std::path::{Path, PathBuf};
 

@@ -172,6 +172,7 @@ fn plan(info: &ModelInfo, prepared: &[Prepared]) -> Plan {
         references: vec![PlannedReference {
             prepared: String::new(),
             items: 3,
+            examples: 0,
             batches: vec![batch(&ELSEWHERE, &[0, 1]), batch(&ELSEWHERE, &[2])],
         }],
         sweeps,

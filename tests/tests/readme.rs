@@ -56,7 +56,7 @@ fn every_command_of_the_tour_and_of_the_cluster_works_as_written() {
     let inline: Vec<&str> = prose.split('`').skip(1).step_by(2).collect();
     let mut ran = 0;
     for command in inline {
-        if command.starts_with("ablate export ") {
+        if command.starts_with("ablate export ") || command.starts_with("ablate token create ") {
             bash(folder.path(), &format!("{path}{command}"));
             ran += 1;
         } else if let Some(target) = command.strip_prefix("make ") {

@@ -187,3 +187,52 @@ fn truncated_foreign_missing_and_oddly_quantised_gguf_files_are_refused_by_name(
     std::fs::remove_file(folder.path().join("changed.gguf")).unwrap();
     refuse(&spec, &["changed.gguf", "gguf.toml:3"]);
 }
+
+#[test]
+fn an_experiment_that_does_not_fit_into_memory_is_refused_with_what_it_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = small_spec(folder.path());
+    let out = folder.path().join("out");
+    let run_in = |memory: &str| finish(&mut run(&spec, &out, &["--memory", memory]));
+    refused(&run_in("10MiB"), &["doesn't fit", "cpu", "10.0 MiB are free", "max_tokens"]);
+    // With little more than it needs at least, states are computed anew, and the tables are the same.
+    let mut plan = ablate();
+    plan.args(["plan", "--json", spec.to_str().unwrap()]);
+    let words = said(plan);
+    let planned: serde_json::Value = serde_json::from_str(words.lines().last().unwrap()).unwrap();
+    let least = planned["bytes_least"].as_u64().unwrap();
+    let (tight, roomy) = (folder.path().join("tight"), folder.path().join("roomy"));
+    drop(said(run(&spec, &tight, &["--memory", &(least + (1 << 20)).to_string()])));
+    drop(said(run(&spec, &roomy, &[])));
+    assert_eq!(differing(&tables(&tight), &tables(&roomy)), [""; 0]);
+}
+
+#[test]
+fn what_is_wrong_before_anything_begins_leaves_nothing_behind() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = small_spec(folder.path());
+    let out = folder.path().join("out");
+    let mut none = run(&spec, &out, &[]);
+    none.env("ABLATE_WORKER", "/nope");
+    let ended = finish(&mut none);
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&ended.stderr).contains("/nope"));
+    assert!(!out.exists());
+    let mut loud = run(&spec, &out, &[]);
+    loud.env("ABLATE_LOG", "loud");
+    refused(&finish(&mut loud), &["ABLATE_LOG", "loud", "off, error, warn, info, debug, trace"]);
+    let mut plan = ablate();
+    plan.args(["plan", spec.to_str().unwrap()]);
+    plan.stdout(std::fs::File::create("/dev/full").unwrap());
+    let ended = finish(&mut plan);
+    let words = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert!(
+        ended.status.code() == Some(1) && words.contains("stdout") && words.contains("No space"),
+        "{words}"
+    );
+    // A reader that has gone is no failure.
+    let mut sh = Command::new("sh");
+    sh.args(["-c", "set -e; \"$1\" plan \"$2\" 2>&1 | head -1", "sh"]);
+    sh.arg(ablate().get_program()).arg(&spec);
+    assert_eq!(said(sh).lines().count(), 1);
+}

@@ -1,5 +1,8 @@
 //! The CUDA side of libtorch and the driver, loaded at run time: the same binary runs without CUDA.
-#![expect(unsafe_code, reason = "loading shared libraries and calling three functions of the CUDA driver")]
+#![expect(
+    unsafe_code,
+    reason = "loading shared libraries and calling functions of the CUDA driver and runtime"
+)]
 
 use libloading::os::unix::{Library, RTLD_GLOBAL, RTLD_NOW};
 use std::ffi::{CStr, c_char, c_int};
@@ -63,9 +66,19 @@ fn folders() -> Vec<PathBuf> {
 /// Path of a library that this process has mapped.
 #[must_use]
 pub fn loaded(name: &str) -> Option<PathBuf> {
+    mapped(|file| file == name)
+}
+
+/// [`loaded`], where the name may go on with a version.
+fn loaded_like(name: &str) -> Option<PathBuf> {
+    mapped(|file| file.starts_with(name))
+}
+
+fn mapped(named: impl Fn(&str) -> bool) -> Option<PathBuf> {
     let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
     maps.lines().find_map(|l| {
-        l.find('/').map(|at| PathBuf::from(&l[at..])).filter(|p| p.file_name().is_some_and(|f| f == name))
+        let path = l.find('/').map(|at| PathBuf::from(&l[at..]))?;
+        path.file_name().and_then(|f| f.to_str()).is_some_and(&named).then_some(path)
     })
 }
 
@@ -121,6 +134,24 @@ pub fn gpu_names() -> Vec<String> {
                 }
             })
             .collect()
+    }
+}
+
+/// Bytes that are free on a GPU (CUDA_VISIBLE_DEVICES holds); none where the CUDA runtime of libtorch isn't loaded or
+/// doesn't answer.
+#[must_use]
+pub fn free_memory(index: usize) -> Option<u64> {
+    let path = loaded_like("libcudart.so")?;
+    let index = c_int::try_from(index).ok()?;
+    // SAFETY: the signatures are the CUDA runtime API's, of the library that libtorch has loaded already; both
+    // pointers are to values that outlive the call.
+    unsafe {
+        let library = Library::open(Some(path), RTLD_NOW).ok()?;
+        let choose = library.get::<unsafe extern "C" fn(c_int) -> c_int>(b"cudaSetDevice\0").ok()?;
+        let info =
+            library.get::<unsafe extern "C" fn(*mut usize, *mut usize) -> c_int>(b"cudaMemGetInfo\0").ok()?;
+        let (mut free, mut total) = (0usize, 0usize);
+        (choose(index) == 0 && info(&mut free, &mut total) == 0 && total > 0).then_some(free as u64)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use crate::cuda_runtime;
 use crate::lane::LaneDevice;
+pub use crate::lane::Named;
 use serde::Serialize;
 use std::str::FromStr;
 use tch::Device;
@@ -20,15 +21,6 @@ pub enum DeviceList {
     Auto,
     /// One lane per entry; an entry may be there several times.
     Listed(Vec<Named>),
-}
-
-/// One device by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Named {
-    /// The processors.
-    Cpu,
-    /// A GPU by number.
-    Cuda(usize),
 }
 
 /// Why a worker cannot use the devices it was given.
@@ -125,19 +117,19 @@ impl Machine {
         (0u32..)
             .zip(named)
             .map(|(lane, named)| {
-                let (device, name, class) = match named {
-                    Named::Cpu => (Device::Cpu, "cpu".to_owned(), self.cpu.clone()),
+                let (name, class) = match named {
+                    Named::Cpu => ("cpu".to_owned(), self.cpu.clone()),
                     Named::Cuda(index) => {
                         let gpu = self
                             .gpus
                             .get(index)
                             .ok_or_else(|| DeviceError::NoGpu { index, why: self.why_no_gpu() })?;
                         let driver = cuda_runtime::driver_version().unwrap_or_else(|| "unknown".to_owned());
-                        (Device::Cuda(index), format!("cuda:{index}"), format!("{gpu}; driver {driver}"))
+                        (format!("cuda:{index}"), format!("{gpu}; driver {driver}"))
                     }
                 };
                 let class = format!("{class}; libtorch {LIBTORCH}; threads {threads}");
-                Ok(LaneDevice { lane, device, name, class, threads })
+                Ok(LaneDevice { lane, device: named, name, class, threads })
             })
             .collect()
     }
@@ -221,7 +213,7 @@ pub fn doctor(machine: &Machine, list: &DeviceList, threads: Option<usize>) -> D
         Vec::new()
     });
     for lane in &lanes {
-        if let Err(e) = try_device(lane.device) {
+        if let Err(e) = try_device(torch(lane.device)) {
             problems.push(format!("{}: {e}", lane.name));
         }
     }
@@ -251,6 +243,15 @@ pub fn doctor(machine: &Machine, list: &DeviceList, threads: Option<usize>) -> D
             .collect(),
         ok: problems.is_empty(),
         problems,
+    }
+}
+
+/// The device as libtorch names it.
+#[must_use]
+pub fn torch(named: Named) -> Device {
+    match named {
+        Named::Cpu => Device::Cpu,
+        Named::Cuda(index) => Device::Cuda(index),
     }
 }
 

@@ -1,9 +1,12 @@
 //! `ablate-worker`: one process per node, one lane per device.
 
-use ablate_worker::client::{self, Config, Outcome, route::Route};
+use ablate_net::{Access, AccessArgs};
+use ablate_worker::client::compute::Compute;
+use ablate_worker::client::{self, Config, Outcome, lane, link, route::Route, spool};
 use ablate_worker::cuda_runtime::CudaSide;
 use ablate_worker::device::{self, DeviceList, Machine};
 use ablate_worker::engine::TorchOpener;
+use ablate_worker::memory::Free;
 use clap::Parser;
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
@@ -26,7 +29,7 @@ const OTHER_WORK: Duration = Duration::from_secs(10);
 #[derive(Parser)]
 #[command(name = "ablate-worker", version, after_help = EXAMPLES)]
 struct Args {
-    /// The coordinator: http://HOST:PORT, as `ablate serve` prints it; several with commas: the one that leads is worked for
+    /// The coordinator: https://HOST:PORT, or http:// on its own machine, as `ablate serve` prints it; several with commas: the one that leads is worked for
     #[arg(long, env = "ABLATE_COORDINATOR", value_name = "URL", required_unless_present = "doctor")]
     coordinator: Option<String>,
 
@@ -40,6 +43,13 @@ struct Args {
     /// classes.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+
+    /// Memory that each lane may use at most, for example 2GiB [default: its share of what is free on its device]
+    ///
+    /// No number depends on it: what doesn't fit beside the work is computed again. An experiment of which not even one
+    /// subset fits is refused.
+    #[arg(long, env = "ABLATE_MEMORY", value_name = "BYTES", value_parser = ablate_common::memory::parse)]
+    memory: Option<u64>,
 
     /// Name shown by `ablate workers` [default: HOST:PID]
     #[arg(long)]
@@ -60,6 +70,9 @@ struct Args {
     /// Log as JSON lines
     #[arg(long)]
     log_json: bool,
+
+    #[command(flatten)]
+    access: AccessArgs,
 }
 
 const EXAMPLES: &str = "\
@@ -67,16 +80,21 @@ Examples:
   ablate-worker --coordinator http://127.0.0.1:7650                 every GPU of this machine, or its CPU
   ablate-worker --coordinator http://127.0.0.1:7650 --device cuda:0,cuda:1
   ablate-worker --coordinator http://127.0.0.1:7650 --device cpu,cpu --threads 1
+  ablate-worker --coordinator https://HOST:7650 --ca ca.pem --token-file worker.token
   ablate-worker --doctor
 
-Environment: ABLATE_COORDINATOR and ABLATE_DEVICE as the options; ABLATE_LOG sets what is logged to
-standard error (error, warn, info, debug, or by module: ablate_worker::client=debug).
+Environment: ABLATE_COORDINATOR, ABLATE_DEVICE, ABLATE_MEMORY, ABLATE_CA, ABLATE_CERT, ABLATE_KEY, ABLATE_TOKEN
+and ABLATE_TOKEN_FILE as the options; ABLATE_LOG sets what is logged to
+standard error (error, warn, info, debug, or by module: ablate_worker_client=debug).
 
-Exit codes: 0 drained; 1 failed; 2 wrong usage, no such device, or a coordinator or model that differs.";
+Exit codes: 0 drained; 1 failed; 2 wrong usage, no such device, a coordinator or model that differs, or too
+little memory.";
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    log(args.log_json);
+    if let Err(e) = log(args.log_json) {
+        return fail(2, &e);
+    }
     if args.stdin_leash
         && let Err(e) = leash()
     {
@@ -93,7 +111,9 @@ fn main() -> ExitCode {
         Ok(lanes) => lanes,
         Err(e) => return fail(2, &e.to_string()),
     };
-    let route = match Route::parse(args.coordinator.as_deref().unwrap_or_default()) {
+    let route = Access::open(&args.access)
+        .and_then(|access| Route::parse(args.coordinator.as_deref().unwrap_or_default(), access));
+    let route = match route {
         Ok(route) => route,
         Err(e) => return fail(2, &e),
     };
@@ -104,11 +124,15 @@ fn main() -> ExitCode {
     for lane in &lanes {
         tracing::info!(lane = lane.lane, device = lane.name, class = lane.class, "lane");
     }
+    let free = Free::new(args.memory, lanes.iter().map(|l| device::torch(l.device)));
     let config = Config {
         route,
         name: args.name.unwrap_or_else(default_name),
         lanes,
-        opener: Arc::new(TorchOpener::new()),
+        start: lane::threads(Arc::new(TorchOpener::with_memory(free))),
+        dial: link::network(),
+        limits: spool::LIMITS,
+        compute: Compute::Pool,
         model_root: args.model_root,
         other_work_patience: if args.stdin_leash { Duration::ZERO } else { OTHER_WORK },
     };
@@ -121,7 +145,7 @@ fn main() -> ExitCode {
             );
             ExitCode::SUCCESS
         }
-        Ok(Outcome::Refused(why)) => fail(2, &why),
+        Ok(Outcome::Refused(why) | Outcome::DoesNotFit(why)) => fail(2, &why),
         Ok(Outcome::ModelDiffers(why)) => fail(
             2,
             &format!(
@@ -137,13 +161,18 @@ fn fail(code: u8, what: &str) -> ExitCode {
     ExitCode::from(code)
 }
 
-fn log(json: bool) {
-    let filter = || EnvFilter::try_from_env("ABLATE_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+fn log(json: bool) -> Result<(), String> {
+    let filter = EnvFilter::new(ablate_common::logging::filter()?.as_deref().unwrap_or("info"));
     let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter())
+        .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal());
-    if json { lines.json().init() } else { lines.with_target(false).init() }
+    if json {
+        lines.json().init()
+    } else {
+        lines.with_target(false).init()
+    }
+    Ok(())
 }
 
 fn default_name() -> String {

@@ -190,7 +190,12 @@ fn plan(arch: &str, kind: TaskKind, prepared: &Prepared, case: &Case) -> Plan {
     let reference = |p: &Prepared| {
         let one = |i: u32| Batch { items: vec![i], len: p.items[i as usize].tokens.len() as u32 };
         let n = p.items.len() as u32;
-        PlannedReference { prepared: String::new(), items: n, batches: (0..n).map(one).collect() }
+        PlannedReference {
+            prepared: String::new(),
+            items: n,
+            examples: 0,
+            batches: (0..n).map(one).collect(),
+        }
     };
     let batch = |items: &[u32]| Batch {
         items: items.to_vec(),
@@ -260,7 +265,7 @@ impl Loop<'_> {
                 match self.case.ablation {
                     Ablation::Zero => drop(slot.zero_()),
                     Ablation::Scale { scale } => drop(slot.g_mul_scalar_(scale)),
-                    Ablation::Mean { .. } | Ablation::Resample { .. } => {
+                    Ablation::Mean { .. } | Ablation::Resample { .. } | Ablation::Optimal { .. } => {
                         slot.copy_(&b.unwrap()[l].select(1, head));
                     }
                 }
@@ -277,7 +282,8 @@ impl Loop<'_> {
         let source = self.case.reference.as_ref().unwrap_or(self.prepared);
         let each: Vec<Vec<Tensor>> = source.items.iter().map(|i| self.forward(i, &[], None).0).collect();
         let pool = match self.case.ablation {
-            Ablation::Zero | Ablation::Scale { .. } => return None,
+            // Fitted constants aren't asked of this loop.
+            Ablation::Zero | Ablation::Scale { .. } | Ablation::Optimal { .. } => return None,
             Ablation::Mean { pool } => pool,
             Ablation::Resample { .. } => {
                 let of = |(item, &donor): (&Item, &u32)| {
@@ -568,4 +574,21 @@ fn a_stopped_pass_says_so() {
     let mut engine = engine(Kind::Float, Ablation::Zero);
     assert_eq!(engine.run(1, 0, &[], 0, &stop), Err(ablate_worker::engine::Error::Stopped));
     assert!(matches!(engine.run(1, 0, &[], 99, &stop), Err(ablate_worker::engine::Error::Failed(_))));
+}
+
+#[test]
+fn memory_for_base_states_changes_no_bit() {
+    let stop = AtomicBool::new(false);
+    let list: Vec<UnitIx> = [14, 3, 8].map(UnitIx).to_vec();
+    let all = |room: u64| {
+        let mut engine = engine(Kind::Float, Ablation::Mean { pool: Pool::Tokens }).keeping(room);
+        let mut bytes = Vec::new();
+        for (sweep, round, list) in [(1, 0, &[][..]), (3, 0, &[]), (3, 3, &list), (1, 0, &[])] {
+            bytes.push(engine.run(sweep, round, list, 0, &stop).unwrap().encode());
+        }
+        bytes
+    };
+    let roomy = all(u64::MAX);
+    assert_eq!(roomy, all(0));
+    assert_eq!(roomy, all(20_000));
 }

@@ -16,7 +16,8 @@ pub fn inspect(path: &Path) -> Result<Inspected, Error> {
     let bad = |what: String| Error::Bad { path: path.to_owned(), what };
     let file = File::open(path).map_err(|e| Error::io(path, e))?;
     let len = file.metadata().map_err(|e| Error::io(path, e))?.len();
-    let header = gguf::read_header(BufReader::new(file), len).map_err(bad)?;
+    let header = gguf::read_header(BufReader::new(file), len)
+        .map_err(|what| bad(format!("{what}; fetch the file again")))?;
     let weights = index(path, &header, len)?;
     let info = info(path, &header, &weights)?;
     need::check(need::llama_gguf(&info), &weights, &BTreeMap::new()).map_err(bad)?;

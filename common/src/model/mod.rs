@@ -8,6 +8,7 @@ mod image;
 mod llama_gguf;
 mod masked;
 mod need;
+pub mod safetensors_header;
 mod seq2seq;
 mod tensors;
 #[cfg(test)]

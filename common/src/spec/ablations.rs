@@ -6,6 +6,11 @@ use crate::head::Head;
 use crate::plan::{Ablation, Donors, Pool};
 use crate::units::{HeadSet, UnitKind};
 
+/// Steps of the fit of an optimal ablation, unless told otherwise.
+const STEPS: u32 = 32;
+/// Its learning rate, unless told otherwise.
+const RATE: f64 = 0.1;
+
 /// All ablations of a spec.
 pub fn ablations(top: &Table<'_>) -> Result<Vec<AblationSpec>, Error> {
     let mut out: Vec<AblationSpec> = Vec::new();
@@ -23,18 +28,19 @@ pub fn ablations(top: &Table<'_>) -> Result<Vec<AblationSpec>, Error> {
     }
     if out.is_empty() {
         return Err(top.error(
-            "[ablation] is missing; add it with method = \"mean\" (or \"zero\", \"resample\", \"scale\")",
+            "[ablation] is missing; add it with method = \"mean\" (or \"zero\", \"resample\", \"optimal\", \"scale\")",
         ));
     }
     Ok(out)
 }
 
 fn ablation(t: &Table<'_>) -> Result<AblationSpec, Error> {
-    t.only(&["method", "pool", "scale", "donors", "unit", "sets", "reference"], &[])?;
+    let known = ["method", "pool", "scale", "donors", "steps", "rate", "unit", "sets", "reference"];
+    t.only(&known, &[])?;
     let method = t.need("method", "\"mean\"")?;
     let name = method.text()?;
-    let built = [("zero", 0), ("mean", 1), ("resample", 2), ("scale", 3)];
-    let method = match method.choice(&built, &["optimal"])? {
+    let built = [("zero", 0), ("mean", 1), ("resample", 2), ("scale", 3), ("optimal", 4)];
+    let method = match method.choice(&built, &[])? {
         0 => Ablation::Zero,
         1 => {
             let pools = [("tokens", Pool::Tokens), ("position", Pool::Position)];
@@ -45,9 +51,25 @@ fn ablation(t: &Table<'_>) -> Result<AblationSpec, Error> {
             let donors = t.get("donors").map_or(Ok(Donors::Seeded), |v| v.choice(&donors, &[]))?;
             Ablation::Resample { donors }
         }
+        4 => Ablation::Optimal {
+            steps: t.get("steps").map_or(Ok(STEPS), |v| v.small(1, 10_000))?,
+            rate: match t.get("rate") {
+                None => RATE,
+                Some(v) => match v.number()? {
+                    rate if rate > 0.0 && rate <= 10.0 => rate,
+                    _ => return Err(v.error("rate should be above 0 and at most 10")),
+                },
+            },
+        },
         _ => Ablation::Scale { scale: t.need("scale", "0.5")?.number()? },
     };
-    for (key, of) in [("pool", "mean"), ("donors", "resample"), ("scale", "scale")] {
+    for (key, of) in [
+        ("pool", "mean"),
+        ("donors", "resample"),
+        ("scale", "scale"),
+        ("steps", "optimal"),
+        ("rate", "optimal"),
+    ] {
         if let Some(v) = t.get(key)
             && name != of
         {
@@ -100,7 +122,7 @@ fn sets(v: &Value<'_>) -> Result<Vec<HeadSet>, Error> {
 
 fn reference(v: &Value<'_>, method: Ablation) -> Result<String, Error> {
     match method {
-        Ablation::Mean { .. } | Ablation::Resample { donors: Donors::Seeded } => {}
+        Ablation::Mean { .. } | Ablation::Optimal { .. } | Ablation::Resample { donors: Donors::Seeded } => {}
         Ablation::Resample { donors: Donors::Paired } => {
             return Err(v.error(
                 "reference isn't for donors = \"paired\", whose donors are the records' counterfactuals; leave it out",
@@ -108,15 +130,16 @@ fn reference(v: &Value<'_>, method: Ablation) -> Result<String, Error> {
         }
         _ => {
             return Err(v.error(
-                "reference is for method = \"mean\" and for \"resample\" with seeded donors only; leave it out",
+                "reference is for method = \"mean\" and \"optimal\", and for \"resample\" with seeded donors only; leave it out",
             ));
         }
     }
     let path = v.text()?;
     let ending = path.rsplit_once('.').map_or("", |p| p.1).to_ascii_lowercase();
     match ending.as_str() {
-        "jsonl" | "txt" => Ok(path.to_owned()),
-        "parquet" => Err(v.error("parquet data is in the contract but isn't built yet (built: jsonl, txt)")),
-        _ => Err(v.error(format!("reference can't be read from {path:?}: its name ends in .jsonl or .txt"))),
+        "jsonl" | "parquet" | "txt" => Ok(path.to_owned()),
+        _ => Err(v.error(format!(
+            "reference can't be read from {path:?}: its name ends in .jsonl, .parquet or .txt"
+        ))),
     }
 }

@@ -183,14 +183,8 @@ fn train(v: Value<'_>, probe: Option<bool>) -> Result<f64, Error> {
 fn data(v: Value<'_>, kind: TaskKind) -> Result<String, Error> {
     let path = v.text()?;
     let text = matches!(kind, TaskKind::LanguageModeling | TaskKind::MaskedLm);
-    let fine: &[&str] = if text { &["jsonl", "txt"] } else { &["jsonl"] };
+    let fine: &[&str] = if text { &["jsonl", "parquet", "txt"] } else { &["jsonl", "parquet"] };
     let ending = path.rsplit_once('.').map_or("", |p| p.1).to_ascii_lowercase();
-    if ending == "parquet" {
-        return Err(v.error(format!(
-            "parquet data is in the contract but isn't built yet (built: {})",
-            fine.join(", ")
-        )));
-    }
     if !fine.contains(&ending.as_str()) {
         return Err(v.error(format!(
             "a {} task can't read {path:?}: its data ends in .{}",

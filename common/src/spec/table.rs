@@ -55,7 +55,16 @@ impl<'s> Table<'s> {
                     .error(at, format!("{name} is in the contract but isn't built yet; leave it out")));
             }
             if !known.contains(&name) {
-                let what = format!("unknown key \"{name}\" in {}{}", self.name, hint(name, known));
+                let what = match elsewhere(name, known) {
+                    Some(table) => {
+                        format!(
+                            "unknown key \"{name}\" in {}; it is a key of {table} (known here: {})",
+                            self.name,
+                            known.join(", ")
+                        )
+                    }
+                    None => format!("unknown key \"{name}\" in {}{}", self.name, hint(name, known)),
+                };
                 return Err(self.source.error(at, what));
             }
         }
@@ -89,6 +98,27 @@ impl<'s> Table<'s> {
             _ => Ok(vec![one(v.value)?]),
         }
     }
+}
+
+/// Keys of a spec by table, those alone that one table has.
+const ONLY_IN: [(&str, &[&str]); 5] = [
+    ("the spec itself, before its first table", &["seed", "model"]),
+    ("[model]", &["source", "dtype"]),
+    ("[[task]]", &["data", "examples", "max_tokens", "metric", "probe", "train"]),
+    ("[ablation]", &["method", "pool", "scale", "donors", "unit", "sets", "reference"]),
+    (
+        "[[sweep]]",
+        &["tasks", "streams", "strategy", "fraction", "objective", "split", "orders", "random_orders"],
+    ),
+];
+
+/// The table that a key belongs to, where it is none of this one's.
+fn elsewhere(name: &str, known: &[&str]) -> Option<&'static str> {
+    let table = ONLY_IN.iter().find(|(_, keys)| keys.contains(&name))?;
+    // A sweep of another kind has other keys, and what is all but a key of this table is a slip: neither is elsewhere.
+    let here = table.1.iter().any(|k| known.contains(k));
+    let slip = known.iter().any(|k| strsim::normalized_damerau_levenshtein(name, k) >= 0.75);
+    (!here && !slip).then_some(table.0)
 }
 
 /// "; did you mean …? (known: …)".

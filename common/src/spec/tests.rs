@@ -134,8 +134,7 @@ fn everything_wrong_is_said_with_its_line() {
         ("kind = \"ioi\"", "kind = \"induction\"\nmax_tokens = 3", 12, "outside 5"),
         ("name = \"wiki\"", "name = \"ioi\"", 13, "two tasks are called \"ioi\""),
         ("data = \"wiki.jsonl\"", "", 13, "needs data"),
-        ("wiki.jsonl", "wiki.parquet", 16, "isn't built yet"),
-        ("wiki.jsonl", "wiki.csv", 16, "can't read"),
+        ("wiki.jsonl", "wiki.csv", 16, "its data ends in .jsonl or .parquet or .txt"),
         ("examples = 4", "examples = 0", 17, "outside 1"),
         ("examples = 4", "examples = 4.5", 17, "whole number"),
         (
@@ -146,7 +145,9 @@ fn everything_wrong_is_said_with_its_line() {
         ),
         ("\"perplexity\"", "\"bleu\"", 19, "doesn't fit a task"),
         ("[ablation]\nmethod = \"mean\"", "", 1, "[ablation] is missing"),
-        ("method = \"mean\"", "method = \"optimal\"", 22, "isn't built yet"),
+        ("method = \"mean\"", "method = \"optimal\"\nsteps = 0", 23, "outside 1"),
+        ("method = \"mean\"", "method = \"optimal\"\nrate = 0.0", 23, "rate should be above 0"),
+        ("method = \"mean\"", "method = \"mean\"\nsteps = 5", 23, "optimal"),
         ("method = \"mean\"", "method = \"mean\"\nunit = \"layers\"", 23, "did you mean \"layer\""),
         ("method = \"mean\"", "method = \"mean\"\nunit = \"set\"", 21, "needs sets"),
         ("method = \"mean\"", "method = \"mean\"\nsets = { a = [\"L0.H1\"] }", 23, "for unit = \"set\" only"),
@@ -169,8 +170,12 @@ fn everything_wrong_is_said_with_its_line() {
             "twice",
         ),
         ("method = \"mean\"", "method = \"mean\"\nunit = \"set\"\nsets = {}", 24, "names no set"),
-        ("method = \"mean\"", "method = \"mean\"\nreference = \"r.parquet\"", 23, "isn't built yet"),
-        ("method = \"mean\"", "method = \"mean\"\nreference = \"r.csv\"", 23, "can't be read"),
+        (
+            "method = \"mean\"",
+            "method = \"mean\"\nreference = \"r.csv\"",
+            23,
+            "its name ends in .jsonl, .parquet or .txt",
+        ),
         ("method = \"mean\"", "method = \"zero\"\nreference = \"r.jsonl\"", 23, "leave it out"),
         (
             "method = \"mean\"",
@@ -249,4 +254,19 @@ fn the_documented_spec_is_one_and_its_defaults_are_as_it_says() {
         .map(|l| format!("{l}\n"))
         .collect();
     assert_eq!(parse(&kept, "spec.md").unwrap_or_else(|e| panic!("{e}")), spec);
+}
+
+#[test]
+fn a_key_of_another_table_is_sent_there() {
+    let spec = |extra: &str| {
+        format!(
+            "name = \"a\"\n[model]\nsource = \"m.gguf\"\n[[task]]\nname = \"t\"\nkind = \"ioi\"\n{extra}\n\
+             [ablation]\nmethod = \"zero\"\n[[sweep]]\nkind = \"single\"\n"
+        )
+    };
+    let said = |extra: &str| parse(&spec(extra), "s.toml").map(|_| ()).map_err(|e| (e.line, e.what));
+    let (line, what) = said("split = \"halves\"").expect_err("refused");
+    assert!(line == 7 && what.contains("\"split\" in [[task]]; it is a key of [[sweep]]"), "{line} {what}");
+    let (_, what) = said("exmples = 3").expect_err("refused");
+    assert!(what.contains("did you mean \"examples\"?"), "{what}");
 }

@@ -1,6 +1,7 @@
 //! What `summary.json` and `run.json` say, and what a reader should be warned of.
 
 use crate::analyse::{Analysis, Group, HeadRow, PairRow, RESOLVED, Relation};
+use crate::constants;
 use crate::curve::Curve;
 use crate::gradients::GradientRow;
 use crate::results::Results;
@@ -100,6 +101,9 @@ pub fn warnings(results: &Results, g: &Group) -> Vec<String> {
                 .into(),
         );
     }
+    if constants::on_own_data(results, g.ablation, g.task) {
+        out.push(constants::OWN_DATA.into());
+    }
     let sweeps = (0u32..)
         .zip(&results.plan.sweeps)
         .filter(|s| s.1.ablation == g.ablation && s.1.tasks.contains(&g.task));
@@ -117,6 +121,11 @@ pub fn run_warnings(results: &Results) -> Vec<String> {
             "Computed on {} device classes: the numbers are not those of any one of them, bit for bit.",
             results.run.device_classes.len()
         ));
+    }
+    let ablations = 0..results.plan.ablations.len() as u32;
+    let tasks = || 0..results.plan.tasks.len() as u32;
+    if ablations.into_iter().any(|a| tasks().any(|t| constants::on_own_data(results, a, t))) {
+        out.push(constants::OWN_DATA.into());
     }
     if !results.run.quarantined.is_empty() {
         out.push(format!(

@@ -5,6 +5,7 @@
 
 mod agreement;
 mod analyse;
+mod constants;
 mod curve;
 mod facts;
 mod gradients;

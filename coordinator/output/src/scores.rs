@@ -63,6 +63,10 @@ pub fn stream(
     let schema = schema(results);
     for (&(sweep, round), recorded) in &results.rounds {
         let Some(planned) = results.plan.sweeps.get(sweep as usize) else { continue };
+        // Its numbers are no scores; `constants` has them.
+        if planned.kind == SweepKind::Fit {
+            continue;
+        }
         for &chunk in recorded.chunks.keys() {
             for &task in &planned.tasks {
                 if let Some(batch) = batch(results, &schema, sweep, round, chunk, task)? {

@@ -16,23 +16,23 @@ use std::sync::Arc;
 const BATCH: usize = 1 << 16;
 
 /// Columns of a batch: name, values, whether null may occur.
-type Columns = Vec<(&'static str, ArrayRef, bool)>;
+pub(crate) type Columns = Vec<(&'static str, ArrayRef, bool)>;
 
-fn batch(columns: Columns) -> anyhow::Result<RecordBatch> {
+pub(crate) fn batch(columns: Columns) -> anyhow::Result<RecordBatch> {
     let fields: Vec<Field> =
         columns.iter().map(|(n, a, null)| Field::new(*n, a.data_type().clone(), *null)).collect();
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns.into_iter().map(|c| c.1).collect())?)
 }
 
-fn texts<'a>(v: impl Iterator<Item = &'a str>) -> ArrayRef {
+pub(crate) fn texts<'a>(v: impl Iterator<Item = &'a str>) -> ArrayRef {
     Arc::new(StringArray::from_iter_values(v))
 }
 
-fn floats(v: impl Iterator<Item = f64>) -> ArrayRef {
+pub(crate) fn floats(v: impl Iterator<Item = f64>) -> ArrayRef {
     Arc::new(Float64Array::from_iter_values(v))
 }
 
-fn ints(v: impl Iterator<Item = u32>) -> ArrayRef {
+pub(crate) fn ints(v: impl Iterator<Item = u32>) -> ArrayRef {
     Arc::new(UInt32Array::from_iter_values(v))
 }
 

@@ -180,7 +180,7 @@ fn experiment(layers: u32, heads: u32, texts: u32, floor: bool) -> Results {
     }
     for r in 0..steps {
         let mut round = scores(&plan, &prepared, 3, r, &order[..r as usize], floor);
-        round.decision = Some(Decision { remove: Some(order[r as usize]), opens: Vec::new() });
+        round.decision = Some(Decision { remove: Some(order[r as usize]), ..Decision::default() });
         rounds.insert((3, r), round);
     }
     for s in [4, 5] {

@@ -2,7 +2,7 @@
 
 use crate::analyse::{Analysis, analyse};
 use crate::results::Results;
-use crate::{facts, scores, tables};
+use crate::{constants, facts, scores, tables};
 use anyhow::Context as _;
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -90,6 +90,7 @@ pub fn export_analysed(
     put("heads", tables::heads(analysis)?)?;
     put("pairs", tables::pairs(analysis)?)?;
     put("gradients", tables::gradients(results, analysis)?)?;
+    put("constants", constants::table(results)?)?;
     put("curve", tables::curve(analysis)?)?;
     put("agreement", vec![tables::agreement(analysis)?])?;
     put("examples", tables::examples(results)?)?;

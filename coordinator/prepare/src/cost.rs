@@ -1,15 +1,17 @@
-//! What a plan costs: operations and memory, counted from the model's shape.
+//! What a plan costs: operations, counted from the model's shape; its memory is counted in `ablate_common::memory`.
 
 use ablate_common::head::Stream;
+use ablate_common::memory;
 use ablate_common::metric::Metric;
 use ablate_common::model::ModelInfo;
 use ablate_common::plan::{Ablation, Plan, PlannedTask, SweepKind};
-use ablate_common::spec::Dtype;
-use ablate_common::task::{Prepared, Scope, TaskKind};
+use ablate_common::sharing::Sharing;
+use ablate_common::task::{Prepared, Probe, Scope, TaskKind};
 use ablate_common::units::{UnitIx, UnitMap};
+use std::collections::HashSet;
 
 /// Cost of one sweep.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct SweepCost {
     /// Kind of sweep, with the ablation's method where the plan has several.
     pub name: String,
@@ -21,7 +23,7 @@ pub struct SweepCost {
     pub rounds: u32,
     /// Least floating-point operations, with shared prefixes counted once.
     pub flops: f64,
-    /// Memory of a lane in bytes, an estimate.
+    /// Memory of a lane in bytes where nothing is computed twice ([`memory::Need::most`]).
     pub bytes: u64,
 }
 
@@ -34,18 +36,16 @@ pub fn cost(plan: &Plan, prepared: &[Prepared]) -> Vec<SweepCost> {
             let rounds = sweep.rounds();
             let subsets: u64 = (0..rounds).map(|r| plan.round_subsets(i, r)).sum();
             let chunks: u64 = (0..rounds).map(|r| u64::from(plan.round_chunks(i, r))).sum();
-            let work = Work::new(
-                &plan.model,
-                plan.spec.model.dtype,
-                &plan.tasks,
-                prepared,
-                &sweep.tasks,
-                sweep.scope,
-            );
+            let work = Work::new(&plan.model, &plan.tasks, prepared, &sweep.tasks, sweep.scope);
             let units = work.beginning(plan.units(i));
             let flops = match sweep.kind {
                 // The states, each stage again for its graph, and the way back, which takes two products for one.
                 SweepKind::Gradient { .. } => 4.0 * work.whole() * chunks as f64,
+                SweepKind::Fit => {
+                    let method = plan.ablations.get(sweep.ablation as usize).map(|a| a.method);
+                    let Some(Ablation::Optimal { steps, .. }) = method else { return SweepCost::default() };
+                    work.fit(&units, steps)
+                }
                 SweepKind::Single => work.single(&units),
                 SweepKind::Pairs => work.pairs(&units),
                 // A round extends the pruned base, which it runs once.
@@ -53,6 +53,8 @@ pub fn cost(plan: &Plan, prepared: &[Prepared]) -> Vec<SweepCost> {
                     let n = plan.units(i).len() as f64;
                     work.single(&units) / n * subsets as f64 + f64::from(rounds) * work.whole()
                 }
+                // The reference of the first ablation is what comes first, of all tasks: probes are fitted there.
+                SweepKind::Reference if i == 0 => work.whole() * subsets as f64 + work.once(),
                 SweepKind::Reference | SweepKind::Path { .. } | SweepKind::Random { .. } => {
                     work.whole() * subsets as f64
                 }
@@ -62,13 +64,8 @@ pub fn cost(plan: &Plan, prepared: &[Prepared]) -> Vec<SweepCost> {
                 1 => sweep.kind.name().to_owned(),
                 _ => format!("{} ({method})", sweep.kind.name()),
             };
-            let ablation = plan.ablations.get(sweep.ablation as usize);
-            let resampled = ablation.is_some_and(|a| matches!(a.method, Ablation::Resample { .. }));
-            // A gradient sweep holds one stage's graph of a batch, whatever the number of units.
-            let graph = matches!(sweep.kind, SweepKind::Gradient { .. });
-            let bytes = work.bytes(if graph { 4 } else { sweep.chunk })
-                + if resampled { work.donor_bytes() } else { 0 };
-            SweepCost { name, subsets, chunks, rounds, flops, bytes }
+            let need = memory::of_sweep(plan, prepared, i as usize, memory::SLICE_TOKENS);
+            SweepCost { name, subsets, chunks, rounds, flops, bytes: need.most() }
         })
         .collect()
 }
@@ -106,81 +103,90 @@ impl StageWork {
     }
 }
 
-/// Operations of decoding `rows` sequences for `steps` steps, and the keys and values that are kept meanwhile.
-fn decoding(model: &ModelInfo, rows: u64, steps: u64, source: u64) -> (f64, u64) {
+/// Newton steps and, in each, gradients of a linear solver that fitting a probe is taken to need; an estimate.
+const FIT_PASSES: f64 = 100.0;
+
+/// Operations of embedding a probe's items, and of fitting it to them.
+fn fitting(model: &ModelInfo, probe: &Probe) -> f64 {
+    let mut work = StageWork::default();
+    for batch in &probe.batches {
+        for at in 0..model.heads.stages() {
+            work.add(model, model.heads.stage(at).stream, batch.items.len() as f64, batch.len.into(), 0.0);
+        }
+    }
+    let size = probe.items.len() as f64 * f64::from(model.d_model) * probe.classes.len() as f64;
+    work.all + work.keys + FIT_PASSES * 4.0 * size
+}
+
+/// Operations of decoding `rows` sequences for `steps` steps.
+fn decoding(model: &ModelInfo, rows: u64, steps: u64, source: u64) -> f64 {
     let mut work = StageWork::default();
     let heads = &model.heads;
     for at in heads.decoder_stage().unwrap_or(0)..heads.stages() {
         work.add(model, heads.stage(at).stream, rows as f64, steps as f64, source as f64);
     }
     let logits = 2.0 * f64::from(model.d_model) * f64::from(model.target_vocab()) * (rows * steps) as f64;
-    let kept = u64::from(heads.layers(Stream::Decoder)) * 2 * u64::from(model.n_heads * model.head_dim);
-    (work.all + work.keys + logits, rows * (steps + source) * kept)
+    work.all + work.keys + logits
 }
 
 /// Operations that a subset of some tasks takes, by stage.
 #[derive(Debug)]
 pub struct Work<'a> {
     model: &'a ModelInfo,
-    value_bytes: u64,
     stages: Vec<StageWork>,
     /// Operations that no two subsets share: the logits, and decoding.
     logits: f64,
-    /// Values that decoding caches, of a batch and subset at most.
-    cached: u64,
-    /// All padded tokens that stages run over, together, and the most in a batch; most scored positions in a batch.
-    tokens: u64,
-    widest: u64,
-    scored: u64,
+    /// Operations that are done once, before any subset: fitting probes.
+    once: f64,
 }
 
 impl<'a> Work<'a> {
     /// The work of the tasks at `which` on `scope`.
     pub fn new(
         model: &'a ModelInfo,
-        dtype: Dtype,
         tasks: &[PlannedTask],
         prepared: &[Prepared],
         which: &[u32],
         scope: Scope,
     ) -> Self {
         let mut stages = vec![StageWork::default(); model.heads.stages()];
-        let (mut logits, mut tokens, mut widest, mut most_scored, mut cached) = (0.0, 0, 0, 0, 0);
+        let (mut logits, mut once) = (0.0, 0.0);
+        let sharing = Sharing::of(tasks, prepared);
+        let mut seen = HashSet::new();
         for &t in which {
             let (Some(task), Some(p)) = (tasks.get(t as usize), prepared.get(t as usize)) else { continue };
+            // What several tasks show the model goes through it once.
+            let new = seen.insert(sharing.first(t));
+            if let Some(probe) = &p.probe {
+                once += fitting(model, probe);
+            }
             for batch in task.batches(scope) {
                 let items = || batch.items.iter().map(|&i| &p.items[i as usize]);
                 let source = u64::from(batch.len);
                 let target = items().map(|i| i.decoder.len() as u64).max().unwrap_or(0);
                 let scored: u64 = items().map(|i| i.positions() as u64).sum();
-                for (at, work) in stages.iter_mut().enumerate() {
+                for (at, work) in stages.iter_mut().enumerate().filter(|_| new) {
                     let stream = model.heads.stage(at).stream;
                     let len = if matches!(stream, Stream::Decoder | Stream::Cross) { target } else { source };
-                    let padded = batch.items.len() as u64 * len;
                     work.add(model, stream, batch.items.len() as f64, len as f64, source as f64);
-                    tokens += padded;
-                    widest = widest.max(padded);
                 }
                 if task.metric == Metric::Bleu {
                     let steps = items().map(|i| i.decoded_at_most(model.context) as u64).max().unwrap_or(0);
-                    let (flops, values) = decoding(model, batch.items.len() as u64, steps, source);
-                    logits += flops;
-                    cached = cached.max(values);
+                    logits += decoding(model, batch.items.len() as u64, steps, source);
                 }
                 // A classification head is next to nothing.
                 if task.kind != TaskKind::Classification {
                     logits +=
                         2.0 * f64::from(model.d_model) * f64::from(model.target_vocab()) * scored as f64;
-                    most_scored = most_scored.max(scored);
                 }
             }
         }
-        let value_bytes = match dtype {
-            Dtype::F64 => 8,
-            Dtype::F32 => 4,
-            Dtype::Bf16 | Dtype::F16 => 2,
-        };
-        Self { model, value_bytes, stages, logits, cached, tokens, widest, scored: most_scored }
+        Self { model, stages, logits, once }
+    }
+
+    /// What is done once, before any subset.
+    pub fn once(&self) -> f64 {
+        self.once
     }
 
     /// A subset that shares nothing.
@@ -226,36 +232,9 @@ impl<'a> Work<'a> {
         sum
     }
 
-    /// Memory of the donors' states of a resample ablation.
-    pub fn donor_bytes(&self) -> u64 {
-        let q = u64::from(self.model.n_heads * self.model.head_dim);
-        self.tokens * q * self.value_bytes
-    }
-
-    /// Memory of a lane that runs `chunk` subsets at once.
-    pub fn bytes(&self, chunk: u32) -> u64 {
-        let m = self.model;
-        let (d, ff, q) = (u64::from(m.d_model), u64::from(m.d_ff), u64::from(m.n_heads * m.head_dim));
-        let kv = u64::from(m.n_kv_heads * m.head_dim);
-        let matrices = u64::from(m.mlp_matrices());
-        let (attention, feed) = (d * (2 * q + 2 * kv), matrices * d * ff);
-        let embedding = u64::from(m.vocab) * d * if m.tied { 1 } else { 2 };
-        let layers = u64::from(m.distinct_layers());
-        let weights = match &m.details.seq2seq {
-            None => layers * (attention + feed) + embedding,
-            Some(s) => {
-                let decoder = u64::from(m.heads.layers(Stream::Decoder));
-                (layers - decoder) * (attention + feed)
-                    + decoder * (2 * attention + matrices * d * u64::from(s.decoder_ff))
-                    + embedding
-                    + if s.shared { 0 } else { u64::from(s.target_vocab) * d }
-            }
-        };
-        let base = self.tokens * (d + q);
-        let rows = u64::from(chunk) * self.widest;
-        // Residual, its norm, Q, K, V, z, and the two or three feed-forward activations.
-        let activations = rows * (3 * d + 2 * q + 2 * kv + matrices * ff);
-        let logits = (u64::from(chunk) * self.scored).min(1024) * u64::from(m.target_vocab()) * 2;
-        (weights + base + activations + logits + u64::from(chunk) * self.cached) * self.value_bytes
+    /// The constants of heads, of which `units` begin in each stage: every step is the forward pass behind a head, each stage
+    /// again for its graph, and the way back, which takes two products for one. The last is looked at without its gradient.
+    pub fn fit(&self, units: &[f64], steps: u32) -> f64 {
+        self.single(units) * (4.0 * f64::from(steps) + 1.0)
     }
 }

@@ -1,6 +1,6 @@
 //! Data files: read whole, checked by hash, with line numbers.
 
-use crate::Error;
+use crate::{Error, parquet};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
@@ -33,6 +33,9 @@ pub fn read(path: &Path, sha256: Option<&str>) -> Result<Data, Error> {
             )));
         }
     }
+    if is_parquet(path) {
+        return Ok(Data { path: path.to_owned(), text: parquet::lines(bytes).map_err(bad)? });
+    }
     let text = String::from_utf8(bytes).map_err(|e| {
         let line = 1 + e.as_bytes()[..e.utf8_error().valid_up_to()].iter().filter(|&&b| b == b'\n').count();
         Error::Input(format!("{}:{line}: the text isn't UTF-8; convert the file", path.display()))
@@ -40,10 +43,16 @@ pub fn read(path: &Path, sha256: Option<&str>) -> Result<Data, Error> {
     Ok(Data { path: path.to_owned(), text: text.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(text) })
 }
 
+/// Whether a file's name is that of a Parquet file.
+fn is_parquet(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e.eq_ignore_ascii_case("parquet"))
+}
+
 impl Data {
-    /// An error about a line (from 1).
+    /// An error about a line (from 1); of a Parquet file, about a row.
     pub fn at(&self, line: usize, what: &str) -> String {
-        format!("{}:{line}: {what}", self.path.display())
+        let row = if is_parquet(&self.path) { "row " } else { "" };
+        format!("{}:{row}{line}: {what}", self.path.display())
     }
 
     /// Whether it is a text file rather than records.

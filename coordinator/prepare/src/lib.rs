@@ -4,7 +4,9 @@ mod batches;
 mod cost;
 mod data;
 mod donors;
+mod folders;
 pub mod images;
+mod parquet;
 mod planned;
 mod preview;
 mod reader;
@@ -15,6 +17,7 @@ mod units;
 
 pub use batches::{BATCH_TOKENS, batches};
 pub use cost::{SweepCost, cost};
+pub use folders::{Base, Folders};
 pub use preview::preview;
 pub use tokenizer::Text;
 
@@ -82,31 +85,44 @@ pub fn prepare(
     base_dir: &Path,
     progress: &dyn Fn(&str, u64, u64),
 ) -> Result<PreparedExperiment, Error> {
-    let model_path = resolve(&spec.model.source, base_dir)
-        .map_err(|tried| Error::input(format!("model: there is no {tried}; correct source in [model]")))?;
+    prepare_within(spec, Base { dir: base_dir, folders: &Folders::any() }, progress)
+}
+
+/// As [`prepare`], for somebody whose paths may lead below some folders only.
+///
+/// # Errors
+/// [`Error::Input`] where the spec, the model or the data is wrong, or lies elsewhere.
+pub fn prepare_within(
+    spec: &Spec,
+    base: Base<'_>,
+    progress: &dyn Fn(&str, u64, u64),
+) -> Result<PreparedExperiment, Error> {
+    let model_path = base
+        .resolve(&spec.model.source)
+        .and_then(|path| base.folders.allow_all(&path).map(|()| path))
+        .map_err(|why| Error::input(format!("model: {why}; correct source in [model]")))?;
     let model = model::inspect_headers(&model_path)?;
     fits(spec, &model, &model_path)?;
     units::check(spec, &model.info)?;
     let reader = Reader::of(&model, &model_path)?;
     let mut read = Vec::new();
-    for (at, task) in spec.tasks.iter().enumerate() {
+    for task in &spec.tasks {
         let step = format!("prepare {}", task.name);
         progress(&step, 0, 1);
         let data = match &task.data {
             None => None,
             Some(path) => {
-                let path = resolve(path, base_dir).map_err(|tried| {
-                    Error::input(format!("task {:?}: there is no {tried}; correct data", task.name))
-                })?;
+                let path = base
+                    .resolve(path)
+                    .map_err(|why| Error::input(format!("task {:?}: {why}; correct data", task.name)))?;
                 Some(data::read(&path, task.sha256.as_deref())?)
             }
         };
-        let seed = spec.seed.wrapping_add(at as u64);
         let one = match (task.kind, &data) {
             (TaskKind::Classification, Some(data)) => {
                 tasks::classes::classification(task, data, &reader, &model.info, spec.seed)
             }
-            _ => tasks::prepare(task, data.as_ref(), &reader, &model.info, spec.seed, seed),
+            _ => tasks::prepare(task, data.as_ref(), &reader, &model.info, spec.seed),
         };
         let one = one.map_err(|e| Error::Input(format!("task {:?}: {e}", task.name)))?;
         binary(task, &one, &model.info)?;
@@ -115,7 +131,7 @@ pub fn prepare(
         read.push((one, data));
         progress(&step, 1, 1);
     }
-    let given = Given { spec, base_dir, model: &model.info, reader: &reader, tasks: &read };
+    let given = Given { spec, base, model: &model.info, reader: &reader, tasks: &read };
     let mut sources = Sources::of(&given)?;
     let mut prepared: Vec<Prepared> = read.into_iter().map(|(task, _)| task).collect();
     let references = std::mem::take(&mut sources.prepared);
@@ -134,17 +150,6 @@ pub fn prepare(
     let plan = plan(spec, info, &prepared, sources)?;
     prepared.extend(references);
     Ok(PreparedExperiment { plan, prepared, model_path })
-}
-
-/// Where a path of the spec lies: below the spec's folder, or else below the current one. The error is
-/// what was looked for.
-fn resolve(path: &str, base_dir: &Path) -> Result<PathBuf, String> {
-    let below = base_dir.join(path);
-    if below.exists() {
-        return Ok(below);
-    }
-    let here = PathBuf::from(path);
-    if here.exists() { Ok(here) } else { Err(below.display().to_string()) }
 }
 
 /// Whether the model can do the spec's tasks at all.

@@ -5,7 +5,7 @@ use crate::cost::Work;
 use crate::units::{self, Maps};
 use ablate_common::gradient::COLUMNS;
 use ablate_common::model::ModelInfo;
-use ablate_common::plan::{Order, PlannedSweep, PlannedTask, SweepKind};
+use ablate_common::plan::{Ablation, Order, PlannedSweep, PlannedTask, SweepKind};
 use ablate_common::spec::{Spec, SweepKindSpec, SweepSpec};
 use ablate_common::task::{Prepared, Scope};
 use ablate_common::units::UnitMap;
@@ -17,7 +17,7 @@ const GRADIENT_BYTES: u64 = 64 << 20;
 /// Numbers of removed units at which a random order is evaluated.
 const POINTS: u32 = 10;
 
-/// Per ablation: the reference, then the spec's sweeps in order. With the units that they remove.
+/// Per ablation: its fit, where it has one, the reference, then the spec's sweeps in order. With the units that they remove.
 pub fn sweeps(
     spec: &Spec,
     model: &ModelInfo,
@@ -30,6 +30,14 @@ pub fn sweeps(
     for (ablation, a) in (0u32..).zip(&spec.ablations) {
         let scope = Scope::All;
         let whole = units::of(ablation as usize, a, model)?;
+        if let Ablation::Optimal { steps, .. } = a.method {
+            let heads = UnitMap::heads(&model.heads);
+            let work = Work::new(model, tasks, prepared, &all, scope);
+            let each = work.fit(&work.beginning(&heads), steps) / heads.len().max(1) as f64;
+            let chunk = fitted(each, heads.len() as u32, model.n_heads);
+            let (units, tasks) = (maps.put(heads), all.clone());
+            out.push(PlannedSweep { kind: SweepKind::Fit, ablation, tasks, units, scope, chunk });
+        }
         let units = maps.put(whole.clone());
         out.push(PlannedSweep {
             kind: SweepKind::Reference,
@@ -43,7 +51,7 @@ pub fn sweeps(
             let map = units::narrowed(at, sweep, &whole, model)?;
             let n = map.len() as u32;
             let tasks_of = narrowed(sweep, tasks)?;
-            let work = Work::new(model, spec.model.dtype, tasks, prepared, &tasks_of, scope);
+            let work = Work::new(model, tasks, prepared, &tasks_of, scope);
             let beginning = work.beginning(&map);
             let units = maps.put(map);
             let mut add = |kind, tasks: &[u32], scope, chunk| {
@@ -139,6 +147,13 @@ fn chunk(flops_per_subset: f64, subsets: u64, least: u32) -> u32 {
     let wanted = ((wanted / 8.0).round() * 8.0).clamp(8.0, 64.0) as u32;
     let most = u32::try_from(subsets / 16).unwrap_or(u32::MAX);
     wanted.min(most.max(least)).min(u32::try_from(subsets).unwrap_or(u32::MAX)).max(1)
+}
+
+/// Heads per chunk of a fit: worth [`CHUNK_FLOPS`], at most a layer's, and so few that there are 16 chunks where there are as
+/// many heads.
+fn fitted(flops_per_head: f64, heads: u32, layer: u32) -> u32 {
+    let wanted = (CHUNK_FLOPS / flops_per_head.max(1.0)).clamp(1.0, f64::from(layer.max(1))) as u32;
+    wanted.min((heads / 16).max(1))
 }
 
 fn place(name: &str, tasks: &[PlannedTask]) -> Result<u32, Error> {

@@ -1,13 +1,13 @@
 //! Where each ablation's b comes from: reference sets, and which item is whose donor.
 
 use crate::data::{self, Data};
+use crate::folders::Base;
 use crate::reader::Reader;
 use crate::{Error, batches, donors, tasks};
 use ablate_common::model::ModelInfo;
 use ablate_common::plan::{Ablation, Donors, PlannedAblation, PlannedReference, Pool, Source};
 use ablate_common::spec::{AblationSpec, Spec, TaskSpec};
 use ablate_common::task::{Item, Prepared, Scope, TaskKind};
-use std::path::Path;
 
 /// Ablations with their sources, and the reference sets that these name.
 #[derive(Default)]
@@ -20,7 +20,7 @@ pub struct Sources {
 /// What sources are made from.
 pub struct Given<'a> {
     pub spec: &'a Spec,
-    pub base_dir: &'a Path,
+    pub base: Base<'a>,
     pub model: &'a ModelInfo,
     pub reader: &'a Reader,
     /// The tasks, prepared, and their data files.
@@ -34,15 +34,15 @@ impl Sources {
         for (at, ablation) in given.spec.ablations.iter().enumerate() {
             let wrong = |e: String| Error::Input(format!("[[ablation]] {}: {e}", at + 1));
             let file = ablation.reference.as_ref().map(|path| {
-                let path = crate::resolve(path, given.base_dir)
-                    .map_err(|tried| wrong(format!("there is no {tried}; correct reference")))?;
+                let path =
+                    given.base.resolve(path).map_err(|why| wrong(format!("{why}; correct reference")))?;
                 data::read(&path, None)
             });
             let file = file.transpose()?;
             let mut sources = Vec::new();
-            for (t, (task, (prepared, data))) in given.spec.tasks.iter().zip(given.tasks).enumerate() {
+            for (task, (prepared, data)) in given.spec.tasks.iter().zip(given.tasks) {
                 let name = |e: String| wrong(format!("task {:?}: {e}", task.name));
-                let seed = given.spec.seed.wrapping_add(t as u64);
+                let seed = given.spec.seed;
                 let source = out.source(given, ablation, task, prepared, data.as_ref(), file.as_ref(), seed);
                 sources.push(source.map_err(name)?);
             }
@@ -72,6 +72,9 @@ impl Sources {
             return Ok(Source { reference, donors });
         }
         let reference = match file {
+            Some(file) if matches!(ablation.method, Ablation::Optimal { .. }) => {
+                Some(self.put_scored(given, scored(task, file, given)?)?)
+            }
             Some(file) => Some(self.put(given, shown(task, file, given, seed)?)?),
             None => None,
         };
@@ -108,11 +111,17 @@ impl Sources {
             examples: Vec::new(),
             probe: None,
         };
+        self.put_scored(given, set)
+    }
+
+    /// The place of a reference set.
+    fn put_scored(&mut self, given: &Given<'_>, set: Prepared) -> Result<u32, String> {
         crate::vocabulary(&set, given.model)?;
         let bytes = serde_json::to_vec(&set).map_err(|e| e.to_string())?;
         let planned = PlannedReference {
             prepared: blake3::hash(&bytes).to_hex().to_string(),
             items: set.items.len() as u32,
+            examples: set.examples.len() as u32,
             batches: batches::batches(&set, Scope::All),
         };
         let at = self.references.iter().position(|r| *r == planned).unwrap_or_else(|| {
@@ -137,8 +146,26 @@ fn shown(task: &TaskSpec, file: &Data, given: &Given<'_>, seed: u64) -> Result<V
         ));
     }
     let all = TaskSpec { kind, examples: None, ..task.clone() };
-    let prepared = tasks::prepare(&all, Some(file), given.reader, given.model, given.spec.seed, seed)?;
+    let prepared = tasks::prepare(&all, Some(file), given.reader, given.model, seed)?;
     Ok(prepared.items.into_iter().map(|i| Item { scored: Vec::new(), ..i }).collect())
+}
+
+/// The examples of a reference file that constants are fitted on: as the task makes its own.
+fn scored(task: &TaskSpec, file: &Data, given: &Given<'_>) -> Result<Prepared, String> {
+    let kind = task.kind.name();
+    if task.data.is_none() {
+        return Err(format!(
+            "a {kind} task makes its own examples, so that constants can't be fitted to it on the file {}; leave reference out",
+            file.path.display()
+        ));
+    }
+    if task.kind == TaskKind::Classification {
+        return Err(format!(
+            "fitting the constants of a {kind} task on a reference set isn't built yet; leave reference out"
+        ));
+    }
+    let all = TaskSpec { examples: None, ..task.clone() };
+    tasks::prepare(&all, Some(file), given.reader, given.model, given.spec.seed)
 }
 
 fn source_tokens(item: &Item) -> usize {

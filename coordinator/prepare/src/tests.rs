@@ -317,6 +317,17 @@ fn similarity_runs_each_text_once_and_drops_pairs_that_cross() {
         (4, 6, 4 + 3 + 2 + 1, 4)
     );
     assert!(costs.iter().all(|c| c.flops > 0.0 && c.bytes > 0));
+    // Of every task both the unablated states and those of the greedy sweep's selecting half are kept: each stage's
+    // residual stream, attention output and z, and the final residual stream.
+    let m = &p.plan.model;
+    let state = |batches: &[ablate_common::plan::Batch]| -> u64 {
+        let tokens: u64 = batches.iter().map(|b| b.items.len() as u64 * u64::from(b.len)).sum();
+        tokens * u64::from(m.layers + 1) * u64::from(2 * m.d_model + m.n_heads * m.head_dim) * 4
+    };
+    let (all, select) = (state(&p.plan.tasks[0].all), state(&p.plan.tasks[0].select));
+    let need = ablate_common::memory::of_plan(&p.plan, &p.prepared, 1024);
+    assert_eq!(need.states, all + 2 * select);
+    assert!(need.least() <= need.passes() && need.passes() <= need.most(), "{need:?}");
     let back: Plan = serde_json::from_slice(&serde_json::to_vec(&p.plan).unwrap()).unwrap();
     assert_eq!((back.identity(), &back), (p.plan.identity(), &p.plan));
     assert_eq!(preview(&p, 1).unwrap().len(), 1);

@@ -26,8 +26,11 @@ impl Text {
         let (bytes, name) = match source {
             TokenizerSource::Json(path) => {
                 let name = path.display().to_string();
-                let bytes =
-                    std::fs::read(path).map_err(|e| Error::Input(format!("tokenizer: {name}: {e}")))?;
+                let bytes = std::fs::read(path).map_err(|e| {
+                    Error::Input(format!(
+                        "model: the tokenizer {name} can't be read: {e}; put the model's tokenizer.json there"
+                    ))
+                })?;
                 (bytes, name)
             }
             TokenizerSource::Gguf(g) => {
@@ -37,7 +40,11 @@ impl Text {
             }
         };
         let bad = |e: tokenizers::Error| Error::Input(format!("tokenizer: {name}: {e}"));
-        let mut inner = Tokenizer::from_bytes(bytes).map_err(bad)?;
+        let mut inner = Tokenizer::from_bytes(bytes).map_err(|e| {
+            Error::Input(format!(
+                "model: the tokenizer {name} is damaged or of an unsupported kind: {e}; fetch it again from where the model comes from"
+            ))
+        })?;
         inner.with_truncation(None).map_err(bad)?;
         inner.with_padding(None);
         let special = inner.get_added_tokens_decoder().iter().filter(|t| t.1.special).map(|t| *t.0).collect();

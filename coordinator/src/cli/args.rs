@@ -1,5 +1,6 @@
 //! Arguments.
 
+use ablate_net::AccessArgs;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::fmt::Write;
 use std::net::SocketAddr;
@@ -54,13 +55,13 @@ A spec:
   kind = \"ioi\"
   examples = 64
   [ablation]
-  method = \"mean\"      # zero | mean | resample | scale
+  method = \"mean\"      # zero | mean | resample | optimal | scale
   unit = \"head\"        # head | kv_group | layer | set
   [[sweep]]
   kind = \"single\"
 
 Exit codes: 0 done; 1 failed; 2 wrong usage or spec; 3 finished with quarantined shards; 130 interrupted
-and resumable. $ABLATE_LOG sets what is logged to stderr (error, warn, info, debug).";
+and resumable. $ABLATE_LOG sets what is logged to stderr (off, error, warn, info, debug, trace).";
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -92,6 +93,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Write the report of an experiment
     Report(ReportArgs),
+    /// Make, list and revoke the tokens by which callers of a coordinator are known
+    Token(super::token::TokenArgs),
     /// Check libtorch, devices, the store and the disk, and say what to fix
     Doctor(DoctorArgs),
     /// Print a completion script for a shell
@@ -124,6 +127,9 @@ pub struct RunArgs {
     /// Threads per lane [default: cores / (workers × lanes)]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
+    /// Memory that each lane may use at most, for example 2GiB [default: its share of what is free]
+    #[arg(long, env = "ABLATE_MEMORY", value_name = "BYTES", value_parser = ablate_common::memory::parse)]
+    pub memory: Option<u64>,
     /// Fail if there is nothing to resume
     #[arg(long)]
     pub resume: bool,
@@ -159,6 +165,9 @@ impl RunArgs {
         }
         if let Some(threads) = self.threads {
             let _ = write!(line, " --threads {threads}");
+        }
+        if let Some(memory) = self.memory {
+            let _ = write!(line, " --memory {memory}");
         }
         line
     }
@@ -211,17 +220,20 @@ pub struct PlanArgs {
 result durably before it is acknowledged, and writes the tables when an experiment ends. Killed and started again on the \
 same store, it goes on where it was. Several may be started on one PostgreSQL database: one leads, the others stand by and take \
 over within seconds when it is gone.",
-    after_help = "Examples:\n  ablate serve --store sqlite://state.db\n  ablate-worker --coordinator http://127.0.0.1:7650\n  ablate submit sweep.toml\n\n  export ABLATE_STORE=postgres://ablate@db.example/ablate PGPASSWORD=...\n  ablate serve --listen 127.0.0.1:7650 &\n  ablate serve --listen 127.0.0.1:7651 &\n  ablate-worker --coordinator http://127.0.0.1:7650,http://127.0.0.1:7651\n\nA config file has the same settings (listen, advertise, store, output) as TOML; options win. Give a database's password in \
+    after_help = "Examples:\n  ablate serve --store sqlite://state.db\n  ablate-worker --coordinator http://127.0.0.1:7650\n  ablate submit sweep.toml\n\n  export ABLATE_STORE=postgres://ablate@db.example/ablate PGPASSWORD=...\n  ablate serve --listen 127.0.0.1:7650 &\n  ablate serve --listen 127.0.0.1:7651 &\n  ablate-worker --coordinator http://127.0.0.1:7650,http://127.0.0.1:7651\n\nBeyond loopback:\n  ablate token create --role worker --name gpu-nodes     shown once; give it to workers in $ABLATE_TOKEN\n  \
+ablate serve --listen 0.0.0.0:7650 --tls-cert cert.pem --tls-key key.pem --allow /data\n  \
+ablate-worker --coordinator https://HOST:7650 --ca ca.pem --token-file token\n\n\
+A config file has the same settings (listen, advertise, store, output, tls_cert, tls_key, client_ca, require_auth, allow, [limits]) as TOML; options win. Give a database's password in \
 $PGPASSWORD, ~/.pgpass or the config file rather than on the command line, which every user of the machine can read."
 )]
 pub struct ServeArgs {
-    /// Settings as TOML: listen, advertise, store, output
+    /// Settings as TOML: listen, advertise, store, output, those of security, [limits]
     #[arg(long)]
     pub config: Option<PathBuf>,
     /// Address to listen on [default: 127.0.0.1:7650]
     #[arg(long)]
     pub listen: Option<SocketAddr>,
-    /// URL where workers and clients reach this coordinator, for those that ask another [default: http://LISTEN]
+    /// URL where workers and clients reach this coordinator, for those that ask another [default: http://LISTEN, or https]
     #[arg(long, value_name = "URL")]
     pub advertise: Option<String>,
     /// Where state is kept: sqlite://PATH or postgres://USER@HOST:PORT/DATABASE [default: sqlite://ablate.db]
@@ -233,6 +245,22 @@ pub struct ServeArgs {
     /// Folder for the tables of ended experiments [default: runs]
     #[arg(long)]
     pub output: Option<PathBuf>,
+    /// Certificate (PEM, with those that sign it) to speak TLS with
+    #[arg(long, value_name = "FILE", help_heading = "Security")]
+    pub tls_cert: Option<PathBuf>,
+    /// Its private key (PEM)
+    #[arg(long, value_name = "FILE", help_heading = "Security")]
+    pub tls_key: Option<PathBuf>,
+    /// Authority (PEM) of the certificates of workers and clients; they name roles as ablate://role/worker
+    #[arg(long, value_name = "FILE", help_heading = "Security")]
+    pub client_ca: Option<PathBuf>,
+    /// Want a token or certificate for every call on loopback too
+    #[arg(long, help_heading = "Security")]
+    pub require_auth: bool,
+    /// Folder below which submitted specs may name files; several times [default: any folder where no identities are wanted,
+    /// else none]
+    #[arg(long, value_name = "DIR", help_heading = "Security")]
+    pub allow: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -243,6 +271,8 @@ pub struct ClientArgs {
     /// As JSON
     #[arg(long)]
     pub json: bool,
+    #[command(flatten)]
+    pub access: AccessArgs,
 }
 
 #[derive(Debug, Args)]

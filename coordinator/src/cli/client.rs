@@ -1,7 +1,7 @@
 //! Commands that speak to a coordinator.
 
 use super::args::{ClientArgs, ExportArgs, MaybeOneArgs, OneArgs, ReportArgs, SubmitArgs, TableFormat};
-use super::coordinators::leader as connect;
+use super::coordinators::{Client, leader as connect};
 use super::fail::Fail;
 use super::run::version;
 use super::say;
@@ -19,13 +19,41 @@ pub enum Wish {
     Retry,
 }
 
-fn refused(status: tonic::Status) -> Fail {
+/// A coordinator's refusal, for users.
+pub fn refused(status: tonic::Status) -> Fail {
     use tonic::Code;
     match status.code() {
+        Code::Unauthenticated => Fail::wrong(format!("the coordinator refuses this caller: {}", status.message()))
+            .help("give a token of `ablate token create` in $ABLATE_TOKEN or --token-file, or a certificate with --cert and --key"),
+        Code::PermissionDenied => Fail::wrong(format!("the coordinator refuses this call: {}", status.message()))
+            .help("ask its operator for one with that role (`ablate token create --role ...`)"),
+        Code::ResourceExhausted if ablate_proto::retry_after(&status).is_none() => Fail::wrong(status.message()),
+        Code::OutOfRange => Fail::wrong(status.message()),
         Code::InvalidArgument | Code::NotFound | Code::FailedPrecondition | Code::Unimplemented => {
             Fail::wrong(status.message())
         }
         _ => Fail::failed(format!("the coordinator failed: {}", status.message())),
+    }
+}
+
+/// How long a client that calls too often waits, as it is told to, before it gives up.
+const OBEYS: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Makes a call, again and later where the coordinator says that there were too many.
+async fn asked<T>(
+    args: &ClientArgs,
+    mut call: impl AsyncFnMut(&mut Client) -> Result<tonic::Response<T>, tonic::Status>,
+) -> Result<T, Fail> {
+    let mut client = connect(args).await?;
+    let began = std::time::Instant::now();
+    loop {
+        match call(&mut client).await {
+            Ok(reply) => return Ok(reply.into_inner()),
+            Err(status) => match ablate_proto::retry_after(&status) {
+                Some(after) if began.elapsed() + after < OBEYS => tokio::time::sleep(after).await,
+                _ => return Err(refused(status)),
+            },
+        }
     }
 }
 
@@ -85,21 +113,18 @@ pub async fn submit(args: SubmitArgs) -> Result<u8, Fail> {
         .map_err(|e| Fail::wrong(format!("{}: {e}", args.spec.display())))?;
     let folder = args.spec.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let base_dir = folder.canonicalize()?.to_string_lossy().into_owned();
-    let mut client = connect(&args.client).await?;
-    let reply = client
-        .submit(v1::SubmitRequest { spec_toml, base_dir, origin: args.spec.display().to_string() })
-        .await
-        .map_err(refused)?
-        .into_inner();
+    let request = v1::SubmitRequest { spec_toml, base_dir, origin: args.spec.display().to_string() };
+    let reply = asked(&args.client, async |c| c.submit(request.clone()).await).await?;
     if args.client.json {
         say::out(format_args!("{}", serde_json::json!({"id": reply.id, "existed": reply.existed})));
     } else {
         say::out(format_args!("{}{}", reply.id, if reply.existed { " (was there already)" } else { "" }));
         if reply.existed
-            && let Ok(status) = client.status(v1::StatusRequest { id: reply.id.clone() }).await
-            && ["cancelled", "failed"].contains(&status.get_ref().state.as_str())
+            && let request = (v1::StatusRequest { id: reply.id.clone() })
+            && let Ok(status) = asked(&args.client, async |c| c.status(request.clone()).await).await
+            && ["cancelled", "failed"].contains(&status.state.as_str())
         {
-            let state = &status.get_ref().state;
+            let state = &status.state;
             say::err(format_args!("note: it is {state}; `ablate retry {}` takes it up again", reply.id));
         }
     }
@@ -108,17 +133,22 @@ pub async fn submit(args: SubmitArgs) -> Result<u8, Fail> {
 
 /// `ablate list`.
 pub async fn list(args: ClientArgs) -> Result<u8, Fail> {
-    let reply = connect(&args).await?.list(v1::ListRequest {}).await.map_err(refused)?.into_inner();
+    let reply = asked(&args, async |c| c.list(v1::ListRequest {}).await).await?;
+    if reply.experiments.is_empty() && !args.json {
+        say::err("there are no experiments; `ablate submit SPEC` hands one in");
+    }
     reply.experiments.iter().for_each(|s| print(s, args.json, false));
     Ok(0)
 }
 
 /// `ablate status`.
 pub async fn status(args: MaybeOneArgs) -> Result<u8, Fail> {
-    let mut client = connect(&args.client).await?;
     let all = match args.id {
-        Some(id) => vec![client.status(v1::StatusRequest { id }).await.map_err(refused)?.into_inner()],
-        None => client.list(v1::ListRequest {}).await.map_err(refused)?.into_inner().experiments,
+        Some(id) => {
+            let request = v1::StatusRequest { id };
+            vec![asked(&args.client, async |c| c.status(request.clone()).await).await?]
+        }
+        None => asked(&args.client, async |c| c.list(v1::ListRequest {}).await).await?.experiments,
     };
     all.iter().for_each(|s| print(s, args.client.json, true));
     Ok(0)
@@ -164,7 +194,7 @@ pub async fn watch(args: OneArgs) -> Result<u8, Fail> {
 /// Prints each change of an experiment until it ends; an error where the coordinator goes away before.
 async fn follow(args: &OneArgs, last: &mut Option<v1::ExperimentStatus>) -> Result<(), Fail> {
     let request = v1::StatusRequest { id: args.id.clone() };
-    let mut stream = connect(&args.client).await?.watch(request).await.map_err(refused)?.into_inner();
+    let mut stream = asked(&args.client, async |c| c.watch(request.clone()).await).await?;
     while let Some(s) = stream.message().await.map_err(refused)? {
         let seen = last.as_ref();
         if args.client.json || seen.is_none_or(|l| line(l) != line(&s)) {
@@ -196,14 +226,14 @@ pub async fn control(args: OneArgs, wish: Wish) -> Result<u8, Fail> {
         Wish::Retry => Action::Retry,
     };
     let request = v1::ControlRequest { id: args.id, action: action.into() };
-    let status = connect(&args.client).await?.control(request).await.map_err(refused)?.into_inner();
+    let status = asked(&args.client, async |c| c.control(request.clone()).await).await?;
     print(&status, args.client.json, false);
     Ok(0)
 }
 
 /// `ablate workers`.
 pub async fn workers(args: ClientArgs) -> Result<u8, Fail> {
-    let reply = connect(&args).await?.workers(v1::WorkersRequest {}).await.map_err(refused)?.into_inner();
+    let reply = asked(&args, async |c| c.workers(v1::WorkersRequest {}).await).await?;
     for w in reply.workers {
         let lanes: Vec<&str> = w.lanes.iter().map(|l| l.device.as_str()).collect();
         if args.json {
@@ -250,7 +280,7 @@ async fn of_folder(folder: &Path) -> Result<Results, Fail> {
 /// Files of an experiment of a coordinator, into a folder.
 async fn fetch(what: &str, format: TableFormat, folder: &Path, client: &ClientArgs) -> Result<(), Fail> {
     let request = v1::ExportRequest { id: what.to_owned(), format: format.name().to_owned() };
-    let mut stream = connect(client).await?.export(request).await.map_err(refused)?.into_inner();
+    let mut stream = asked(client, async |c| c.export(request.clone()).await).await?;
     made(folder)?;
     let mut open: Option<(String, std::fs::File)> = None;
     while let Some(part) = stream.message().await.map_err(refused)? {

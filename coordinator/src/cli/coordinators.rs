@@ -3,13 +3,15 @@
 use super::args::ClientArgs;
 use super::fail::Fail;
 use super::say;
+use ablate_net::{Access, Line, Trouble};
 use ablate_proto::v1::{self, experiments_client::ExperimentsClient};
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
-use tonic::transport::{Channel, Endpoint};
+use tonic::Code;
+use tonic::transport::Endpoint;
 
 /// A client of the coordinator that leads.
-pub type Client = ExperimentsClient<Channel>;
+pub type Client = ExperimentsClient<Line>;
 
 /// How long one of them may take to answer.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -17,33 +19,28 @@ const ANSWER: Duration = Duration::from_secs(5);
 const TAKEOVER: Duration = Duration::from_secs(15);
 const AGAIN: Duration = Duration::from_millis(300);
 
-/// Whether this program can speak to a URL; what is wrong otherwise.
-pub fn check(url: &str) -> Result<(), &'static str> {
-    match url.split_once("://") {
-        Some(("http", rest)) if !rest.is_empty() => Ok(()),
-        Some(("https", _)) => Err("TLS isn't built yet"),
-        _ => Err("not a URL of the form http://HOST:PORT"),
-    }
+/// Whether a coordinator can be called that; what is wrong otherwise.
+pub fn check(url: &str) -> Result<(), String> {
+    Access::default().endpoint(url).map(drop)
 }
 
 /// Reads a list of URLs.
-fn urls(list: &str) -> Result<Vec<String>, Fail> {
+fn urls(list: &str, access: &Access) -> Result<Vec<String>, Fail> {
     let all: Vec<String> = list.split(',').map(|u| u.trim().to_owned()).collect();
     for url in &all {
-        let usable = check(url).and_then(|()| endpoint(url).map(drop).ok_or("not a URL"));
-        usable.map_err(|what| {
+        endpoint(access, url).map_err(|what| {
             Fail::wrong(format!("--coordinator {url}: {what}"))
-                .help("give a URL such as http://127.0.0.1:7650, or several with commas")
+                .help("give a URL such as https://HOST:7650, or http://127.0.0.1:7650 on the coordinator's machine; several with commas")
         })?;
     }
     Ok(all)
 }
 
-fn endpoint(url: &str) -> Option<Endpoint> {
-    let endpoint = Endpoint::from_shared(url.to_owned()).ok()?;
+fn endpoint(access: &Access, url: &str) -> Result<Endpoint, String> {
+    let endpoint = access.endpoint(url)?;
     // A stream to a coordinator whose process is stopped must end.
     let endpoint = endpoint.http2_keep_alive_interval(Duration::from_secs(5)).keep_alive_timeout(ANSWER);
-    Some(endpoint.connect_timeout(ANSWER).keep_alive_while_idle(true))
+    Ok(endpoint.connect_timeout(ANSWER).keep_alive_while_idle(true))
 }
 
 /// What one of them says.
@@ -53,6 +50,10 @@ enum Said {
     StandsBy(String),
     /// It is there, and about to change its part, or stuck.
     Silent,
+    /// It doesn't know this caller.
+    Refuses(Fail),
+    /// It can't be believed, or understood.
+    Trouble(Trouble),
     /// Nobody is there.
     Nothing,
 }
@@ -66,40 +67,65 @@ fn hung_up(e: &tonic::transport::Error) -> bool {
     io.is_none_or(|e| [BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof].contains(&e.kind()))
 }
 
-async fn ask(url: &str) -> Said {
-    let Some(endpoint) = endpoint(url) else { return Said::Nothing };
+async fn ask(access: &Access, url: &str) -> Said {
+    let Ok(endpoint) = endpoint(access, url) else { return Said::Nothing };
     let channel = match tokio::time::timeout(ANSWER, endpoint.connect()).await {
         Ok(Ok(channel)) => channel,
-        Ok(Err(e)) if hung_up(&e) => return Said::Silent,
-        _ => return Said::Nothing,
+        Ok(Err(e)) => {
+            let trouble = Trouble::of(url, &e);
+            return if trouble.settled {
+                Said::Trouble(trouble)
+            } else if hung_up(&e) {
+                Said::Silent
+            } else {
+                Said::Nothing
+            };
+        }
+        Err(_) => return Said::Nothing,
     };
-    let mut client = Client::new(channel).max_decoding_message_size(ablate_proto::MAX_MESSAGE);
-    match tokio::time::timeout(ANSWER, client.leader(v1::LeaderRequest {})).await {
+    let mut client = ExperimentsClient::with_interceptor(channel, access.bearer())
+        .max_decoding_message_size(ablate_proto::MAX_MESSAGE);
+    let mut reply = tokio::time::timeout(ANSWER, client.leader(v1::LeaderRequest {})).await;
+    if let Ok(Err(status)) = &reply
+        && let Some(after) = ablate_proto::retry_after(status)
+    {
+        tokio::time::sleep(after).await;
+        reply = tokio::time::timeout(ANSWER, client.leader(v1::LeaderRequest {})).await;
+    }
+    match reply {
         Ok(Ok(reply)) if !reply.get_ref().leading => Said::StandsBy(reply.into_inner().url),
         Ok(Ok(_)) => Said::Leads(client),
         // One of an earlier release knows of no others.
-        Ok(Err(e)) if e.code() == tonic::Code::Unimplemented => Said::Leads(client),
-        _ => Said::Silent,
+        Ok(Err(e)) if e.code() == Code::Unimplemented => Said::Leads(client),
+        Ok(Err(e)) if [Code::Unauthenticated, Code::PermissionDenied].contains(&e.code()) => {
+            Said::Refuses(super::client::refused(e).at(url.to_owned()))
+        }
+        Ok(Err(e)) => {
+            let trouble = Trouble::of(url, &e);
+            if trouble.settled { Said::Trouble(trouble) } else { Said::Silent }
+        }
+        Err(_) => Said::Silent,
     }
 }
 
 /// Connects to the one that leads. Where none of those that are there leads, waits for one of them to take over.
 pub async fn leader(args: &ClientArgs) -> Result<Client, Fail> {
-    let named = urls(&args.coordinator)?;
+    let access = Access::open(&args.access).map_err(|e| Fail::with_advice(2, &e))?;
+    let named = urls(&args.coordinator, &access)?;
     let began = Instant::now();
     let mut noted = false;
     loop {
         let mut queue: VecDeque<String> = named.iter().cloned().collect();
         let mut asked: Vec<String> = Vec::new();
-        let mut waiting = None;
+        let (mut waiting, mut refused) = (None, None);
         while let Some(url) = queue.pop_front() {
             if asked.contains(&url) {
                 continue;
             }
-            match ask(&url).await {
+            match ask(&access, &url).await {
                 Said::Leads(client) => return Ok(client),
                 Said::StandsBy(other) => {
-                    if check(&other).is_ok() {
+                    if access.follows(&url, &other) {
                         queue.push_back(other.clone());
                     }
                     waiting = Some(if other.is_empty() {
@@ -111,11 +137,21 @@ pub async fn leader(args: &ClientArgs) -> Result<Client, Fail> {
                 Said::Silent => {
                     waiting.get_or_insert(format!("{url} doesn't answer yet"));
                 }
+                Said::Refuses(fail) => {
+                    refused.get_or_insert(fail);
+                }
+                Said::Trouble(t) => {
+                    refused.get_or_insert(Fail::wrong(t.what).help(t.help));
+                }
                 Said::Nothing => {}
             }
             asked.push(url);
         }
+        // Another may still take over, but not one that refuses.
         let Some(by) = waiting else {
+            if let Some(fail) = refused {
+                return Err(fail);
+            }
             return Err(Fail::failed(format!("no coordinator answers at {}", args.coordinator)).help(
                 "start one with `ablate serve`, or name it with --coordinator or $ABLATE_COORDINATOR",
             ));

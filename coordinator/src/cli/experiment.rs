@@ -6,10 +6,11 @@ use super::locate;
 use super::progress::Steps;
 use super::say;
 use ablate_common::head::{HeadMap, Stream};
+use ablate_common::memory;
 use ablate_common::spec::{Dtype, Spec};
 use ablate_common::task::{Prepared, TaskKind};
 use ablate_coordinator::store::NewExperiment;
-use ablate_prepare::PreparedExperiment;
+use ablate_prepare::{Base, Folders, PreparedExperiment};
 use std::path::{Path, PathBuf};
 
 /// A spec, read and prepared.
@@ -57,8 +58,15 @@ pub fn parse(text: String, origin: &str, base: &Path) -> Result<Read, Fail> {
 impl Read {
     /// Reads model and data, and makes the plan.
     pub fn prepare(self, steps: &Steps) -> Result<Made, Fail> {
-        let prepared =
-            ablate_prepare::prepare(&self.spec, &self.base, &|step, done, total| steps.at(step, done, total));
+        self.prepare_within(&Folders::any(), steps)
+    }
+
+    /// The same, for somebody whose files may lie below some folders only.
+    pub fn prepare_within(self, folders: &Folders, steps: &Steps) -> Result<Made, Fail> {
+        let base = Base { dir: &self.base, folders };
+        let prepared = ablate_prepare::prepare_within(&self.spec, base, &|step, done, total| {
+            steps.at(step, done, total);
+        });
         steps.clear();
         let prepared = prepared.map_err(|e| {
             let message = e.to_string();
@@ -103,7 +111,9 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
     let shown =
         ablate_prepare::preview(&made.prepared, args.show).map_err(|e| Fail::failed(e.to_string()))?;
     let flops: f64 = costs.iter().map(|c| c.flops).sum();
-    let bytes = costs.iter().map(|c| c.bytes).max().unwrap_or(0);
+    let need = memory::of_plan(plan, &made.prepared.prepared, memory::SLICE_TOKENS);
+    let least = memory::of_plan(plan, &made.prepared.prepared, memory::CPU_SLICE_TOKENS).least();
+    let bytes = need.most();
     let (cores, seconds) = seconds_here(flops, plan.spec.model.dtype);
     if args.json {
         let sweeps: Vec<serde_json::Value> = costs
@@ -114,7 +124,7 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
             })
             .collect();
         let all = serde_json::json!({"id": plan.identity(), "name": plan.spec.name, "model": plan.model, "heads": plan.heads().len(),
-            "subsets": plan.total_subsets(), "chunks": plan.total_chunks(), "flops": flops, "bytes": bytes,
+            "subsets": plan.total_subsets(), "chunks": plan.total_chunks(), "flops": flops, "bytes": bytes, "bytes_least": least, "bytes_passes": need.passes(),
             "seconds_on_these_cores": seconds, "cores": cores, "sweeps": sweeps, "examples": shown});
         say::out(all);
         return Ok(0);
@@ -167,8 +177,10 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
         flops / 1e12
     ));
     say::out(format_args!(
-        "\nmemory   about {} a lane\ntime     about {} on this machine's {cores} cores (at {:.0} GFLOP/s a core); about {} on a GPU that reaches 20 TFLOP/s",
+        "\nmemory   about {} a lane; {} with base states computed anew for every chunk, and not less than {}\ntime     about {} on this machine's {cores} cores (at {:.0} GFLOP/s a core); about {} on a GPU that reaches 20 TFLOP/s",
         indicatif::HumanBytes(bytes),
+        indicatif::HumanBytes(need.passes()),
+        indicatif::HumanBytes(least),
         duration(seconds),
         CORE_FLOPS / 1e9,
         duration(flops / 2e13)

@@ -15,6 +15,7 @@ mod say;
 mod serve;
 mod stores;
 mod supervise;
+mod token;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
@@ -24,13 +25,15 @@ use std::process::ExitCode;
 /// Parses, runs, and turns failures into messages and exit codes.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    let filter = tracing_subscriber::EnvFilter::try_from_env("ABLATE_LOG").unwrap_or_else(|_| {
-        tracing_subscriber::EnvFilter::new(if matches!(cli.command, Command::Serve(_)) {
-            "info,sqlx=warn"
-        } else {
-            "off"
-        })
-    });
+    let usual = if matches!(cli.command, Command::Serve(_)) { "info,sqlx=warn" } else { "off" };
+    let filter = match ablate_common::logging::filter() {
+        Ok(asked) => tracing_subscriber::EnvFilter::new(asked.as_deref().unwrap_or(usual)),
+        Err(e) => {
+            let fail = Fail::with_advice(2, &e);
+            fail.print();
+            return ExitCode::from(fail.code);
+        }
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -53,6 +56,11 @@ pub fn main() -> ExitCode {
                 runtime.shutdown_timeout(std::time::Duration::from_millis(500));
                 done
             }),
+    };
+    let done = match (done, say::lost()) {
+        (Ok(0), Some(e)) => Err(Fail::failed(format!("the output could not be written to stdout: {e}"))
+            .help("free some space, or write it elsewhere, and run the same command again")),
+        (done, _) => done,
     };
     match done {
         Ok(code) => ExitCode::from(code),
@@ -79,6 +87,7 @@ async fn dispatch(command: Command) -> Result<u8, Fail> {
         Command::Workers(args) => client::workers(args).await,
         Command::Export(args) => client::export(args).await,
         Command::Report(args) => client::report(args).await,
+        Command::Token(args) => token::token(args).await,
         Command::Doctor(args) => doctor::doctor(&args).await,
         Command::Completions { .. } => Ok(0),
     }

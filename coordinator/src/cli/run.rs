@@ -7,8 +7,11 @@ use super::folder;
 use super::progress::{Steps, SweepClock};
 use super::say;
 use super::supervise::{self, Workers};
+use ablate_coordinator::security::Security;
 use ablate_coordinator::server::{Control, Handle, Options, Service, Status};
 use ablate_coordinator::store::{SqliteStore, Store};
+use ablate_coordinator::token::{Role, Token};
+use ablate_net::Secret;
 use ablate_output::results::Results;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -58,14 +61,20 @@ impl Session {
     async fn work(&self) -> Result<u8, Fail> {
         let began = Instant::now();
         let (out, made) = self.prepare().await?;
+        if !folder::state(&out).exists() {
+            // Before anything is written; what is done already needs no worker.
+            supervise::find_worker()?;
+        }
         let new = made.into_new(out.clone());
         let lock = folder::claim(&out, &new.plan, self.args.resume).await?;
         self.held(|h| h.lock = Some(lock));
         let sqlite = SqliteStore::open(&folder::state(&out)).await.map_err(|e| self.failed(e))?;
         self.held(|h| h.store = Some(sqlite.clone()));
         let store: Arc<dyn Store> = Arc::new(sqlite);
-        let service =
-            Service::start(Options::default(), Arc::clone(&store)).await.map_err(|e| self.failed(e))?;
+        // A loopback port is open to every user of the machine: only those who have the token may use it.
+        let (token, word) = Token::issue(Role::Worker, None, None)?;
+        let options = Options { security: Security::private(token), ..Options::default() };
+        let service = Service::start(options, Arc::clone(&store)).await.map_err(|e| self.failed(e))?;
         let (id, existed) = service.submit(new).await.map_err(|e| self.failed(e))?;
         let first = if existed { self.wake(&service, &id).await? } else { None };
         if !first.as_ref().is_some_and(Status::ended) {
@@ -74,7 +83,7 @@ impl Session {
                 h.seconds.insert("prepare".to_owned(), began.elapsed().as_secs_f64());
                 h.clock = Some(SweepClock::start(first.as_ref()));
             });
-            self.sweep(&service, &id, &out).await?;
+            self.sweep(&service, &id, &out, Secret::from(word)).await?;
             self.record().await?;
         }
         let status = status_of(&service, &id)
@@ -133,10 +142,10 @@ impl Session {
     }
 
     /// Runs workers until the experiment has ended.
-    async fn sweep(&self, service: &Handle, id: &str, out: &Path) -> Result<(), Fail> {
+    async fn sweep(&self, service: &Handle, id: &str, out: &Path, token: Secret) -> Result<(), Fail> {
         let mut statuses = service.subscribe();
         let mut fatal = service.fatal();
-        let mut workers = self.start_workers(service.local_addr(), out)?;
+        let mut workers = self.start_workers(service.local_addr(), out, token)?;
         loop {
             tokio::select! {
                 Some(fail) = workers.failures.recv() => return Err(fail.or_help(self.resume())),
@@ -163,7 +172,12 @@ impl Session {
         }
     }
 
-    fn start_workers(&self, coordinator: std::net::SocketAddr, out: &Path) -> Result<Workers, Fail> {
+    fn start_workers(
+        &self,
+        coordinator: std::net::SocketAddr,
+        out: &Path,
+        token: Secret,
+    ) -> Result<Workers, Fail> {
         let args = &self.args;
         for slot in 0..args.workers {
             // A fresh log each run: the last words in it are this run's.
@@ -174,8 +188,10 @@ impl Session {
             &supervise::Setup {
                 program: supervise::find_worker()?,
                 coordinator,
+                token,
                 device: args.device.clone(),
                 threads: args.threads_per_lane(),
+                memory: args.memory,
                 folder: out.to_path_buf(),
             },
             args.workers,

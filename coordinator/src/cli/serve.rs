@@ -7,10 +7,12 @@ use super::progress::Steps;
 use super::run::{interrupted, version};
 use super::say;
 use super::stores;
+use ablate_coordinator::security::{Files, Limits, Security, Tls};
 use ablate_coordinator::server::{
     Error, Exporter, Fatal, Options, Service, SubmitError, Submitter, default_output, listen, stand_by,
 };
 use ablate_coordinator::store::Store;
+use ablate_prepare::Folders;
 use serde::Deserialize;
 use std::future::Future;
 use std::net::SocketAddr;
@@ -23,39 +25,46 @@ const GRACE: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Config {
+pub struct Config {
     listen: Option<SocketAddr>,
     advertise: Option<String>,
-    store: Option<String>,
+    pub store: Option<String>,
     output: Option<PathBuf>,
+    tls_cert: Option<PathBuf>,
+    tls_key: Option<PathBuf>,
+    client_ca: Option<PathBuf>,
+    #[serde(default)]
+    require_auth: bool,
+    #[serde(default)]
+    allow: Vec<PathBuf>,
+    #[serde(default)]
+    limits: Limits,
 }
 
 /// Reads the settings of a file. What is wrong with them is said without the line itself: it may hold a password.
-fn read(path: &Path) -> Result<Config, Fail> {
+pub fn read(path: &Path) -> Result<Config, Fail> {
     let text = std::fs::read_to_string(path)
         .map_err(|e| Fail::wrong(format!("--config {}: {e}", path.display())))?;
     toml::from_str(&text).map_err(|e| {
         let line = e.span().map_or(1, |s| text[..s.start.min(text.len())].matches('\n').count() + 1);
         Fail::wrong(e.message().to_owned())
             .at(format!("{}:{line}", path.display()))
-            .help("the settings are listen, advertise, store and output")
+            .help(
+                "the settings are listen, advertise, store, output, tls_cert, tls_key, client_ca, require_auth, allow and [limits]",
+            )
     })
 }
 
 /// `ablate serve`.
 pub async fn serve(args: ServeArgs) -> Result<u8, Fail> {
-    let config = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
+    let mut config = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
     if args.http.is_some() {
         return Err(Fail::wrong("--http: the dashboard is in the contract but isn't built yet")
             .help("leave --http away; follow with `ablate watch`"));
     }
     let wish = args.listen.or(config.listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7650)));
-    if !wish.ip().is_loopback() {
-        return Err(Fail::wrong(format!(
-            "--listen {wish}: an address that others can reach needs TLS, which isn't built yet"
-        ))
-        .help("listen on 127.0.0.1, and reach it through an SSH tunnel"));
-    }
+    let security = security(&args, &mut config, wish)?;
+    let folders = folders(&args, &config, security.required())?;
     let place = stores::Place::read(
         &args.store.or(config.store).unwrap_or_else(|| "sqlite://ablate.db".to_owned()),
         "--store",
@@ -67,16 +76,24 @@ pub async fn serve(args: ServeArgs) -> Result<u8, Fail> {
     let at = format!("--store {place}, --listen {wish}");
     let listener = listen(wish).map_err(|e| Fail::from(e).at(at.clone()))?;
     let address = listener.local_addr()?;
-    let url = args.advertise.or(config.advertise).unwrap_or_else(|| format!("http://{address}"));
+    let url = args.advertise.or(config.advertise).unwrap_or_else(|| own_url(address, security.encrypted()));
     super::coordinators::check(&url).map_err(|what| Fail::wrong(format!("--advertise {url}: {what}")))?;
     let store = place.open(&url).await?;
     let options = Options {
         listen: address,
-        submitter: Some(submitter(root)),
+        submitter: Some(submitter(root, folders)),
         exporter: Some(exporter()),
+        security: Arc::clone(&security),
         ..Options::default()
     };
+    if security.required() && config.client_ca.is_none() && store.tokens().await?.is_empty() {
+        say::err(format_args!(
+            "note: there is no token yet, so nobody can call; make one with `ablate token create --role worker|submit|read`"
+        ));
+    }
+    let fresh = tokio::spawn(security.keep_fresh(Arc::clone(&store)));
     let ended = until(interrupted(), &listener, &store, &options, &at).await;
+    fresh.abort();
     // Closing folds SQLite's log into the database file; without it the next start does that.
     let _ = tokio::time::timeout(GRACE, store.closed()).await;
     ended
@@ -92,11 +109,12 @@ async fn until(
 ) -> Result<u8, Fail> {
     let mut end = std::pin::pin!(end);
     let several = store.lead_time().is_some();
+    let scheme = if options.security.encrypted() { "https" } else { "http" };
     let mut led = false;
     loop {
         let lead = tokio::select! {
             () = &mut end => return Ok(0),
-            lead = stand_by(listener, store.as_ref(), led) => lead.map_err(|e| Fail::from(e).at(at))?,
+            lead = stand_by(listener, &options.security, store.as_ref(), led) => lead.map_err(|e| Fail::from(e).at(at))?,
         };
         led = true;
         let service =
@@ -109,7 +127,7 @@ async fn until(
                 Err(e) => return Err(Fail::from(e).at(at)),
             };
         say::err(format_args!(
-            "serving on http://{}; workers: ablate-worker --coordinator http://{0}",
+            "serving on {scheme}://{}; workers: ablate-worker --coordinator {scheme}://{0}",
             service.local_addr()
         ));
         let mut fatal = service.fatal();
@@ -135,11 +153,70 @@ async fn until(
     }
 }
 
-fn submitter(root: PathBuf) -> Submitter {
+/// What guards the service: nothing on loopback unless it is asked for, TLS and identities elsewhere.
+fn security(args: &ServeArgs, config: &mut Config, wish: SocketAddr) -> Result<Arc<Security>, Fail> {
+    let mut option = |given: &Option<PathBuf>, set: fn(&mut Config) -> &mut Option<PathBuf>| {
+        let set = set(config);
+        if given.is_some() {
+            set.clone_from(given);
+        }
+        set.clone()
+    };
+    let cert = option(&args.tls_cert, |c| &mut c.tls_cert);
+    let key = option(&args.tls_key, |c| &mut c.tls_key);
+    let client_ca = option(&args.client_ca, |c| &mut c.client_ca);
+    let beyond = !wish.ip().to_canonical().is_loopback();
+    let required = beyond || args.require_auth || config.require_auth || client_ca.is_some();
+    let tls = match (cert, key) {
+        (Some(cert), Some(key)) => Some(Tls::open(Files { cert, key, client_ca }).map_err(|e| {
+            Fail::wrong(e)
+                .help("name PEM files that this user can read: a certificate, and the key that belongs to it")
+        })?),
+        (None, None) if client_ca.is_some() => {
+            return Err(Fail::wrong("--client-ca: clients can show certificates over TLS only")
+                .help("give --tls-cert and --tls-key too"));
+        }
+        (None, None) if beyond => {
+            return Err(Fail::wrong(format!(
+                "--listen {wish}: other machines reach this address, and without TLS everybody on the way could read and change what is said"
+            ))
+            .help("give --tls-cert and --tls-key, or listen on 127.0.0.1 and reach it through an SSH tunnel"));
+        }
+        (None, None) => None,
+        _ => return Err(Fail::wrong("--tls-cert and --tls-key belong together").help("give both")),
+    };
+    Ok(Security::new(tls, required, config.limits))
+}
+
+/// Where the files of submitted specs may lie.
+fn folders(args: &ServeArgs, config: &Config, required: bool) -> Result<Folders, Fail> {
+    let allow = if args.allow.is_empty() { &config.allow } else { &args.allow };
+    if allow.is_empty() && !required {
+        return Ok(Folders::any());
+    }
+    Folders::only(allow).map_err(|(folder, e)| {
+        Fail::wrong(format!("--allow {}: {e}", folder.display())).help("name a folder that is there")
+    })
+}
+
+/// What a coordinator calls itself, unless it is told.
+fn own_url(address: SocketAddr, encrypted: bool) -> String {
+    let scheme = if encrypted { "https" } else { "http" };
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    match host.trim() {
+        // Nobody reaches 0.0.0.0.
+        host if address.ip().is_unspecified() && !host.is_empty() => {
+            format!("{scheme}://{host}:{}", address.port())
+        }
+        _ => format!("{scheme}://{address}"),
+    }
+}
+
+fn submitter(root: PathBuf, folders: Folders) -> Submitter {
     Arc::new(move |text: &str, origin: &str, base: &Path| {
         let wrong = |e: Fail| SubmitError { wrong_input: e.code == 2, message: e.to_string() };
         let made = experiment::parse(text.to_owned(), origin, base)
-            .and_then(|spec| spec.prepare(&Steps::quiet()))
+            .and_then(|spec| spec.prepare_within(&folders, &Steps::quiet()))
             .map_err(wrong)?;
         let output = default_output(&root, &made.prepared.plan.spec.name, &made.prepared.plan.identity());
         Ok(made.into_new(output))

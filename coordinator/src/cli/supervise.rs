@@ -2,6 +2,7 @@
 //! ends), restarted when they die or leave, given up on when they keep dying.
 
 use super::fail::{Fail, on};
+use ablate_net::Secret;
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -18,10 +19,14 @@ pub struct Setup {
     pub program: PathBuf,
     /// The coordinator's address.
     pub coordinator: SocketAddr,
+    /// What it shows there. Handed over in the environment, which other users can't read.
+    pub token: Secret,
     /// Devices.
     pub device: String,
     /// Threads per lane; none: the worker shares the cores out.
     pub threads: Option<u32>,
+    /// Bytes of memory that each lane may use; none: its share of what is free.
+    pub memory: Option<u64>,
     /// Folder for logs.
     pub folder: PathBuf,
 }
@@ -66,8 +71,16 @@ fn spawn(setup: &Setup, slot: u32) -> Result<Child, Fail> {
         &setup.device,
         "--stdin-leash",
     ]);
+    // What the user set for other coordinators is not for this one.
+    for name in ["ABLATE_CA", "ABLATE_CERT", "ABLATE_KEY", "ABLATE_TOKEN_FILE"] {
+        command.env_remove(name);
+    }
+    command.env("ABLATE_TOKEN", setup.token.reveal());
     if let Some(threads) = setup.threads {
         command.args(["--threads", &threads.to_string()]);
+    }
+    if let Some(memory) = setup.memory {
+        command.args(["--memory", &memory.to_string()]);
     }
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(file).kill_on_drop(true).spawn().map_err(|e| {
         Fail::failed(format!("{} can't be started: {e}", setup.program.display())).help("run `ablate doctor`")

@@ -3,6 +3,8 @@
 
 use super::state::{Experiment, Lease, Round};
 use super::{Action, Held, LeaseId, Millis, Scheduler, WorkerId};
+#[cfg(feature = "mutations")]
+use crate::mutation;
 use std::collections::BTreeSet;
 
 impl Scheduler {
@@ -33,6 +35,10 @@ impl Scheduler {
     /// Takes over a lease that a worker brings, for a whole lease from now: what of it is still to be done, and
     /// nobody else has.
     pub(super) fn adopt(&mut self, worker: WorkerId, held: &Held, now: Millis, out: &mut Vec<Action>) {
+        #[cfg(feature = "mutations")]
+        if mutation::is(mutation::Mutation::NotTakenOver) {
+            return;
+        }
         let Held { lease: id, experiment, round: at, chunks } = held;
         // Ids to come are this coordinator's to give.
         if *id >= self.next_lease || self.leases.contains_key(id) {

@@ -8,6 +8,8 @@ mod tests;
 
 pub use state::{Progress, Summary, SweepShape};
 
+#[cfg(feature = "mutations")]
+use crate::mutation;
 use state::{Experiment, Lease, Worker};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,7 +49,7 @@ impl Default for Config {
 /// What a chunk failed of.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The worker can't serve this experiment at all (model missing or different); other workers may.
+    /// The worker can't serve this experiment at all (model missing or different, too little memory); other workers may.
     Model(String),
     /// The chunk failed.
     Chunk(String),
@@ -313,6 +315,10 @@ impl Scheduler {
                 });
                 let lost: Vec<LeaseId> =
                     self.leases.iter().filter(|(_, l)| l.worker == worker).map(|(&id, _)| id).collect();
+                #[cfg(feature = "mutations")]
+                if mutation::is(mutation::Mutation::KeepsGone) {
+                    lost.iter().for_each(|id| drop(self.leases.remove(id)));
+                }
                 lost.into_iter().for_each(|id| self.drop_lease(id));
             }
             Event::Decided { experiment, sweep, round, opens } => {
@@ -342,6 +348,10 @@ impl Scheduler {
 
     /// When the coordinator gives a lease up that begins now.
     fn until(&self, now: Millis) -> Millis {
+        #[cfg(feature = "mutations")]
+        if mutation::is(mutation::Mutation::NoQuarter) {
+            return now + self.config.lease;
+        }
         now + self.config.lease + self.config.lease / 4
     }
 
@@ -414,6 +424,10 @@ impl Scheduler {
                         out.push(Action::Quarantine(id.to_owned(), at, error));
                     }
                 } else if !elsewhere {
+                    #[cfg(feature = "mutations")]
+                    if mutation::is(mutation::Mutation::NeverRetried) {
+                        return;
+                    }
                     e.back(at);
                 }
                 if let Some(w) = self.workers.get_mut(&worker) {

@@ -67,6 +67,10 @@ pub(super) struct Round {
 
 impl Round {
     pub fn complete(&self) -> bool {
+        #[cfg(feature = "mutations")]
+        if crate::mutation::is(crate::mutation::Mutation::DecidesEarly) {
+            return self.done.len() as u32 + 1 >= self.chunks;
+        }
         self.done.len() as u32 == self.chunks
     }
 

@@ -3,14 +3,16 @@
 use super::commit::{Plans, Receipt, Verdict};
 use super::known::{Connected, ToWorker, summary};
 use super::lead::{self, Fatal};
-use super::{Control, Error, Exporter, Options, Status, WorkerStatus, decide};
+use super::stop::Stopped;
+use super::{Compute, Control, Error, Exporter, Options, Status, WorkerStatus, decide};
 use crate::scheduler::{Action, ChunkAt, Event, Fault, Held, Millis, Scheduler, WorkerId};
 use crate::store::{self, NewExperiment, Outcome, State, Store, Stored};
 use ablate_proto::v1::{self, coordinator_message::Body};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 /// How often leases are looked at, and the status is worked out.
 const TICK: Duration = Duration::from_millis(250);
@@ -49,6 +51,8 @@ pub enum Command {
     Broken(String, String),
     /// The store refused.
     Fatal(store::Error),
+    /// The constants of an experiment's ablation have this name.
+    Fitted(String, u32, String),
     /// A scheduler's event from a task.
     Event(Event),
 }
@@ -65,10 +69,16 @@ pub struct Actor {
     statuses: watch::Sender<BTreeMap<String, Status>>,
     fatal: watch::Sender<Option<Fatal>>,
     exporter: Option<Exporter>,
+    compute: Compute,
+    most: usize,
     experiments: BTreeMap<String, Stored>,
+    /// (experiment, ablation) → name of its constants in the store.
+    constants: BTreeMap<(String, u32), String>,
     workers: BTreeMap<WorkerId, Connected>,
     next_worker: WorkerId,
     published: Instant,
+    /// A write failed: nothing more is decided or written in this leadership.
+    stopped: bool,
 }
 
 impl Actor {
@@ -94,10 +104,14 @@ impl Actor {
             statuses,
             fatal,
             exporter: options.exporter.clone(),
+            compute: options.compute,
+            most: options.security.limits().experiments,
             experiments: BTreeMap::new(),
+            constants: BTreeMap::new(),
             workers: BTreeMap::new(),
             next_worker: 1,
             published: Instant::now(),
+            stopped: false,
         }
     }
 
@@ -109,7 +123,7 @@ impl Actor {
     pub async fn run(
         mut self,
         mut inbox: mpsc::Receiver<Command>,
-        mut stopped: watch::Receiver<bool>,
+        stopped: Stopped,
         _alive: watch::Receiver<()>,
     ) {
         let mut tick = tokio::time::interval(TICK);
@@ -117,7 +131,7 @@ impl Actor {
         loop {
             let command = tokio::select! {
                 biased;
-                _ = stopped.wait_for(|s| *s) => return,
+                () = stopped.wait() => return,
                 _ = tick.tick() => None,
                 command = inbox.recv() => match command { Some(c) => Some(c), None => return },
             };
@@ -201,19 +215,37 @@ impl Actor {
                 self.end(&id, State::Failed(why)).await;
                 self.event(Event::Cancel(id)).await;
             }
+            Command::Fitted(id, ablation, hash) => {
+                self.constants.insert((id.clone(), ablation), hash);
+                // Before any shard that needs them: one stream keeps the order.
+                if let Some(open) = self.open(&id) {
+                    let all: Vec<WorkerId> = self.workers.keys().copied().collect();
+                    all.into_iter().for_each(|w| self.tell(w, Body::Open(open.clone())));
+                }
+            }
             Command::Fatal(e) => self.stop(&e),
             Command::Event(event) => self.event(event).await,
         }
     }
 
-    fn stop(&self, e: &store::Error) {
+    fn stop(&mut self, e: &store::Error) {
         tracing::error!(error = %e, "the coordinator can't go on");
+        self.stopped = true;
         lead::report(&self.fatal, e);
     }
 
     async fn load(&mut self, stored: Stored) -> Result<(), store::Error> {
         let id = stored.id.clone();
-        let summary = summary(self.store.as_ref(), &stored).await?;
+        let rounds = self.store.rounds(&id).await?;
+        for round in &rounds {
+            if let (Some(hash), Some(sweep)) = (
+                round.decision.as_ref().and_then(|d| d.constants.clone()),
+                stored.plan.sweeps.get(round.sweep as usize),
+            ) {
+                self.constants.insert((id.clone(), sweep.ablation), hash);
+            }
+        }
+        let summary = summary(self.store.as_ref(), &stored, rounds).await?;
         let plan = Arc::new(stored.plan.clone());
         self.plans.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), plan);
         self.experiments.insert(id, stored);
@@ -223,6 +255,9 @@ impl Actor {
 
     async fn submit(&mut self, new: NewExperiment) -> Result<(String, bool), Error> {
         let id = new.plan.identity();
+        if self.experiments.len() >= self.most && !self.experiments.contains_key(&id) {
+            return Err(Error::Full(self.most));
+        }
         let (model_path, output) = (new.model_path.clone(), new.output.clone());
         let made = self.store.put_experiment(self.epoch, new).await?;
         if let Some(there) = self.experiments.get_mut(&id) {
@@ -339,9 +374,11 @@ impl Actor {
                 let Some(id) = f.id else { return };
                 let failure = f.failure.unwrap_or_default();
                 let fault = match failure.kind {
-                    Some(v1::failure::Kind::ModelMissing(_) | v1::failure::Kind::ModelDiffers(_)) => {
-                        Fault::Model(failure.detail)
-                    }
+                    Some(
+                        v1::failure::Kind::ModelMissing(_)
+                        | v1::failure::Kind::ModelDiffers(_)
+                        | v1::failure::Kind::DoesNotFit(_),
+                    ) => Fault::Model(failure.detail),
                     _ => Fault::Chunk(failure.detail),
                 };
                 let at = (id.sweep, id.round, id.chunk);
@@ -388,15 +425,15 @@ impl Actor {
     }
 
     async fn act(&mut self, action: Action) {
+        if self.stopped {
+            // What follows may rest on a write that failed: the next start takes it from the store.
+            return;
+        }
         match action {
             Action::Open(worker, id) => {
-                let Some(s) = self.experiments.get(&id) else { return };
-                let open = v1::Open {
-                    plan: serde_json::to_vec(&s.plan).unwrap_or_default().into(),
-                    model_source: s.model_path.to_string_lossy().into_owned(),
-                    experiment: id,
-                };
-                self.tell(worker, Body::Open(open));
+                if let Some(open) = self.open(&id) {
+                    self.tell(worker, Body::Open(open));
+                }
             }
             Action::Shard { worker, lease, experiment, sweep, round, list, first, count } => self.tell(
                 worker,
@@ -428,15 +465,30 @@ impl Actor {
         }
     }
 
+    /// What workers are told of an experiment.
+    fn open(&self, id: &str) -> Option<v1::Open> {
+        let s = self.experiments.get(id)?;
+        let of = |a: usize| self.constants.get(&(id.to_owned(), a as u32)).cloned().unwrap_or_default();
+        Some(v1::Open {
+            plan: serde_json::to_vec(&s.plan).unwrap_or_default().into(),
+            model_source: s.model_path.to_string_lossy().into_owned(),
+            experiment: id.to_owned(),
+            constants: (0..s.plan.ablations.len()).map(of).collect(),
+        })
+    }
+
     fn decide(&self, id: String, sweep: u32, round: u32) {
         let plan = self.plans.read().unwrap_or_else(PoisonError::into_inner).get(&id).cloned();
         if let (Some(plan), Some(me)) = (plan, self.me.upgrade()) {
-            decide::start(Arc::clone(&self.store), self.epoch, me, id, plan, sweep, round);
+            decide::start(Arc::clone(&self.store), self.epoch, me, id, plan, sweep, round, self.compute);
         }
     }
 
     /// Sets the last state of an experiment.
     async fn end(&mut self, id: &str, state: State) {
+        if self.stopped {
+            return;
+        }
         if let Err(e) = self.set_state(id, state).await {
             self.stop(&e);
         }
@@ -450,12 +502,12 @@ impl Actor {
         let (Some(export), Some(me)) = (self.exporter.clone(), self.me.upgrade()) else {
             return self.end(&id, State::Done).await;
         };
-        let (store, output) = (Arc::clone(&self.store), s.output.clone());
+        let (store, output, compute) = (Arc::clone(&self.store), s.output.clone(), self.compute);
         tokio::spawn(async move {
             let written = match store.results(&id).await {
-                Ok(results) => tokio::task::spawn_blocking(move || export(&results, "parquet", &output))
-                    .await
-                    .unwrap_or_else(|e| Err(e.to_string())),
+                Ok(results) => {
+                    compute.run(move || export(&results, "parquet", &output)).await.unwrap_or_else(Err)
+                }
                 Err(e) => Err(e.to_string()),
             };
             // At shutdown nobody listens; the next start writes the tables again.

@@ -3,9 +3,12 @@
 //! doesn't have the plan's shape.
 
 use super::actor::Command;
+use super::compute::Compute;
 use super::lead::{self, Fatal};
+use super::stop::Stopped;
 use crate::scheduler::{LeaseId, WorkerId};
 use crate::store::{ChunkKey, Error, Incoming, Outcome, Store};
+use ablate_common::fit;
 use ablate_common::gradient;
 use ablate_common::plan::{Plan, SweepKind};
 use ablate_common::scores::ChunkScores;
@@ -56,6 +59,11 @@ const GROUP_BYTES: usize = 64 << 20;
 /// Results in one transaction, at most.
 const GROUP: usize = 1024;
 
+/// A group of so many says that more are on their way: the next waits for [`GATHER`], so that fewer transactions carry them.
+const BUSY: usize = 8;
+/// Short beside what a chunk takes, and workers don't wait for an acknowledgement.
+const GATHER: Duration = Duration::from_millis(5);
+
 /// What the committer works with.
 pub struct Committer {
     /// Store.
@@ -67,21 +75,27 @@ pub struct Committer {
     /// Set where the service can't go on.
     pub fatal: watch::Sender<Option<Fatal>>,
     /// Says when to stop.
-    pub stopped: watch::Receiver<bool>,
+    pub stopped: Stopped,
     /// Plans.
     pub plans: Plans,
+    /// Where results are checked.
+    pub compute: Compute,
 }
 
 impl Committer {
     /// Runs until told to stop. What it commits goes to the actor as [`Command::Committed`]. `_alive` is
     /// let go of at the end.
     pub async fn run(mut self, mut inbox: mpsc::Receiver<Arrived>, _alive: watch::Receiver<()>) {
+        let mut before = 0;
         loop {
             let first = tokio::select! {
                 biased;
-                _ = self.stopped.wait_for(|s| *s) => return,
+                () = self.stopped.wait() => return,
                 first = inbox.recv() => match first { Some(f) => f, None => return },
             };
+            if before >= BUSY && inbox.len() < GROUP {
+                tokio::time::sleep(GATHER).await;
+            }
             let mut bytes = first.incoming.scores.len();
             let mut group = vec![first];
             while group.len() < GROUP && bytes < GROUP_BYTES {
@@ -89,6 +103,7 @@ impl Committer {
                 bytes += next.incoming.scores.len();
                 group.push(next);
             }
+            before = group.len();
             let Some(done) = self.commit(group).await else { return };
             let Some(actor) = self.actor.upgrade() else { return };
             if actor.send(Command::Committed(done)).await.is_err() {
@@ -112,7 +127,7 @@ impl Committer {
             };
             group.into_iter().map(one).collect()
         };
-        let checked = tokio::task::spawn_blocking(check).await.ok()?;
+        let checked = self.compute.run(check).await.ok()?;
         let (mut batch, mut receipts, mut done) = (Vec::new(), Vec::new(), Vec::new());
         for (Arrived { incoming, worker, lease }, wrong) in checked {
             let receipt = Receipt { key: incoming.key.clone(), worker, lease, busy_us: incoming.busy_us };
@@ -151,8 +166,9 @@ impl Committer {
             }
             // Unacknowledged, the results stay safe with their workers; a full disk may be freed.
             tokio::select! {
+                biased;
                 () = tokio::time::sleep(Duration::from_secs(1)) => {}
-                _ = self.stopped.wait_for(|s| *s) => return None,
+                () = self.stopped.wait() => return None,
             }
         }
     }
@@ -164,20 +180,23 @@ fn check(plan: &Plan, key: &ChunkKey, scores: &[u8]) -> Result<(), String> {
     if key.round >= sweep.rounds() || key.chunk >= plan.round_chunks(key.sweep, key.round) {
         return Err("the plan has no such chunk".into());
     }
-    let scores = ChunkScores::decode(scores).map_err(|e| e.to_string())?;
+    let (subsets, tasks) = ChunkScores::shapes(scores).map_err(|e| e.to_string())?;
     let ranks = plan.chunk_ranks(key.sweep, key.round, key.chunk);
-    if u64::from(scores.subsets) != ranks.end - ranks.start {
-        return Err(format!("{} subsets came instead of {}", scores.subsets, ranks.end - ranks.start));
+    if u64::from(subsets) != ranks.end - ranks.start {
+        return Err(format!("{subsets} subsets came instead of {}", ranks.end - ranks.start));
     }
-    if scores.tasks.len() != sweep.tasks.len() {
-        return Err(format!("{} tasks came instead of {}", scores.tasks.len(), sweep.tasks.len()));
+    if tasks.len() != sweep.tasks.len() {
+        return Err(format!("{} tasks came instead of {}", tasks.len(), sweep.tasks.len()));
     }
-    for (block, &task) in scores.tasks.iter().zip(&sweep.tasks) {
+    for (block, &task) in tasks.iter().zip(&sweep.tasks) {
         let Some(planned) = plan.tasks.get(task as usize) else {
             return Err("the plan has no such task".into());
         };
-        let graded = matches!(sweep.kind, SweepKind::Gradient { .. });
-        let rows = if graded && gradient::by_item(planned.kind) { planned.items } else { planned.examples };
+        let rows = match sweep.kind {
+            SweepKind::Gradient { .. } if gradient::by_item(planned.kind) => planned.items,
+            SweepKind::Fit => fit::rows(plan.model.head_dim),
+            _ => planned.examples,
+        };
         let examples = match sweep.scope {
             Scope::All => block.examples == rows,
             Scope::Select => block.examples <= rows,

@@ -1,15 +1,17 @@
-//! Decisions of greedy and gradient rounds: read what they follow from, decide, store, in a task of its own.
+//! Decisions of fits, and of greedy and gradient rounds: read what they follow from, decide, store, in a task of its own.
 
 use super::actor::Command;
+use super::compute::Compute;
 use crate::scheduler::Event;
 use crate::store::{Error, Store};
 use ablate_common::decide;
-use ablate_common::plan::{Plan, SweepKind};
+use ablate_common::plan::{Decision, Plan, SweepKind};
 use ablate_common::task::Prepared;
 use ablate_common::units::UnitIx;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
+#[expect(clippy::too_many_arguments, reason = "a round and what it is decided with")]
 /// Decides a round. The actor gets [`Event::Decided`], or [`Command::Broken`] where the round's scores
 /// don't fit the plan, or [`Command::Fatal`] where the store refuses.
 pub fn start(
@@ -20,10 +22,19 @@ pub fn start(
     plan: Arc<Plan>,
     sweep: u32,
     round: u32,
+    compute: Compute,
 ) {
+    let ablation = plan.sweeps[sweep as usize].ablation;
     tokio::spawn(async move {
-        let command = match decide_round(store.as_ref(), epoch, &id, plan, sweep, round).await {
-            Ok(opens) => Command::Event(Event::Decided { experiment: id, sweep, round, opens }),
+        let command = match decide_round(store.as_ref(), epoch, &id, plan, sweep, round, compute).await {
+            Ok((opens, constants)) => {
+                if let Some(hash) = constants
+                    && actor.send(Command::Fitted(id.clone(), ablation, hash)).await.is_err()
+                {
+                    return;
+                }
+                Command::Event(Event::Decided { experiment: id, sweep, round, opens })
+            }
             Err(Error::Damaged(e)) => {
                 Command::Broken(id, format!("round {round} of sweep {sweep} can't be decided: {e}"))
             }
@@ -34,14 +45,18 @@ pub fn start(
     });
 }
 
-/// Reference sweep with the same ablation as sweep `i`.
+/// Reference sweep with the same ablation as sweep `i`; of a fit, which that waits for, itself.
 pub fn reference_of(plan: &Plan, i: u32) -> u32 {
+    if plan.sweeps[i as usize].kind == SweepKind::Fit {
+        return i;
+    }
     let ablation = plan.sweeps[i as usize].ablation;
     plan.sweeps.iter().position(|s| s.kind == SweepKind::Reference && s.ablation == ablation).unwrap_or(0)
         as u32
 }
 
-type Opens = Vec<(u32, u32, Vec<u32>)>;
+/// Rounds that a decision opens, and the name of the constants that it gives.
+type Opens = (Vec<(u32, u32, Vec<u32>)>, Option<String>);
 
 async fn decide_round(
     store: &dyn Store,
@@ -50,12 +65,19 @@ async fn decide_round(
     plan: Arc<Plan>,
     sweep: u32,
     round: u32,
+    compute: Compute,
 ) -> Result<Opens, Error> {
     let rounds = store.rounds(id).await?;
     let missing = || Error::Damaged(format!("round {round} of sweep {sweep} was never opened"));
     let list: Vec<UnitIx> =
         rounds.into_iter().find(|r| (r.sweep, r.round) == (sweep, round)).ok_or_else(missing)?.list;
     let scores = store.round(id, sweep, round).await?;
+    if plan.sweeps[sweep as usize].kind == SweepKind::Fit {
+        let decided = compute.run(move || decide::decide_fit(&plan, sweep, &scores));
+        let (decided, bytes) = decided.await.map_err(Error::Other)?.map_err(Error::Damaged)?;
+        store.decide(epoch, id, sweep, round, &decided, Some(&bytes)).await?;
+        return Ok(opens(decided));
+    }
     let reference = store.round(id, reference_of(&plan, sweep), 0).await?;
     let last = round + 1 == plan.sweeps[sweep as usize].rounds();
     let earlier = if last && round > 0 { Some(store.round(id, sweep, 0).await?) } else { None };
@@ -65,15 +87,21 @@ async fn decide_round(
         SweepKind::Gradient { .. } => plan.sweeps[sweep as usize].tasks.first().copied(),
         _ => None,
     };
-    let Some(objective) = objective else { return Ok(Vec::new()) };
+    let Some(objective) = objective else { return Ok((Vec::new(), None)) };
     let blob = store.blob(&plan.tasks[objective as usize].prepared).await?;
-    let decided = tokio::task::spawn_blocking(move || {
-        let prepared: Prepared = serde_json::from_slice(&blob).map_err(|e| e.to_string())?;
-        decide::decide(&plan, sweep, round, &list, &scores, &reference, earlier.as_ref(), &prepared)
-    })
-    .await
-    .map_err(|e| Error::Other(e.to_string()))?
-    .map_err(Error::Damaged)?;
-    store.decide(epoch, id, sweep, round, &decided).await?;
-    Ok(decided.opens.into_iter().map(|(s, r, l)| (s, r, l.into_iter().map(|h| h.0).collect())).collect())
+    let decided = compute
+        .run(move || {
+            let prepared: Prepared = serde_json::from_slice(&blob).map_err(|e| e.to_string())?;
+            decide::decide(&plan, sweep, round, &list, &scores, &reference, earlier.as_ref(), &prepared)
+        })
+        .await
+        .map_err(Error::Other)?
+        .map_err(Error::Damaged)?;
+    store.decide(epoch, id, sweep, round, &decided, None).await?;
+    Ok(opens(decided))
+}
+
+fn opens(decided: Decision) -> Opens {
+    let numbers = |(s, r, l): (u32, u32, Vec<UnitIx>)| (s, r, l.into_iter().map(|h| h.0).collect());
+    (decided.opens.into_iter().map(numbers).collect(), decided.constants)
 }

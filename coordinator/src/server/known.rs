@@ -2,10 +2,10 @@
 
 use super::{WorkerStatus, decide};
 use crate::scheduler::{Summary, SweepShape, WorkerId};
-use crate::store::{Error, State, Store, Stored};
+use crate::store::{Error, State, Store, Stored, StoredRound};
 use ablate_proto::v1;
-use std::time::Instant;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// A worker's end of its stream.
 pub type ToWorker = mpsc::Sender<Result<v1::CoordinatorMessage, tonic::Status>>;
@@ -40,8 +40,8 @@ impl Connected {
     }
 }
 
-/// A stored experiment as the scheduler takes it.
-pub async fn summary(store: &dyn Store, stored: &Stored) -> Result<Summary, Error> {
+/// A stored experiment, with its rounds, as the scheduler takes it.
+pub async fn summary(store: &dyn Store, stored: &Stored, rounds: Vec<StoredRound>) -> Result<Summary, Error> {
     let plan = &stored.plan;
     let sweeps = (0u32..)
         .zip(&plan.sweeps)
@@ -51,7 +51,6 @@ pub async fn summary(store: &dyn Store, stored: &Stored) -> Result<Summary, Erro
             reference: decide::reference_of(plan, i),
         })
         .collect();
-    let rounds = store.rounds(&stored.id).await?;
     Ok(Summary {
         id: stored.id.clone(),
         sweeps,

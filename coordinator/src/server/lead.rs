@@ -1,10 +1,12 @@
 //! Keeping the lead: renewed at a third of its time, given up by this coordinator's own monotonic clock
 //! before another can take it.
 
+use super::stop::Stopped;
 use crate::store::{Error, Store};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 /// Why a service can't go on.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,19 +48,19 @@ pub struct Keeper {
     /// Set where it is lost.
     pub fatal: watch::Sender<Option<Fatal>>,
     /// Says when to stop.
-    pub stopped: watch::Receiver<bool>,
+    pub stopped: Stopped,
 }
 
 impl Keeper {
     /// Renews the lead, taken or renewed at `asked` at the earliest, until it is lost or the service stops.
     /// `_alive` is let go of at the end.
-    pub async fn run(mut self, mut asked: Instant, _alive: watch::Receiver<()>) {
+    pub async fn run(self, mut asked: Instant, _alive: watch::Receiver<()>) {
         let mut next = asked + self.time / 3;
         loop {
             tokio::select! {
                 biased;
-                _ = self.stopped.wait_for(|s| *s) => return,
-                () = tokio::time::sleep_until(next.into()) => {}
+                () = self.stopped.wait() => return,
+                () = tokio::time::sleep_until(next) => {}
             }
             let (now, end) = (Instant::now(), asked + self.time);
             let renewed = match end.checked_duration_since(now) {

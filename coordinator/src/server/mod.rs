@@ -3,6 +3,7 @@
 
 mod actor;
 mod commit;
+mod compute;
 mod decide;
 mod known;
 mod lead;
@@ -11,14 +12,17 @@ mod standby;
 #[cfg(test)]
 mod standby_tests;
 mod status;
+mod stop;
 #[cfg(test)]
 mod tests;
 
+pub use compute::Compute;
 pub use lead::Fatal;
-pub use standby::stand_by;
+pub use standby::{Standing, stand_by, stand_by_as};
 pub use status::{Status, SweepStatus, WorkerStatus};
 
 use crate::scheduler::Config;
+use crate::security::Security;
 use crate::store::{self, NewExperiment, State, Store};
 use ablate_output::results::Results;
 use actor::Command;
@@ -27,9 +31,10 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Instant;
+use stop::Stopper;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 /// Turns a submitted spec (its text, its name for complaints, the folder its paths lie in) into an experiment;
 /// wrong input is told from failure.
@@ -57,6 +62,10 @@ pub struct Options {
     pub submitter: Option<Submitter>,
     /// Writes tables when an experiment ends, and serves `Export`; none: neither.
     pub exporter: Option<Exporter>,
+    /// Where results are checked and rounds decided.
+    pub compute: Compute,
+    /// Who may connect and call.
+    pub security: Arc<Security>,
 }
 
 impl std::fmt::Debug for Options {
@@ -64,6 +73,7 @@ impl std::fmt::Debug for Options {
         f.debug_struct("Options")
             .field("listen", &self.listen)
             .field("scheduler", &self.scheduler)
+            .field("security", &self.security)
             .finish_non_exhaustive()
     }
 }
@@ -75,6 +85,8 @@ impl Default for Options {
             scheduler: Config::default(),
             submitter: None,
             exporter: None,
+            compute: Compute::Pool,
+            security: Security::open(),
         }
     }
 }
@@ -97,6 +109,11 @@ pub enum Error {
     /// The state doesn't allow it.
     #[error("{0}")]
     State(String),
+    /// The store holds as many experiments as it may.
+    #[error(
+        "the coordinator keeps {0} experiments, its limit; raise `experiments` under [limits] in its config file"
+    )]
+    Full(usize),
     /// The service is shutting down.
     #[error("the coordinator is shutting down")]
     Closed,
@@ -131,7 +148,7 @@ pub struct Handle {
     commits: mpsc::Sender<Arrived>,
     statuses: watch::Receiver<BTreeMap<String, Status>>,
     fatal: watch::Receiver<Option<Fatal>>,
-    stop: watch::Sender<bool>,
+    stop: Arc<Stopper>,
     /// Every task of the service holds a receiver while it runs.
     alive: watch::Sender<()>,
     store: Arc<dyn Store>,
@@ -164,11 +181,26 @@ impl Service {
         mut options: Options,
         listener: std::net::TcpListener,
         store: Arc<dyn Store>,
-        Lead { epoch, asked }: Lead,
+        lead: Lead,
     ) -> Result<Handle, Error> {
         let unusable = |e| Error::Listen(options.listen, e);
         let listener = tokio::net::TcpListener::from_std(listener).map_err(unusable)?;
-        let address = listener.local_addr().map_err(unusable)?;
+        options.listen = listener.local_addr().map_err(unusable)?;
+        let handle = Self::begin(options, store, lead).await?;
+        rpc::serve(handle.clone(), listener, handle.stop.subscribe());
+        Ok(handle)
+    }
+
+    /// Leads without listening: whoever started it carries calls to [`Handle::routes`].
+    ///
+    /// # Errors
+    /// Where the store can't be read.
+    pub async fn begin(
+        mut options: Options,
+        store: Arc<dyn Store>,
+        Lead { epoch, asked }: Lead,
+    ) -> Result<Handle, Error> {
+        let address = options.listen;
         if epoch > 1 && store.lead_time().is_some() {
             // Workers reach a coordinator that takes over within this time, and bring their leases.
             options.scheduler.quiet = QUIET;
@@ -177,7 +209,8 @@ impl Service {
         let (commands, inbox) = mpsc::channel(1024);
         let (status_tx, statuses) = watch::channel(BTreeMap::new());
         let (fatal_tx, fatal) = watch::channel(None);
-        let (stop, stopped) = watch::channel(false);
+        let stop = Arc::new(Stopper::default());
+        let stopped = stop.subscribe();
         let alive = watch::Sender::new(());
         let (commits, results) = mpsc::channel(256);
         let plans = commit::Plans::default();
@@ -188,6 +221,7 @@ impl Service {
             fatal: fatal_tx.clone(),
             stopped: stopped.clone(),
             plans: Arc::clone(&plans),
+            compute: options.compute,
         };
         tokio::spawn(committer.run(results, alive.subscribe()));
         if let Some(time) = store.lead_time() {
@@ -229,7 +263,6 @@ impl Service {
         let (reply, loaded) = oneshot::channel();
         handle.send(Command::Loaded(reply)).await?;
         loaded.await.map_err(|_| Error::Closed)?;
-        rpc::serve(handle.clone(), listener, stopped);
         Ok(handle)
     }
 }
@@ -264,6 +297,12 @@ impl Handle {
     #[must_use]
     pub fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The gRPC services.
+    #[must_use]
+    pub fn routes(&self) -> tonic::service::Routes {
+        rpc::routes(self.clone())
     }
 
     async fn send(&self, command: Command) -> Result<(), Error> {
@@ -370,8 +409,7 @@ impl Handle {
 
     /// Stops serving. What is unacknowledged is computed again next time. [`Self::closed`] waits for it.
     pub fn shutdown(&self) {
-        // Nobody listens any more where this fails: it has stopped already.
-        let _ = self.stop.send(true);
+        self.stop.stop();
     }
 
     /// Waits until every task of the service has ended, after [`Self::shutdown`]: nothing writes to the

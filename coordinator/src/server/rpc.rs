@@ -2,12 +2,14 @@
 
 use super::actor::Command;
 use super::commit::Arrived;
+use super::stop::Stopped;
 use super::{Control, Error, Handle, Status};
 use crate::scheduler::WorkerId;
+use crate::security::{Caller, GateLayer};
 use crate::store::{ChunkKey, Incoming};
 use ablate_common::{ENGINE_VERSION, PROTOCOL_VERSION};
-use ablate_proto::MAX_MESSAGE;
 use ablate_proto::v1::{self, cluster_server, coordinator_message::Body, experiments_server};
+use ablate_proto::{MAX_MESSAGE, over_limit};
 use futures::Stream;
 use std::path::PathBuf;
 use std::pin::Pin;
@@ -15,8 +17,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status as Refusal, Streaming};
 
 type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Refusal>> + Send>>;
@@ -30,34 +33,44 @@ const STREAM_WINDOW: u32 = 16 << 20;
 const TO_WORKER: usize = 8192;
 /// How long a connection may take to say Hello, and to end once the service does.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// Bytes of a client's message beside a spec.
+const FROM_CLIENT: usize = 1 << 20;
 /// How long connections get to end by themselves.
 const GRACE: Duration = Duration::from_secs(1);
 
-/// Serves until `stopped` says true.
-pub fn serve(handle: Handle, listener: TcpListener, mut stopped: watch::Receiver<bool>) {
-    let alive = handle.alive.subscribe();
-    let mut late = stopped.clone();
+/// The services over a handle.
+pub fn routes(handle: Handle) -> Routes {
     let cluster = cluster_server::ClusterServer::new(Rpc(handle.clone()))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
-    let experiments =
-        experiments_server::ExperimentsServer::new(Rpc(handle)).max_decoding_message_size(MAX_MESSAGE);
+    // What clients send is small but for a spec; its own limit says more.
+    let most = 2 * handle.options.security.limits().spec_bytes + FROM_CLIENT;
+    let experiments = experiments_server::ExperimentsServer::new(Rpc(handle)).max_decoding_message_size(most);
+    Routes::new(cluster).add_service(experiments)
+}
+
+/// Serves until `stopped` says true.
+pub fn serve(handle: Handle, listener: TcpListener, stopped: Stopped) {
+    let alive = handle.alive.subscribe();
+    let late = stopped.clone();
+    let security = Arc::clone(&handle.options.security);
+    let connections = security.connections(listener);
+    let routes = routes(handle);
     tokio::spawn(async move {
         let _alive = alive;
         let end = async move {
             // An error means that the last handle is gone: as good as being told.
-            let _ = stopped.wait_for(|s| *s).await;
+            stopped.wait().await;
         };
         let served = tonic::transport::Server::builder()
             .initial_stream_window_size(STREAM_WINDOW)
             .initial_connection_window_size(STREAM_WINDOW * 8)
             .http2_keepalive_interval(Some(Duration::from_secs(10)))
-            .tcp_nodelay(true)
-            .add_service(cluster)
-            .add_service(experiments)
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), end);
+            .layer(GateLayer(security))
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(connections, end);
         let cut = async move {
-            let _ = late.wait_for(|s| *s).await;
+            late.wait().await;
             tokio::time::sleep(GRACE).await;
         };
         let served = tokio::select! {
@@ -79,10 +92,16 @@ fn refusal(e: Error) -> Refusal {
     match e {
         Error::NoExperiment(_) => Refusal::not_found(e.to_string()),
         Error::State(_) => Refusal::failed_precondition(e.to_string()),
+        Error::Full(limit) => over_limit("experiments", limit as u64, None),
         Error::Closed => Refusal::unavailable(e.to_string()),
         Error::Store(e) if e.loses_lead() => ablate_proto::not_leader(""),
         _ => Refusal::internal(e.to_string()),
     }
+}
+
+/// Whose a call is; behind no gate, nobody's that could end.
+fn caller<T>(request: &Request<T>) -> Caller {
+    request.extensions().get().cloned().unwrap_or_else(Caller::anyone)
 }
 
 fn parts(data: Vec<u8>) -> impl Iterator<Item = bytes::Bytes> {
@@ -113,6 +132,7 @@ impl cluster_server::Cluster for Rpc {
         &self,
         request: Request<Streaming<v1::WorkerMessage>>,
     ) -> Result<Response<Self::WorkStream>, Refusal> {
+        let caller = caller(&request);
         let mut from = request.into_inner();
         let first = tokio::time::timeout(PATIENCE, from.message())
             .await
@@ -135,26 +155,38 @@ impl cluster_server::Cluster for Rpc {
         }
         let (reply, id) = oneshot::channel();
         let (name, version) = (hello.name.clone(), hello.version.clone());
+        // Weak: the stream ends when the actor lets go of the worker.
+        let last = to.downgrade();
         let (commands, commits) = (self.0.commands.clone(), self.0.commits.clone());
         commands.send(Command::Join(hello, to, reply)).await.map_err(|_| refusal(Error::Closed))?;
         let Some(id) = id.await.map_err(|_| refusal(Error::Closed))? else {
             return Ok(Response::new(Box::pin(ReceiverStream::new(out))));
         };
-        let (mut stopped, alive) = (self.0.stop.subscribe(), self.0.alive.subscribe());
+        let (stopped, alive) = (self.0.stop.subscribe(), self.0.alive.subscribe());
         tokio::spawn(async move {
             let _alive = alive;
+            let mut ended = std::pin::pin!(caller.ended());
             loop {
                 let message = tokio::select! {
+                    biased;
+                    why = &mut ended => {
+                        if let Some(to) = last.upgrade() {
+                            // A worker that doesn't read finds its stream ended.
+                            let _ = to.try_send(Err(why));
+                        }
+                        break;
+                    }
                     m = from.message() => m,
-                    _ = stopped.wait_for(|s| *s) => break,
+                    () = stopped.wait() => break,
                 };
                 match message {
                     Ok(Some(v1::WorkerMessage { body: Some(v1::worker_message::Body::Result(r)) })) => {
                         let Some(arrived) = arrived(r, id, &name, &version) else { continue };
                         // Waits while the store is behind: the worker's stream then waits too.
                         let sent = tokio::select! {
+                            biased;
                             sent = commits.send(arrived) => sent.is_ok(),
-                            _ = stopped.wait_for(|s| *s) => false,
+                            () = stopped.wait() => false,
                         };
                         if !sent {
                             break;
@@ -203,7 +235,13 @@ impl experiments_server::Experiments for Rpc {
         let Some(submitter) = self.0.options.submitter.clone() else {
             return Err(Refusal::unimplemented("this coordinator takes no submissions"));
         };
+        let security = &self.0.options.security;
         let v1::SubmitRequest { spec_toml, base_dir, origin } = request.into_inner();
+        if spec_toml.len() > security.limits().spec_bytes {
+            return Err(over_limit("bytes of a spec", security.limits().spec_bytes as u64, None));
+        }
+        // An error means that it was closed, which nobody does.
+        let _prepares = security.preparing().acquire_owned().await.map_err(|_| refusal(Error::Closed))?;
         let made =
             tokio::task::spawn_blocking(move || submitter(&spec_toml, &origin, &PathBuf::from(base_dir)))
                 .await
@@ -234,11 +272,13 @@ impl experiments_server::Experiments for Rpc {
         &self,
         request: Request<v1::StatusRequest>,
     ) -> Result<Response<Self::WatchStream>, Refusal> {
+        let caller = caller(&request);
         let id = self.0.find(&request.into_inner().id).map_err(refusal)?;
         let mut statuses = self.0.subscribe();
-        let mut stopped = self.0.stop.subscribe();
+        let stopped = self.0.stop.subscribe();
         let (to, out) = mpsc::channel(8);
         tokio::spawn(async move {
+            let mut ended = std::pin::pin!(caller.ended());
             loop {
                 let status: Option<Status> = statuses.borrow_and_update().get(&id).cloned();
                 let Some(status) = status else { return };
@@ -246,13 +286,16 @@ impl experiments_server::Experiments for Rpc {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(200)).await;
-                let more = tokio::select! {
-                    changed = statuses.changed() => changed.is_ok(),
-                    _ = stopped.wait_for(|s| *s) => false,
+                let end = tokio::select! {
+                    changed = statuses.changed() => if changed.is_ok() { continue } else { None },
+                    () = stopped.wait() => None,
+                    why = &mut ended => Some(why),
                 };
-                if !more {
-                    return;
+                if let Some(why) = end {
+                    // Whoever watched may have gone.
+                    let _ = to.send(Err(why)).await;
                 }
+                return;
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(out))))
@@ -294,6 +337,9 @@ impl experiments_server::Experiments for Rpc {
                 "{format:?} is no format; one of parquet, csv, json is"
             )));
         }
+        // As above.
+        let exporting = self.0.options.security.exporting();
+        let _exports = exporting.acquire_owned().await.map_err(|_| refusal(Error::Closed))?;
         let results = self.0.store.results(&id).await.map_err(|e| refusal(e.into()))?;
         let files = tokio::task::spawn_blocking(move || -> Result<Vec<(String, Vec<u8>)>, String> {
             let unique = EXPORTS.fetch_add(1, Ordering::Relaxed);

@@ -1,14 +1,17 @@
 //! A coordinator that waits for the lead: it says who leads, and takes over when that one's lead has run out.
 
 use super::{Error, Lead};
+use crate::security::{GateLayer, Security};
 use crate::store::{self, Store};
 use ablate_proto::v1::{self, cluster_server, coordinator_message::Body, experiments_server};
 use futures::Stream;
 use std::net::TcpListener;
 use std::pin::Pin;
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::watch;
-use tokio_stream::wrappers::TcpListenerStream;
+use tokio::time::Instant;
+use tonic::service::Routes;
 use tonic::{Request, Response, Status as Refusal, Streaming};
 
 /// Least time between two attempts to take the lead.
@@ -21,7 +24,27 @@ const GRACE: Duration = Duration::from_secs(1);
 ///
 /// # Errors
 /// Where the store refuses, or can't tell when its leader is gone.
-pub async fn stand_by(listener: &TcpListener, store: &dyn Store, away: bool) -> Result<Lead, Error> {
+pub async fn stand_by(
+    listener: &TcpListener,
+    security: &Arc<Security>,
+    store: &dyn Store,
+    away: bool,
+) -> Result<Lead, Error> {
+    stand_by_as(|leader| answer(listener, security, leader), store, away).await
+}
+
+/// What answers while a coordinator stands by; it ends when this is dropped.
+pub type Standing = Box<dyn std::any::Any + Send>;
+
+/// As [`stand_by`]; `answer` begins to answer with services.
+///
+/// # Errors
+/// As [`stand_by`].
+pub async fn stand_by_as(
+    answer: impl Fn(Routes) -> Result<Standing, Error>,
+    store: &dyn Store,
+    away: bool,
+) -> Result<Lead, Error> {
     let leader = watch::Sender::new(String::new());
     let mut answering = None;
     let mut said = None;
@@ -49,25 +72,32 @@ pub async fn stand_by(listener: &TcpListener, store: &dyn Store, away: bool) -> 
             said = Some(why);
         }
         if answering.is_none() {
-            answering = Some(answer(listener, leader.subscribe())?);
+            answering = Some(answer(routes(leader.subscribe()))?);
         }
         tokio::time::sleep(POLL).await;
     }
 }
 
+/// The services of one that stands by.
+fn routes(leader: watch::Receiver<String>) -> Routes {
+    Routes::new(cluster_server::ClusterServer::new(Standby(leader.clone())))
+        .add_service(experiments_server::ExperimentsServer::new(Standby(leader)))
+}
+
 /// Answers until what it gives is dropped.
-fn answer(listener: &TcpListener, leader: watch::Receiver<String>) -> Result<watch::Sender<()>, Error> {
+fn answer(listener: &TcpListener, security: &Arc<Security>, routes: Routes) -> Result<Standing, Error> {
     let address = listener.local_addr();
     let again = listener.try_clone().and_then(tokio::net::TcpListener::from_std);
     let listener = again
         .map_err(|e| Error::Listen(address.unwrap_or(std::net::SocketAddr::from(([0, 0, 0, 0], 0))), e))?;
     let stop = watch::Sender::new(());
     let (mut end, mut cut) = (stop.subscribe(), stop.subscribe());
+    let (connections, gate) = (security.connections(listener), GateLayer(Arc::clone(security)));
     tokio::spawn(async move {
         let served = tonic::transport::Server::builder()
-            .add_service(cluster_server::ClusterServer::new(Standby(leader.clone())))
-            .add_service(experiments_server::ExperimentsServer::new(Standby(leader)))
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), async move {
+            .layer(gate)
+            .add_routes(routes)
+            .serve_with_incoming_shutdown(connections, async move {
                 // An error is what it waits for: the sender is gone.
                 let _ = end.changed().await;
             });
@@ -82,7 +112,7 @@ fn answer(listener: &TcpListener, leader: watch::Receiver<String>) -> Result<wat
             () = cut => {}
         }
     });
-    Ok(stop)
+    Ok(Box::new(stop))
 }
 
 #[derive(Clone)]

@@ -1,6 +1,7 @@
 //! One suite, run against every store; PostgreSQL's run is in `postgres::tests`.
 
 use super::*;
+use crate::token::{Role, Token, now};
 use ablate_common::head::HeadMap;
 use ablate_common::metric::Metric;
 use ablate_common::model::ModelInfo;
@@ -169,10 +170,11 @@ pub(crate) async fn everything(store: Arc<dyn Store>) {
     assert!(store.quarantined(&id).await.unwrap().is_empty());
 
     // A decision opens rounds in the same step, and doing it again changes nothing.
-    let decision = Decision { remove: Some(UnitIx(3)), opens: vec![(3, 1, vec![UnitIx(3)])] };
-    assert!(matches!(store.decide(old, &id, 3, 0, &decision).await, Err(Error::StaleEpoch { .. })));
+    let decision =
+        Decision { remove: Some(UnitIx(3)), opens: vec![(3, 1, vec![UnitIx(3)])], constants: None };
+    assert!(matches!(store.decide(old, &id, 3, 0, &decision, None).await, Err(Error::StaleEpoch { .. })));
     for _ in 0..2 {
-        store.decide(epoch, &id, 3, 0, &decision).await.unwrap();
+        store.decide(epoch, &id, 3, 0, &decision, None).await.unwrap();
     }
     let rounds = store.rounds(&id).await.unwrap();
     assert_eq!(rounds.iter().filter(|r| r.sweep == 3).count(), 2);
@@ -195,6 +197,27 @@ pub(crate) async fn everything(store: Arc<dyn Store>) {
     assert_eq!(results.rounds[&(1, 0)].chunks.len(), 2);
     assert!(matches!(store.results("none").await, Err(Error::NotFound(_))));
     assert!(store.accepted("none").await.unwrap().is_empty());
+    tokens(store.as_ref()).await;
+}
+
+/// Tokens are kept without an epoch; a name or id is one token's.
+async fn tokens(store: &dyn Store) {
+    assert!(store.tokens().await.unwrap().is_empty());
+    let issue = |role, name: &str, expires| Token::issue(role, Some(name.to_owned()), expires).unwrap().0;
+    let (a, b) = (issue(Role::Worker, "a", None), issue(Role::Read, "b", Some(now() + 60)));
+    store.put_token(a.clone()).await.unwrap();
+    store.put_token(b.clone()).await.unwrap();
+    let taken = store.put_token(issue(Role::Submit, "a", None)).await.unwrap_err();
+    assert!(matches!(&taken, Error::Refused(why) if why.contains("\"a\"")), "{taken}");
+    let mut all = store.tokens().await.unwrap();
+    all.sort_by(|x, y| x.name.cmp(&y.name));
+    assert_eq!(all, [a.clone(), b.clone()]);
+    assert_eq!(store.revoke_token("none").await.unwrap(), None);
+    assert_eq!(store.revoke_token(&a.id).await.unwrap(), Some(a.clone()));
+    assert_eq!(store.revoke_token("b").await.unwrap(), Some(b));
+    assert_eq!(store.revoke_token("a").await.unwrap(), None);
+    assert!(store.tokens().await.unwrap().is_empty());
+    store.put_token(a).await.unwrap();
 }
 
 #[tokio::test]

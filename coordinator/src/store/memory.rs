@@ -1,9 +1,11 @@
 //! A store that forgets: for simulations and tests.
 
 use super::assemble::{self, Frame};
+use super::encode::{MAX_TOKENS, name_taken, too_many_tokens};
 use super::{
     Answer, ChunkAt, Error, Incoming, NewExperiment, Outcome, Quarantined, State, Store, Stored, StoredRound,
 };
+use crate::token::Token;
 use ablate_common::decide::{self, Round};
 use ablate_common::plan::Decision;
 use ablate_common::scores::ChunkScores;
@@ -52,6 +54,7 @@ struct Inner {
     epoch: u64,
     blobs: BTreeMap<String, Vec<u8>>,
     experiments: BTreeMap<String, Kept>,
+    tokens: Vec<Token>,
 }
 
 impl Inner {
@@ -208,13 +211,19 @@ impl Store for MemoryStore {
         sweep: u32,
         round: u32,
         decision: &'a Decision,
+        constants: Option<&'a [u8]>,
     ) -> Answer<'a, ()> {
-        ready(self.inner().change(epoch, id).map(|kept| {
+        let mut inner = self.inner();
+        let changed = inner.change(epoch, id).map(|kept| {
             if let Some(r) = kept.rounds.get_mut(&(sweep, round)) {
                 r.decision = Some(decision.clone());
             }
             decision.opens.iter().for_each(|(s, r, list)| kept.open(*s, *r, list.clone()));
-        }))
+        });
+        if let (Ok(()), Some(hash), Some(bytes)) = (&changed, &decision.constants, constants) {
+            inner.blobs.insert(hash.clone(), bytes.to_vec());
+        }
+        ready(changed)
     }
 
     fn quarantine<'a>(&'a self, epoch: u64, id: &'a str, what: &'a Quarantined) -> Answer<'a, ()> {
@@ -249,5 +258,27 @@ impl Store for MemoryStore {
 
     fn results<'a>(&'a self, id: &'a str) -> Answer<'a, Results> {
         ready(self.inner().results(id))
+    }
+
+    fn tokens(&self) -> Answer<'_, Vec<Token>> {
+        ready(Ok(self.inner().tokens.clone()))
+    }
+
+    fn put_token(&self, token: Token) -> Answer<'_, ()> {
+        let tokens = &mut self.inner().tokens;
+        if tokens.len() >= MAX_TOKENS {
+            return ready(Err(too_many_tokens()));
+        }
+        if tokens.iter().any(|t| t.name == token.name || t.id == token.id) {
+            return ready(Err(name_taken(&token)));
+        }
+        tokens.push(token);
+        ready(Ok(()))
+    }
+
+    fn revoke_token<'a>(&'a self, which: &'a str) -> Answer<'a, Option<Token>> {
+        let tokens = &mut self.inner().tokens;
+        let at = tokens.iter().position(|t| t.id == which || t.name == which);
+        ready(Ok(at.map(|at| tokens.remove(at))))
     }
 }

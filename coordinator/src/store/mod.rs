@@ -16,6 +16,7 @@ pub use memory::MemoryStore;
 pub use postgres::PostgresStore;
 pub use sqlite::SqliteStore;
 
+use crate::token::Token;
 use ablate_common::decide::Round;
 use ablate_common::plan::{Decision, Plan};
 use ablate_common::task::Prepared;
@@ -189,7 +190,7 @@ pub trait Store: Send + Sync + 'static {
     fn round<'a>(&'a self, id: &'a str, sweep: u32, round: u32) -> Answer<'a, Round>;
     /// Opened rounds.
     fn rounds<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<StoredRound>>;
-    /// Stores a round's decision and opens the rounds that follow.
+    /// Stores a round's decision and opens the rounds that follow; `constants` are the bytes that the decision names.
     fn decide<'a>(
         &'a self,
         epoch: u64,
@@ -197,6 +198,7 @@ pub trait Store: Send + Sync + 'static {
         sweep: u32,
         round: u32,
         decision: &'a Decision,
+        constants: Option<&'a [u8]>,
     ) -> Answer<'a, ()>;
     /// Sets a chunk aside.
     fn quarantine<'a>(&'a self, epoch: u64, id: &'a str, what: &'a Quarantined) -> Answer<'a, ()>;
@@ -215,6 +217,19 @@ pub trait Store: Send + Sync + 'static {
     fn blob<'a>(&'a self, hash: &'a str) -> Answer<'a, Vec<u8>>;
     /// Everything recorded of an experiment.
     fn results<'a>(&'a self, id: &'a str) -> Answer<'a, Results>;
+    /// Who may call. Tokens are the operator's, not the leader's: they are read and changed without an epoch, while a
+    /// coordinator runs or not.
+    fn tokens(&self) -> Answer<'_, Vec<Token>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+    /// Keeps a token; [`Error::Refused`] where its name is taken.
+    fn put_token(&self, _token: Token) -> Answer<'_, ()> {
+        Box::pin(std::future::ready(Err(Error::Refused("this store keeps no tokens".to_owned()))))
+    }
+    /// Lets go of the token with an id or name, and gives it; none where there is none.
+    fn revoke_token<'a>(&'a self, _which: &'a str) -> Answer<'a, Option<Token>> {
+        Box::pin(std::future::ready(Ok(None)))
+    }
     /// Closes what it holds open. Nothing is asked of it after that.
     fn closed(&self) -> BoxFuture<'_, ()> {
         Box::pin(std::future::ready(()))

@@ -7,6 +7,7 @@ mod lead;
 mod look;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 pub use address::Address;
 pub use look::{Look, look};
@@ -15,6 +16,7 @@ use super::encode::{damaged, json, state_of};
 use super::{
     Answer, ChunkAt, Error, Incoming, NewExperiment, Outcome, Quarantined, State, Store, Stored, StoredRound,
 };
+use crate::token::Token;
 use ablate_common::decide::{self, Round};
 use ablate_common::plan::Decision;
 use ablate_common::scores::ChunkScores;
@@ -319,6 +321,7 @@ impl Store for PostgresStore {
         sweep: u32,
         round: u32,
         decision: &'a Decision,
+        constants: Option<&'a [u8]>,
     ) -> Answer<'a, ()> {
         Box::pin(async move {
             let mut tx = self.write(epoch).await?;
@@ -331,6 +334,13 @@ impl Store for PostgresStore {
             .bind(i64::from(round))
             .execute(&mut *tx)
             .await?;
+            if let (Some(hash), Some(bytes)) = (&decision.constants, constants) {
+                sqlx::query("INSERT INTO blobs VALUES ($1, $2) ON CONFLICT DO NOTHING")
+                    .bind(hash)
+                    .bind(bytes)
+                    .execute(&mut *tx)
+                    .await?;
+            }
             for (sweep, round, list) in &decision.opens {
                 open_round(&mut tx, id, *sweep, *round, &json(list)?).await?;
             }
@@ -413,6 +423,18 @@ impl Store for PostgresStore {
 
     fn results<'a>(&'a self, id: &'a str) -> Answer<'a, Results> {
         Box::pin(self.all_results(id))
+    }
+
+    fn tokens(&self) -> Answer<'_, Vec<Token>> {
+        Box::pin(self.all_tokens())
+    }
+
+    fn put_token(&self, token: Token) -> Answer<'_, ()> {
+        Box::pin(self.keep_token(token))
+    }
+
+    fn revoke_token<'a>(&'a self, which: &'a str) -> Answer<'a, Option<Token>> {
+        Box::pin(self.drop_token(which))
     }
 
     fn closed(&self) -> BoxFuture<'_, ()> {

@@ -1,11 +1,13 @@
 //! The embedded store: one SQLite file in WAL mode with full synchronisation, one writing connection.
 
 mod bulk;
+mod tokens;
 
 use super::encode::{damaged, json, state_of};
 use super::{
     Answer, Error, Incoming, NewExperiment, Outcome, Quarantined, State, Store, Stored, StoredRound,
 };
+use crate::token::Token;
 use ablate_common::decide::{self, Round};
 use ablate_common::plan::Decision;
 use ablate_common::scores::ChunkScores;
@@ -255,6 +257,7 @@ impl Store for SqliteStore {
         sweep: u32,
         round: u32,
         decision: &'a Decision,
+        constants: Option<&'a [u8]>,
     ) -> Answer<'a, ()> {
         Box::pin(async move {
             let mut tx = self.write(epoch).await?;
@@ -265,6 +268,13 @@ impl Store for SqliteStore {
                 .bind(round)
                 .execute(&mut *tx)
                 .await?;
+            if let (Some(hash), Some(bytes)) = (&decision.constants, constants) {
+                sqlx::query("INSERT OR IGNORE INTO blobs VALUES (?, ?)")
+                    .bind(hash)
+                    .bind(bytes)
+                    .execute(&mut *tx)
+                    .await?;
+            }
             for (sweep, round, list) in &decision.opens {
                 open_round(&mut tx, id, *sweep, *round, &json(list)?).await?;
             }
@@ -341,6 +351,18 @@ impl Store for SqliteStore {
 
     fn results<'a>(&'a self, id: &'a str) -> Answer<'a, Results> {
         Box::pin(self.all_results(id))
+    }
+
+    fn tokens(&self) -> Answer<'_, Vec<Token>> {
+        Box::pin(self.all_tokens())
+    }
+
+    fn put_token(&self, token: Token) -> Answer<'_, ()> {
+        Box::pin(self.keep_token(token))
+    }
+
+    fn revoke_token<'a>(&'a self, which: &'a str) -> Answer<'a, Option<Token>> {
+        Box::pin(self.drop_token(which))
     }
 
     fn closed(&self) -> BoxFuture<'_, ()> {

@@ -1,6 +1,7 @@
 //! `make bench`: Ablate's engine against what researchers use today, on the same weights, tokens, subsets and
 //! threads, with the numbers compared. Prints a table and writes target/proof/bench.json and bench.md.
-//! Arguments: names of cases ("smollm2-64" …); without any, all of them.
+//! Arguments: names of cases ("smollm2-64" …); without any, all of them. With "alone" among them no peer is asked, and
+//! Ablate's own rates are printed and not kept.
 #![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a benchmark")]
 
 mod table;
@@ -346,10 +347,17 @@ fn difference(prepared: &Prepared, ours: &[f64], theirs: &[f64]) -> f64 {
     each.map(|(e, (a, b))| (a - b).abs() / f64::from(prepared.scored_tokens(e).max(1))).fold(0.0, f64::max)
 }
 
-fn bench(case: &Case, rows: &mut Vec<Value>) {
+fn bench(case: &Case, alone: bool, rows: &mut Vec<Value>) {
     for &(dtype, peers) in case.dtypes {
         let mut loaded = load(case, dtype);
         let ran = loaded.sweeps();
+        if alone {
+            for r in &ran {
+                let (rate, share) = (r.subsets.len() as f64 / r.seconds, 100.0 * r.least.seconds / r.seconds);
+                println!("{:12} {:4} {:7} {rate:8.2}/s {share:6.1} %", case.name, name_of(dtype), r.sweep);
+            }
+            continue;
+        }
         let memory = own_peak_mb();
         // A few of each sweep's subsets, evenly spread.
         let picked: Vec<(usize, usize)> = ran
@@ -388,12 +396,15 @@ fn bench(case: &Case, rows: &mut Vec<Value>) {
 fn main() {
     tch::set_num_threads(THREADS);
     let folder = tempfile::tempdir().unwrap();
-    let wanted: Vec<String> = std::env::args().skip(1).collect();
+    let (alone, wanted): (Vec<String>, Vec<String>) = std::env::args().skip(1).partition(|a| a == "alone");
     let mut rows = Vec::new();
     for case in cases(folder.path()) {
         if wanted.is_empty() || wanted.iter().any(|w| w == case.name) {
-            tch::no_grad(|| bench(&case, &mut rows));
+            tch::no_grad(|| bench(&case, !alone.is_empty(), &mut rows));
         }
+    }
+    if !alone.is_empty() {
+        return;
     }
     let place = root().join("target/proof");
     std::fs::create_dir_all(&place).unwrap();

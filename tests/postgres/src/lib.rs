@@ -165,6 +165,13 @@ impl Server {
         format!("postgres://postgres:{PASSWORD}@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// URL of a database over the socket, which hosts without a way to loopback can use.
+    #[must_use]
+    pub fn socket_url(&self, database: &str) -> String {
+        let folder = self.folder.path().display().to_string().replace('/', "%2F");
+        format!("postgres://postgres@localhost/{database}?host={folder}&port={}", self.port)
+    }
+
     /// URL of a database for another user and password.
     #[must_use]
     pub fn url_as(&self, user: &str, password: &str, database: &str) -> String {

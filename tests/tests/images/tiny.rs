@@ -119,6 +119,7 @@ fn question(name: &str, images: &[&str], made: &[PreparedExperiment; 2], asked: 
             Ablation::Mean { pool } => json!({"pool": pool}),
             Ablation::Resample { donors: Donors::Seeded } => json!({"donors": a.sources[0].donors}),
             Ablation::Resample { donors: Donors::Paired } => json!({"paired": true}),
+            Ablation::Optimal { .. } => unreachable!("fits have a test of their own"),
         };
         methods.insert(method(&a.method), how);
     }

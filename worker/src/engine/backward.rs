@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tch::{Kind, Tensor};
 
 /// Bytes of one attention's scores in a graph: decides how many items go back together.
-const SCORE_BYTES: i64 = 64 << 20;
+const SCORE_BYTES: i64 = ablate_common::memory::GRAPH_SCORE_BYTES as i64;
 
 /// What goes back.
 #[derive(Debug)]
@@ -41,12 +41,59 @@ impl Backward<'_> {
     pub fn run(
         &self,
         gradient: Tensor,
-        mut see: impl FnMut(usize, &Tensor),
+        see: impl FnMut(usize, &Tensor),
         stop: &AtomicBool,
     ) -> Result<(), Stopped> {
+        self.run_to(0, gradient, see, stop).map(drop)
+    }
+
+    /// ∂ℓ/∂out of a stage's attention at `out`, `[batch · len, d_model]`, with what comes behind it as in the base state.
+    ///
+    /// # Errors
+    /// Where `stop` was set meanwhile.
+    pub fn to_output(
+        &self,
+        gradient: Tensor,
+        stage: usize,
+        out: &Tensor,
+        stop: &AtomicBool,
+    ) -> Result<Tensor, Stopped> {
+        let model = self.model;
+        let last = model.info.heads.decoder_stage() == Some(stage + 1);
+        let (behind, memory) = self.run_to(stage + 1, gradient, |_, _| {}, stop)?;
+        let upstream = if last { memory.unwrap_or(behind) } else { behind };
+        let x = &self.base.x[stage];
+        let (rows, step) = (x.size()[0], model.slice().max(1));
+        let mut parts = Vec::new();
+        let mut at = 0;
+        while at < rows {
+            let some = step.min(rows - at);
+            let part = |t: &Tensor| t.narrow(0, at, some);
+            parts.push(tch::with_grad(|| {
+                let out = part(out).detach().set_requires_grad(true);
+                let next = model.after_attention(stage, &part(x), &out);
+                let next = if last { model.memory(&next) } else { next };
+                let wide = if model.kind == Kind::Double { Kind::Double } else { Kind::Float };
+                let sum = (next * part(&upstream)).sum(wide);
+                Tensor::run_backward(&[sum], &[&out], false, false).swap_remove(0)
+            }));
+            at += some;
+        }
+        Ok(Tensor::cat(&parts, 0))
+    }
+
+    /// Back through the stages from the last to `first`; gives the gradient at the residual stream before it, and what has come
+    /// together at the encoder's memory where that is still to be used.
+    fn run_to(
+        &self,
+        first: usize,
+        gradient: Tensor,
+        mut see: impl FnMut(usize, &Tensor),
+        stop: &AtomicBool,
+    ) -> Result<(Tensor, Option<Tensor>), Stopped> {
         let decoder = self.model.info.heads.decoder_stage();
         let (mut upstream, mut memory) = (gradient, None::<Tensor>);
-        for stage in (0..self.model.blocks.len()).rev() {
+        for stage in (first..self.model.blocks.len()).rev() {
             if stop.load(Ordering::Relaxed) {
                 return Err(Stopped);
             }
@@ -64,7 +111,7 @@ impl Backward<'_> {
                 (so_far, more) => so_far.or(more),
             };
         }
-        Ok(())
+        Ok((upstream, memory))
     }
 
     /// Back through one stage; `last` of the encoder, whose end is the memory.

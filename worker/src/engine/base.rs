@@ -9,7 +9,7 @@ use super::replace::Replacement;
 use ablate_common::head::Stream;
 use ablate_common::plan::Batch;
 use ablate_common::task::{Item, Prepared, Scored, TaskKind};
-use tch::{Kind, Tensor};
+use tch::{Device, Kind, Tensor};
 
 /// A batch of items on the device.
 #[derive(Debug)]
@@ -54,6 +54,12 @@ pub struct Target {
     pub tokens: Tensor,
     /// 1 for tokens, 0 for padding: `[batch, len]`, f64.
     pub real: Tensor,
+}
+
+impl Target {
+    fn shallow_clone(&self) -> Self {
+        Self { len: self.len, tokens: self.tokens.shallow_clone(), real: self.real.shallow_clone() }
+    }
 }
 
 /// Tokens of several sequences, padded to `len` with token 0, and which are no padding.
@@ -127,6 +133,50 @@ impl DeviceBatch {
             owner,
             weighed,
         }
+    }
+
+    /// The batch that several tasks share, which are shown the same and score positions of their own: it scores all
+    /// of these. With it, for each task, the places of its own positions among them; none where they are all.
+    #[must_use]
+    pub fn joint(model: &Model, members: &[&Self]) -> Option<(Self, Vec<Option<Tensor>>)> {
+        let first = members.first()?;
+        let own: Vec<Option<Vec<i64>>> = members
+            .iter()
+            .map(|m| m.scored.as_ref().map(|s| Vec::try_from(&s.to_device(Device::Cpu)).unwrap_or_default()))
+            .collect();
+        let all = if own.contains(&None) {
+            None
+        } else {
+            let mut all: Vec<i64> = own.iter().flatten().flatten().copied().collect();
+            all.sort_unstable();
+            all.dedup();
+            Some(all)
+        };
+        let place = |row: i64| all.as_ref().map_or(row, |a| a.partition_point(|&r| r < row) as i64);
+        let picks = own
+            .iter()
+            .map(|own| {
+                let own = own.as_ref().filter(|o| Some(*o) != all.as_ref())?;
+                Some(model.indices(&own.iter().map(|&row| place(row)).collect::<Vec<_>>()))
+            })
+            .collect();
+        let none = model.indices(&[]);
+        let joint = Self {
+            items: first.items.clone(),
+            len: first.len,
+            tokens: first.tokens.shallow_clone(),
+            mask: first.mask.as_ref().map(Tensor::shallow_clone),
+            images: first.images.as_ref().map(Images::shallow_clone),
+            real: first.real.shallow_clone(),
+            decoder: first.decoder.as_ref().map(Target::shallow_clone),
+            scored: all.map(|rows| model.indices(&rows)),
+            targets: none.shallow_clone(),
+            foils: none,
+            references: Vec::new(),
+            weighed: None,
+            owner: Vec::new(),
+        };
+        Some((joint, picks))
     }
 
     /// Padded length of what a stream's attention runs over.
@@ -215,6 +265,35 @@ impl BaseState {
         self.z.truncate(stage);
         self.keys.truncate(stage);
         self.added.truncate(stage);
+    }
+
+    /// The state with another attention output at one stage: before it, it is this one, which has no heads gone; behind it
+    /// everything is computed. Only `x` and the memory can be read of it.
+    #[must_use]
+    pub fn behind(
+        &self,
+        model: &Model,
+        views: &[AttnView],
+        batch: &DeviceBatch,
+        stage: usize,
+        out: &Tensor,
+    ) -> Self {
+        let mut x: Vec<Tensor> = self.x[..=stage].iter().map(Tensor::shallow_clone).collect();
+        let next = model.after_attention(stage, &x[stage], out);
+        let decoder = model.info.heads.decoder_stage();
+        let begins = decoder == Some(stage + 1);
+        let memory = match (&self.memory, decoder) {
+            _ if begins => Some(model.memory(&next)),
+            (Some(memory), Some(d)) if d <= stage => Some(memory.shallow_clone()),
+            _ => None,
+        };
+        x.push(match &batch.decoder {
+            Some(target) if begins => model.embed_target(&target.tokens),
+            _ => next,
+        });
+        let mut state = Self { x, memory, ..Self::default() };
+        state.fill(model, views, batch, |_| None);
+        state
     }
 
     /// Computes what is missing. `added` gives what the heads that a layer lacks add to its attention's output

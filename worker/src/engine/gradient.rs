@@ -8,7 +8,7 @@ use super::loss::{Given, top, toward_pearson};
 use super::model::Model;
 use super::replace::{Replacement, donor_states};
 use super::score::host;
-use super::{Engine, Error, donor_bytes, state_bytes};
+use super::{Engine, Error, donor_bytes, room, state_bytes};
 use ablate_common::gradient::{COLUMNS, by_item};
 use ablate_common::head::{Head, HeadIx};
 use ablate_common::plan::Ablation;
@@ -70,7 +70,8 @@ impl Engine {
             (planned.ablation, planned.scope)
         };
         self.prepare_batches(task, scope);
-        self.prepare_replacement(task, ablation);
+        let first = self.sharing.first_under(&self.plan, ablation, task);
+        self.prepare_replacement(first, ablation);
         self.prepare_probe(task, stop)?;
         let prepared = Arc::clone(&self.prepared);
         let data = &prepared[task as usize];
@@ -91,15 +92,17 @@ impl Engine {
         }
         let batches = &self.batches[&(task, scope)];
         let (keep, source) = (self.keep(ablation), self.source(task, ablation));
-        let fixed = self.replacements.get(&(task, ablation));
+        let fixed = self.replacements.get(&(first, ablation));
         let resampled = matches!(self.plan.ablations[ablation as usize].method, Ablation::Resample { .. });
         let donated =
             &prepared[source.reference.map_or(task as usize, |r| self.plan.tasks.len() + r as usize)];
-        let mut donors = resampled.then(|| self.donors.entry((task, scope, ablation)).or_default());
-        let set =
-            self.bases.entry((task, scope, None)).or_insert_with(|| BaseSet::empty(model, batches.len()));
+        let mut donors = resampled.then(|| self.donors.entry((first, scope, ablation)).or_default());
+        let set = self
+            .bases
+            .entry((self.sharing.first(task), scope, None))
+            .or_insert_with(|| BaseSet::empty(model, batches.len()));
         let given = Given { prepared: data, probe: self.probes.get(&task), toward: toward.as_ref() };
-        let mut held = 0;
+        let (mut held, room) = (0, room(self.room, model, batches, resampled));
         for (at, batch) in batches.iter().enumerate() {
             let tokens = donors
                 .as_deref_mut()
@@ -107,7 +110,7 @@ impl Engine {
             let replacement = tokens.or(fixed);
             let (base, views) = set.state(model, at, batch);
             let begins = top(model, batch, given, &base.x[model.blocks.len()]);
-            for (&item, nll) in batch.items.iter().zip(begins.nll) {
+            for (&item, nll) in batch.items.iter().zip(begins.losses) {
                 sums.nll[item as usize] = nll;
             }
             let see = |stage: usize, gradient: &Tensor| {
@@ -123,7 +126,7 @@ impl Engine {
             let backward = Backward { model, batch, base, views };
             backward.run(begins.gradient, see, stop).map_err(|_| Error::Stopped)?;
             held += state_bytes(model, batch) + if resampled { donor_bytes(model, batch) } else { 0 };
-            if held > self.cache_bytes {
+            if held > room {
                 set.forget(at);
                 if let Some(donors) = donors.as_deref_mut() {
                     donors.forget(at);
@@ -139,11 +142,13 @@ impl Engine {
             return None;
         }
         let (model, batches) = (&self.model.0, &self.batches[&(task, scope)]);
-        let set =
-            self.bases.entry((task, scope, None)).or_insert_with(|| BaseSet::empty(model, batches.len()));
+        let set = self
+            .bases
+            .entry((self.sharing.first(task), scope, None))
+            .or_insert_with(|| BaseSet::empty(model, batches.len()));
         let shape = [data.items.len() as i64, model.d_model()];
         let embedded = Tensor::zeros(shape, (Kind::Double, model.device));
-        let mut held = 0;
+        let (mut held, room) = (0, room(self.room, model, batches, false));
         for (at, batch) in batches.iter().enumerate() {
             let (state, _) = set.state(model, at, batch);
             let last = state.x[model.blocks.len()].view([1, batch.final_tokens(), model.d_model()]);
@@ -151,11 +156,11 @@ impl Engine {
             let items = model.indices(&batch.items.iter().map(|&i| i64::from(i)).collect::<Vec<_>>());
             let _ = embedded.shallow_clone().index_copy_(0, &items, &own.squeeze_dim(0));
             held += state_bytes(model, batch);
-            if held > self.cache_bytes {
+            if held > room {
                 set.forget(at);
             }
         }
-        Some(toward_pearson(model, data, &data.examples_in(scope), &embedded))
+        Some(toward_pearson(model, data, &data.examples_in(scope), &embedded).1)
     }
 }
 
@@ -217,7 +222,7 @@ fn block(task: u32, prepared: &Prepared, scope: Scope, rows: &[u32], sums: &Sums
 }
 
 /// ∂ℓ/∂nll of each continuation, ℓ = −log of the right one's share.
-fn choice(items: std::ops::RangeInclusive<u32>, right: usize, nll: &[f64]) -> Vec<(u32, f64)> {
+pub(super) fn choice(items: std::ops::RangeInclusive<u32>, right: usize, nll: &[f64]) -> Vec<(u32, f64)> {
     let logs: Vec<f64> = items.clone().map(|i| -nll[i as usize]).collect();
     let max = logs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     let total: f64 = logs.iter().map(|l| (l - max).exp()).sum();

@@ -34,6 +34,11 @@ impl Images {
         })
     }
 
+    /// The same tensors once more.
+    pub fn shallow_clone(&self) -> Self {
+        Self { levels: self.levels.shallow_clone(), tables: self.tables.shallow_clone() }
+    }
+
     /// Pixel values of the patches, image by image and row by row, each `channels · patch height · patch width` in the
     /// order of the convolution's weights: `[batch · patches, values of a patch]`.
     fn patches(&self, shape: &ImageShape, kind: Kind) -> Tensor {

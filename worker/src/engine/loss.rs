@@ -14,9 +14,9 @@ pub struct Top {
     /// ∂ℓ/∂x of the residual stream after the last stage, summed over the items of the batch, which don't touch each
     /// other: `[batch · len, d_model]`.
     pub gradient: Tensor,
-    /// Choices, whose ℓ is that of several items: of each item the negative log-likelihood that was
-    /// differentiated instead.
-    pub nll: Vec<f64>,
+    /// Of each item the sum of what was differentiated: ℓ; of choices, whose ℓ is that of several items, the negative
+    /// log-likelihood; nothing of use for similarity, whose ℓ is that of all.
+    pub losses: Vec<f64>,
 }
 
 /// What ℓ needs beside the final states.
@@ -58,10 +58,10 @@ pub fn top(model: &Model, batch: &DeviceBatch, given: Given<'_>, x: &Tensor) -> 
         at += m;
     }
     let gradient = Tensor::cat(&parts, 0);
-    let nll = if given.prepared.kind == TaskKind::NextTokenChoice {
-        by_item(batch, &host(&Tensor::cat(&nll, 0)))
-    } else {
-        Vec::new()
+    let losses = match given.prepared.kind {
+        TaskKind::Similarity => vec![0.0; batch.items.len()],
+        TaskKind::Classification => host(&Tensor::cat(&nll, 0)),
+        _ => by_item(batch, &host(&Tensor::cat(&nll, 0))),
     };
     let gradient = match &batch.scored {
         Some(rows) => {
@@ -70,7 +70,7 @@ pub fn top(model: &Model, batch: &DeviceBatch, given: Given<'_>, x: &Tensor) -> 
         }
         None => gradient,
     };
-    Top { gradient, nll }
+    Top { gradient, losses }
 }
 
 /// Whether ℓ is a sum over scored positions that each need logits of the vocabulary.
@@ -145,8 +145,8 @@ fn by_item(batch: &DeviceBatch, values: &[f64]) -> Vec<f64> {
 }
 
 /// ∂ℓ/∂e, ℓ = −Pearson's correlation of the pairs' cosines with their scores, for embeddings `e [items, d_model]` in f64
-/// and the examples `keep`: `[items, d_model]`.
-pub fn toward_pearson(model: &Model, prepared: &Prepared, keep: &[u32], embedded: &Tensor) -> Tensor {
+/// and the examples `keep`: ℓ, and `[items, d_model]`.
+pub fn toward_pearson(model: &Model, prepared: &Prepared, keep: &[u32], embedded: &Tensor) -> (f64, Tensor) {
     let of = |pick: fn(&ablate_common::task::Example) -> u32| {
         let at = keep.iter().map(|&e| i64::from(pick(&prepared.examples[e as usize])));
         model.indices(&at.collect::<Vec<_>>())
@@ -162,6 +162,7 @@ pub fn toward_pearson(model: &Model, prepared: &Prepared, keep: &[u32], embedded
         let centred = |t: &Tensor| t - t.mean(Kind::Double);
         let (c, g) = (centred(&cosine), centred(&gold));
         let loss = -dot(&c, &g) / (dot(&c, &c) * dot(&g, &g)).sqrt();
-        Tensor::run_backward(&[loss], &[&e], false, false).swap_remove(0)
+        let value = loss.double_value(&[]);
+        (value, Tensor::run_backward(&[loss], &[&e], false, false).swap_remove(0))
     })
 }

@@ -13,13 +13,16 @@ mod block;
 pub mod classify;
 mod decode;
 mod decoder;
+
 mod fused;
 mod gradient;
+mod group;
 mod images;
 pub mod loss;
 pub mod masked;
 pub mod model;
 mod opener;
+mod optimal;
 pub mod pass;
 pub mod readout;
 pub mod replace;
@@ -28,19 +31,20 @@ pub mod trie;
 
 pub use opener::TorchOpener;
 
-use ablate_common::head::HeadIx;
+use ablate_common::fit::{self, Fitted};
+use ablate_common::head::{Head, HeadIx};
+use ablate_common::memory;
 use ablate_common::metric::Metric;
 use ablate_common::plan::{Ablation, Plan, Pool, Source, SweepKind};
 use ablate_common::scores::ChunkScores;
+use ablate_common::sharing::Sharing;
 use ablate_common::task::{Prepared, Scope};
 use ablate_common::units::UnitIx;
 use base::{BaseSet, DeviceBatch};
 use classify::{FittedProbe, NoProbe};
-use decode::Decoding;
+use group::{Joint, Work};
 use model::Model;
-use pass::Pass;
-use replace::{DonorStates, Means, Replacement, donor_states};
-use score::Beside;
+use replace::{DonorStates, Means, Replacement};
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -72,18 +76,26 @@ pub struct Engine {
     prepared: Arc<Vec<Prepared>>,
     /// (task, scope) → batches on the device.
     batches: HashMap<(u32, Scope), Vec<DeviceBatch>>,
-    /// (task, scope, ablation; `None` for the empty base set) → states.
+    /// Which tasks show the model the same. What follows from that alone is kept under the first of them.
+    sharing: Sharing,
+    /// (tasks that go together, scope) → their batches.
+    joint: HashMap<(Vec<u32>, Scope), Joint>,
+    /// (first task, scope, ablation; `None` for the empty base set) → states.
     bases: HashMap<(u32, Scope, Option<u32>), BaseSet>,
     /// (task, scope) → unablated final states of each batch's scored positions, for tasks that compare with them.
     finals: HashMap<(u32, Scope), Vec<Tensor>>,
-    /// (task, ablation) → b of every head, where it is the same for every batch.
+    /// (first task, ablation) → b of every head, where it is the same for every batch.
     replacements: HashMap<(u32, u32), Replacement>,
     /// Task → its probe, where it has one.
     probes: HashMap<u32, FittedProbe>,
-    /// (task, scope, ablation) → b of every batch, where it is z of donors.
+    /// (first task, scope, ablation) → b of every batch, where it is z of donors.
     donors: HashMap<(u32, Scope, u32), DonorStates>,
-    /// Bytes of base states that may stay in memory.
-    cache_bytes: u64,
+    /// Fitted constants, by ablation.
+    constants: Arc<BTreeMap<u32, ChunkScores>>,
+    /// Passes over a batch so far.
+    passes: u64,
+    /// Bytes of base states that may stay in memory, and of those that the plan would keep.
+    room: (u64, u64),
 }
 
 /// A model that the lanes of one device share: its tensors are only ever read.
@@ -107,25 +119,52 @@ mod sync {
     unsafe impl Send for super::SharedModel {}
 }
 
-/// Base states kept at most, in bytes, unless told otherwise.
-const CACHE_BYTES: u64 = 4 << 30;
+/// Base states kept at most, in bytes, where free memory isn't known.
+pub const CACHE_BYTES: u64 = 4 << 30;
 
 impl Engine {
     /// An engine over a loaded model. Nothing is computed yet.
     #[must_use]
     pub fn new(model: Arc<SharedModel>, plan: Arc<Plan>, prepared: Arc<Vec<Prepared>>) -> Self {
+        let sharing = Sharing::of(&plan.tasks, &prepared);
+        let states = memory::of_plan(&plan, &prepared, memory::SLICE_TOKENS).states;
         Self {
             model,
             plan,
             prepared,
             batches: HashMap::new(),
+            sharing,
+            joint: HashMap::new(),
             bases: HashMap::new(),
             finals: HashMap::new(),
             replacements: HashMap::new(),
             probes: HashMap::new(),
             donors: HashMap::new(),
-            cache_bytes: CACHE_BYTES,
+            constants: Arc::default(),
+            passes: 0,
+            room: (CACHE_BYTES, states),
         }
+    }
+
+    /// The same engine with `bytes` for base states that stay in memory between chunks. No number depends on it:
+    /// what doesn't stay is computed anew.
+    #[must_use]
+    pub fn keeping(mut self, bytes: u64) -> Self {
+        self.room.0 = bytes;
+        self
+    }
+
+    /// The same engine with the constants that were fitted, by ablation: what the fits stored of all heads.
+    #[must_use]
+    pub fn with_constants(mut self, constants: Arc<BTreeMap<u32, ChunkScores>>) -> Self {
+        self.constants = constants;
+        self
+    }
+
+    /// Passes over a batch that it has run, each of all subsets of a chunk and of all tasks that share it.
+    #[must_use]
+    pub fn passes(&self) -> u64 {
+        self.passes
     }
 
     /// The scores of one chunk of a round (see [`Plan::space`] for `list`).
@@ -154,6 +193,13 @@ impl Engine {
             let units: Vec<UnitIx> = ranks.map(|rank| UnitIx(rank as u32)).collect();
             return self.guarded(|engine| engine.run_gradient(sweep, &units, stop));
         }
+        if planned.kind == SweepKind::Fit {
+            let heads: Vec<HeadIx> = ranks.map(|rank| HeadIx(rank as u32)).collect();
+            return self.guarded(|engine| engine.run_fit(sweep, &heads, stop));
+        }
+        if fit::waits(&self.plan, sweep) && !self.constants.contains_key(&ablation) {
+            return Err(Error::Failed(format!("the constants of ablation {ablation} aren't there yet")));
+        }
         let subsets: Vec<Vec<HeadIx>> =
             ranks.map_while(|rank| self.plan.removed(sweep, &space, rank)).collect();
         if subsets.is_empty() {
@@ -179,13 +225,8 @@ impl Engine {
         stop: &AtomicBool,
     ) -> Result<ChunkScores, Error> {
         self.guarded(|engine| {
-            let trie = Trie::new(interventions);
-            let mut blocks = Vec::with_capacity(tasks.len());
-            for &task in tasks {
-                let subsets = interventions.len();
-                blocks.push(engine.run_task(task, ablation, base, &trie, subsets, scope, stop)?);
-            }
-            Ok(ChunkScores { subsets: interventions.len() as u32, tasks: blocks })
+            let (trie, subsets) = (&Trie::new(interventions), interventions.len());
+            engine.run_tasks(tasks, Work { ablation, base, trie, subsets, scope, stop })
         })
     }
 
@@ -233,76 +274,10 @@ impl Engine {
     fn keep(&self, ablation: u32) -> f64 {
         match self.plan.ablations[ablation as usize].method {
             Ablation::Scale { scale } => scale,
-            Ablation::Zero | Ablation::Mean { .. } | Ablation::Resample { .. } => 0.0,
-        }
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "one call site")]
-    fn run_task(
-        &mut self,
-        task: u32,
-        ablation: u32,
-        base: &[HeadIx],
-        trie: &Trie,
-        subsets: usize,
-        scope: Scope,
-        stop: &AtomicBool,
-    ) -> Result<ablate_common::scores::TaskScores, Error> {
-        self.prepare_batches(task, scope);
-        self.prepare_replacement(task, ablation);
-        self.prepare_finals(task, scope);
-        self.prepare_probe(task, stop)?;
-        let model = Arc::clone(&self.model);
-        let model = &model.0;
-        let prepared = Arc::clone(&self.prepared);
-        let batches = &self.batches[&(task, scope)];
-        let replacement = self.replacements.get(&(task, ablation));
-        let (keep, source) = (self.keep(ablation), self.source(task, ablation));
-        let key = (task, scope, (!base.is_empty()).then_some(ablation));
-        let set = self.bases.entry(key).or_insert_with(|| BaseSet::empty(model, batches.len()));
-        let mut by_stage = vec![Vec::new(); model.blocks.len()];
-        for head in base.iter().filter_map(|&ix| self.plan.heads().head(ix)) {
-            by_stage[self.plan.heads().stage_of(head)].push(head.head);
-        }
-        set.move_to(model, &by_stage, keep, replacement);
-        let metric = self.plan.tasks[task as usize].metric;
-        let (finals, probe) = (self.finals.get(&(task, scope)), self.probes.get(&task));
-        let mut collector =
-            score::Collector::new(model, task, &prepared[task as usize], metric, scope, subsets);
-        let resampled = matches!(self.plan.ablations[ablation as usize].method, Ablation::Resample { .. });
-        let donated =
-            &prepared[source.reference.map_or(task as usize, |r| self.plan.tasks.len() + r as usize)];
-        let mut states = resampled.then(|| self.donors.entry((task, scope, ablation)).or_default());
-        let mut held = 0;
-        for (at, batch) in batches.iter().enumerate() {
-            let tokens = states
-                .as_deref_mut()
-                .map(|s| s.get(at, || donor_states(model, donated, &source.donors, batch)));
-            let replacement = tokens.or(replacement);
-            let (state, views) = set.state_with(model, at, batch, tokens);
-            let pass = Pass { model, batch, base: state, views, replacement };
-            for done in pass.run(trie, stop).map_err(|_| Error::Stopped)? {
-                let beside = Beside { unablated: finals.and_then(|f| f.get(at)), probe };
-                collector.take(model, batch, &done, beside);
-            }
-            if metric == Metric::Bleu {
-                let items = &prepared[task as usize].items;
-                let decoding = Decoding { pass: &pass, removed: &by_stage, keep, items };
-                let decoded = decoding.run(trie, subsets, stop).map_err(|_| Error::Stopped)?;
-                collector.take_decoded(batch, &decoded);
-            }
-            held += state_bytes(model, batch);
-            if resampled {
-                held += donor_bytes(model, batch);
-            }
-            if held > self.cache_bytes {
-                set.forget(at);
-                if let Some(states) = states.as_deref_mut() {
-                    states.forget(at);
-                }
+            Ablation::Zero | Ablation::Mean { .. } | Ablation::Resample { .. } | Ablation::Optimal { .. } => {
+                0.0
             }
         }
-        Ok(collector.finish(model))
     }
 
     fn prepare_batches(&mut self, task: u32, scope: Scope) {
@@ -322,15 +297,18 @@ impl Engine {
             return;
         }
         let (model, batches) = (&self.model.0, &self.batches[&(task, scope)]);
-        let set =
-            self.bases.entry((task, scope, None)).or_insert_with(|| BaseSet::empty(model, batches.len()));
+        let set = self
+            .bases
+            .entry((self.sharing.first(task), scope, None))
+            .or_insert_with(|| BaseSet::empty(model, batches.len()));
         let (mut finals, mut held) = (Vec::with_capacity(batches.len()), 0);
+        let room = room(self.room, model, batches, false);
         for (at, batch) in batches.iter().enumerate() {
             let (state, _) = set.state(model, at, batch);
             let last = state.x[model.blocks.len()].view([1, batch.final_tokens(), model.d_model()]);
             finals.push(model.finish(&batch.at_scored(last)).squeeze_dim(0));
             held += state_bytes(model, batch);
-            if held > self.cache_bytes {
+            if held > room {
                 set.forget(at);
             }
         }
@@ -350,17 +328,44 @@ impl Engine {
         Ok(())
     }
 
-    /// Means of z over the reference set, by default all items of the task: once per experiment.
+    /// b where it is the same for every batch. Means of z over the reference set, by default all items of the task: once per
+    /// experiment. Fitted constants as they were handed in.
     fn prepare_replacement(&mut self, task: u32, ablation: u32) {
-        let Ablation::Mean { pool } = self.plan.ablations[ablation as usize].method else { return };
         if self.replacements.contains_key(&(task, ablation)) {
             return;
         }
+        let pool = match self.plan.ablations[ablation as usize].method {
+            Ablation::Mean { pool } => pool,
+            Ablation::Optimal { .. } => {
+                if let Some(fitted) = self.fitted(task, ablation) {
+                    self.replacements.insert((task, ablation), fitted);
+                }
+                return;
+            }
+            _ => return,
+        };
         let means = match self.source(task, ablation).reference {
             Some(reference) => self.reference_means(reference, pool),
             None => self.own_means(task, pool),
         };
         self.replacements.insert((task, ablation), means);
+    }
+
+    /// The constants of a task, by stage.
+    fn fitted(&self, task: u32, ablation: u32) -> Option<Replacement> {
+        let block = self.constants.get(&ablation)?.tasks.iter().find(|b| b.task == task)?;
+        let (model, heads) = (&self.model.0, self.plan.heads());
+        let (h, dh) = (i64::from(model.info.n_heads), model.head_dim());
+        let stage = |at: usize| {
+            let place = heads.stage(at);
+            let mut all = Vec::with_capacity((h * dh) as usize);
+            for head in 0..model.info.n_heads {
+                let ix = heads.index(Head { stream: place.stream, layer: place.layer, head })?;
+                all.extend(Fitted::of(block, ix.at())?.constant);
+            }
+            Some(Tensor::from_slice(&all).view([h, dh]).to_kind(model.kind).to_device(model.device))
+        };
+        (0..model.blocks.len()).map(stage).collect::<Option<_>>().map(Replacement::Constant)
     }
 
     /// Where a task's b comes from.
@@ -375,14 +380,14 @@ impl Engine {
         let batches = &self.batches[&(task, Scope::All)];
         let set = self
             .bases
-            .entry((task, Scope::All, None))
+            .entry((self.sharing.first(task), Scope::All, None))
             .or_insert_with(|| BaseSet::empty(model, batches.len()));
         let mut means = Means::new(model, pool, batches);
-        let mut held = 0;
+        let (mut held, room) = (0, room(self.room, model, batches, false));
         for (at, batch) in batches.iter().enumerate() {
             means.add(set.state(model, at, batch).0, batch);
             held += state_bytes(model, batch);
-            if held > self.cache_bytes {
+            if held > room {
                 set.forget(at);
             }
         }
@@ -400,6 +405,17 @@ impl Engine {
         }
         means.finish(model)
     }
+}
+
+/// Bytes that the base states of `batches` may take: their part of the room, where not everything that the plan
+/// would keep fits into it.
+fn room((bytes, all): (u64, u64), model: &Model, batches: &[DeviceBatch], resampled: bool) -> u64 {
+    if all <= bytes {
+        return u64::MAX;
+    }
+    let own = |b: &DeviceBatch| state_bytes(model, b) + if resampled { donor_bytes(model, b) } else { 0 };
+    let own: u64 = batches.iter().map(own).sum();
+    u64::try_from(u128::from(bytes) * u128::from(own) / u128::from(all)).unwrap_or(u64::MAX)
 }
 
 /// Bytes that a batch's base state holds.

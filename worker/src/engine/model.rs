@@ -1,7 +1,7 @@
 //! The model: one configurable block, filled by an adapter per architecture. Rows of tokens are
 //! matrices `[rows · tokens, d_model]`; attention happens per row of `len` tokens.
 
-use super::arch::{Activation, Arch, NormKind, NormPlace};
+use super::arch::{Arch, Mlp, NormKind, NormPlace};
 pub use super::attend::rotary_tables;
 use super::attend::{attend, rotate};
 pub use super::block::{Block, Feed, Norm};
@@ -10,6 +10,7 @@ use super::decoder::Decoder;
 use super::fused;
 use super::masked::{Apply, MaskedHead};
 use ablate_common::head::Stream;
+use ablate_common::memory::{CPU_SLICE_TOKENS, SLICE_TOKENS};
 use ablate_common::model::ModelInfo;
 use tch::{Device, Kind, Tensor};
 
@@ -85,10 +86,10 @@ pub enum BaseCut {
 }
 
 /// Tokens processed together on a CPU: what a slice's operations make of one another is read again from its cache.
-const CPU_SLICE: i64 = 1024;
+const CPU_SLICE: i64 = CPU_SLICE_TOKENS as i64;
 
 /// On other devices: bounds the temporaries of the feed-forward part.
-const SLICE: i64 = 8192;
+const SLICE: i64 = SLICE_TOKENS as i64;
 
 impl Model {
     /// Width of a head.
@@ -359,48 +360,80 @@ impl Model {
 
     fn after_attention_slice(&self, layer: usize, x: &Tensor, out: &Tensor) -> Tensor {
         let block = &self.blocks[layer];
-        let sum = match &block.post_attn_norm {
-            Some(norm) => x + self.norm(norm, out),
-            None => x + out,
-        };
+        let place = self.arch.place;
+        let normed = block.post_attn_norm.as_ref().map(|norm| self.norm(norm, out));
+        let out = normed.as_ref().unwrap_or(out);
         let Some(feed) = &block.feed else {
-            return match self.arch.place {
-                NormPlace::Pre | NormPlace::Parallel => sum,
-                NormPlace::Post => self.norm(&block.attn_norm, &sum),
+            return match place {
+                NormPlace::Pre | NormPlace::Parallel => x + out,
+                NormPlace::Post => self.norm_of_sum(&block.attn_norm, x, (out, None), false).0,
             };
         };
-        match self.arch.place {
+        match place {
             NormPlace::Pre => {
-                let mut mlp = self.mlp(feed, &self.norm(&feed.norm, &sum));
+                let (read, sum) = self.norm_of_sum(&feed.norm, x, (out, None), true);
+                let act = self.activated(feed, &read);
                 match &feed.post_norm {
-                    Some(norm) => self.norm(norm, &mlp).g_add_(&sum),
-                    None => mlp.g_add_(&sum),
+                    Some(norm) => {
+                        self.norm(norm, &act.linear(&feed.down, feed.down_bias.as_ref())).g_add_(&sum)
+                    }
+                    None => act.linear(&feed.down, feed.down_bias.as_ref()).g_add_(&sum),
                 }
             }
-            NormPlace::Parallel => self.mlp(feed, &self.norm(&feed.norm, x)).g_add_(&sum),
+            NormPlace::Parallel => {
+                let act = self.activated(feed, &self.norm(&feed.norm, x));
+                act.linear(&feed.down, feed.down_bias.as_ref()).g_add_(&(x + out))
+            }
             NormPlace::Post => {
-                let mid = self.norm(&block.attn_norm, &sum);
-                let mlp = self.mlp(feed, &mid).g_add_(&mid);
-                self.norm(&feed.norm, &mlp)
+                let mid = self.norm_of_sum(&block.attn_norm, x, (out, None), false).0;
+                let act = self.activated(feed, &mid);
+                // In f32 the bias waits for the sum; narrower formats are rounded behind it.
+                let waits = self.kind == Kind::Float;
+                let (now, later) =
+                    if waits { (None, feed.down_bias.as_ref()) } else { (feed.down_bias.as_ref(), None) };
+                self.norm_of_sum(&feed.norm, &mid, (&act.linear(&feed.down, now), later), false).0
             }
         }
     }
 
-    fn mlp(&self, feed: &Feed, h: &Tensor) -> Tensor {
-        let up = h.linear(&feed.up, feed.up_bias.as_ref());
-        let activation = self.arch.mlp.activation;
-        let fused = (activation == Activation::Silu && self.arch.mlp.gated).then(|| fused::silu_gate(&up));
-        let act = match fused.flatten() {
-            Some(act) => act,
-            None if self.arch.mlp.gated => {
+    /// The norm of `x` plus `more` and its bias, and the sum, which is empty unless asked for.
+    fn norm_of_sum(
+        &self,
+        norm: &Norm,
+        x: &Tensor,
+        (more, bias): (&Tensor, Option<&Tensor>),
+        keep: bool,
+    ) -> (Tensor, Tensor) {
+        let own = (&norm.weight, norm.bias.as_ref());
+        if let Some((normed, sum)) = fused::norm(x, Some((more, bias)), own, self.norm_form(), keep) {
+            return (normed, sum.unwrap_or_default());
+        }
+        let sum = match bias {
+            Some(bias) => x + (more + bias),
+            None => x + more,
+        };
+        (self.norm(norm, &sum), sum)
+    }
+
+    /// What the feed-forward part's second matrix reads, of normed states `h [n, d_model]`.
+    fn activated(&self, feed: &Feed, h: &Tensor) -> Tensor {
+        let Mlp { activation, gated } = self.arch.mlp;
+        // In f32 the bias waits for the activation's pass; narrower formats are rounded behind it.
+        let waits = !gated && self.kind == Kind::Float && self.device == Device::Cpu && !h.requires_grad();
+        let (now, later) = if waits { (None, feed.up_bias.as_ref()) } else { (feed.up_bias.as_ref(), None) };
+        let mut up = h.linear(&feed.up, now);
+        if gated {
+            fused::gate(&up, activation).unwrap_or_else(|| {
                 let parts = up.chunk(2, -1);
                 let mut gate = activation.apply(&parts[0]);
                 // A gradient may need what the product would be written over.
                 if gate.requires_grad() { gate * &parts[1] } else { gate.g_mul_(&parts[1]) }
-            }
-            None => activation.apply(&up),
-        };
-        act.linear(&feed.down, feed.down_bias.as_ref())
+            })
+        } else if fused::activate(&mut up, later, activation).is_some() {
+            up
+        } else {
+            activation.apply(&later.map_or_else(|| up.shallow_clone(), |bias| &up + bias))
+        }
     }
 
     /// The states that the unembedding reads: behind the final norm.
@@ -436,20 +469,36 @@ impl Model {
         }
     }
 
+    fn norm_form(&self) -> fused::Form {
+        fused::Form {
+            centred: self.arch.norm == NormKind::Layer,
+            plus_one: self.arch.norm == NormKind::RmsPlusOne,
+            eps: self.info.norm_eps as f32,
+        }
+    }
+
     /// Normalises the last dimension of `x`; in f32 at least.
     pub(super) fn norm(&self, norm: &Norm, x: &Tensor) -> Tensor {
+        let own = (&norm.weight, norm.bias.as_ref());
+        if let Some((normed, _)) = fused::norm(x, None, own, self.norm_form(), false) {
+            return normed;
+        }
         match self.arch.norm {
             NormKind::Layer => {
                 let shape = norm.weight.size();
-                let (weight, bias) = (Some(&norm.weight), norm.bias.as_ref());
-                x.layer_norm(shape, weight, bias, self.info.norm_eps, false)
+                x.layer_norm(shape, Some(own.0), own.1, self.info.norm_eps, false)
             }
             kind => self.rms(&norm.weight, x, kind),
         }
     }
 
     fn rms(&self, gain: &Tensor, x: &Tensor, kind: NormKind) -> Tensor {
-        if let Some(normed) = fused::rms(x, gain, self.info.norm_eps, kind == NormKind::RmsPlusOne) {
+        let form = fused::Form {
+            centred: false,
+            plus_one: kind == NormKind::RmsPlusOne,
+            eps: self.info.norm_eps as f32,
+        };
+        if let Some((normed, _)) = fused::norm(x, None, (gain, None), form, false) {
             return normed;
         }
         let half = matches!(self.kind, Kind::Half | Kind::BFloat16);

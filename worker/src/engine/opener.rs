@@ -1,9 +1,12 @@
 //! Opens experiments for lanes: verifies that the model's bytes are the plan's, loads them once per
 //! device, and hands each lane an engine.
 
-use super::{Engine, Error, SharedModel, arch};
-use crate::lane::{ExecError, Executor, LaneDevice, OpenExperiment};
+use super::{CACHE_BYTES, Engine, Error, SharedModel, arch};
+use crate::device::torch;
+use crate::lane::{ExecError, Executor, Experiment, LaneDevice, OpenExperiment};
 use crate::load::Weights;
+use crate::memory::{Free, room};
+use ablate_common::memory::{self, CPU_SLICE_TOKENS, SLICE_TOKENS};
 use ablate_common::model::inspect;
 use ablate_common::plan::Plan;
 use ablate_common::scores::ChunkScores;
@@ -22,6 +25,8 @@ use tch::{Device, Kind};
 pub struct TorchOpener {
     /// (weights' hash, device, number format) → the model, while a lane holds it.
     models: Mutex<HashMap<(String, String, Dtype), Weak<SharedModel>>>,
+    /// Memory that lanes may use.
+    free: Free,
 }
 
 impl TorchOpener {
@@ -29,6 +34,44 @@ impl TorchOpener {
     #[must_use]
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// The same, whose lanes use what `free` allows.
+    #[must_use]
+    pub fn with_memory(free: Free) -> Self {
+        Self { free, ..Self::default() }
+    }
+
+    /// Refuses what can't run here at all, and says what there is room for besides: bytes of base states.
+    fn room(&self, lane: &LaneDevice, plan: &Plan, prepared: &[Prepared]) -> Result<u64, ExecError> {
+        let device = torch(lane.device);
+        let Some(free) = self.free.of(device) else { return Ok(CACHE_BYTES) };
+        let slice = if device == Device::Cpu { CPU_SLICE_TOKENS } else { SLICE_TOKENS };
+        let mut need = memory::of_plan(plan, prepared, slice);
+        if self.holds(device, plan) {
+            // Another lane of the device has the weights, and they aren't free any more.
+            need.weights = 0;
+        }
+        if need.least() > free {
+            return Err(ExecError::DoesNotFit { device: lane.name.clone(), needed: need.least(), free });
+        }
+        if need.passes() > free {
+            tracing::warn!(
+                lane = lane.lane,
+                device = lane.name,
+                needed = need.passes(),
+                free,
+                "memory may not suffice for the plan's chunks"
+            );
+        }
+        Ok(room(free, need.passes()))
+    }
+
+    /// Whether a lane of the device holds the plan's weights.
+    fn holds(&self, device: Device, plan: &Plan) -> bool {
+        let key = (plan.model.weights_sha256.clone(), format!("{device:?}"), plan.spec.model.dtype);
+        let models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        models.get(&key).is_some_and(|m| m.strong_count() > 0)
     }
 
     /// The verified model, loaded where no other lane of the device has it.
@@ -82,13 +125,14 @@ impl OpenExperiment for TorchOpener {
     fn open(
         &self,
         lane: &LaneDevice,
-        plan: Arc<Plan>,
-        prepared: Arc<Vec<Prepared>>,
-        model_path: &Path,
+        experiment: &Experiment,
         progress: &dyn Fn(&str, u64, u64),
     ) -> Result<Box<dyn Executor>, ExecError> {
-        let model = self.model(lane.device, &plan, model_path, progress)?;
-        Ok(Box::new(Engine::new(model, plan, prepared)))
+        let (plan, prepared) = (Arc::clone(&experiment.plan), Arc::clone(&experiment.prepared));
+        let room = self.room(lane, &plan, &prepared)?;
+        let model = self.model(torch(lane.device), &plan, &experiment.model, progress)?;
+        let engine = Engine::new(model, plan, prepared).keeping(room);
+        Ok(Box::new(engine.with_constants(Arc::clone(&experiment.constants))))
     }
 }
 

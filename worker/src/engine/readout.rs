@@ -8,7 +8,7 @@ use super::model::Model;
 use tch::{Device, Kind, Tensor};
 
 /// Logits held at once, in bytes.
-pub(super) const LOGIT_BYTES: i64 = 96 << 20;
+pub(super) const LOGIT_BYTES: i64 = ablate_common::memory::LOGIT_BYTES as i64;
 
 /// On a CPU: positions and tokens of a block.
 const CPU_BLOCK: (i64, i64) = (512, 1024);

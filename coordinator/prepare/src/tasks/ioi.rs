@@ -46,6 +46,11 @@ pub fn ioi(task: &TaskSpec, text: &Text, seed: u64) -> Result<Items, String> {
         ));
     }
     let count = task.examples.unwrap_or(64);
+    // Of each template, place, object and ordered pair of names one in either order, which alternate.
+    let most = 2 * TEMPLATES.len() * PLACES.len() * OBJECTS.len() * names.len() * (names.len() - 1);
+    if count as usize > most {
+        return Err(format!("only {most} different prompts can be made; lower examples"));
+    }
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let (mut items, mut seen, mut tries) = (Vec::new(), HashSet::new(), 0u64);
     while items.len() < count as usize {
@@ -67,6 +72,10 @@ pub fn ioi(task: &TaskSpec, text: &Text, seed: u64) -> Result<Items, String> {
             .replace("{S}", subject.0)
             .replace("{place}", place)
             .replace("{object}", object);
+        // Before the costly part, as most draws of a large set repeat one.
+        if seen.contains(&prompt) {
+            continue;
+        }
         let tokens = text.bare(&prompt)?;
         if tokens.len() > text.room(task.max_tokens) {
             return Err(format!(
@@ -75,9 +84,7 @@ pub fn ioi(task: &TaskSpec, text: &Text, seed: u64) -> Result<Items, String> {
                 text.wrap(&tokens).len()
             ));
         }
-        if !seen.insert(prompt) {
-            continue;
-        }
+        seen.insert(prompt);
         let held = |name: u32| tokens.iter().filter(|&&t| t == name).count();
         if (held(io.1), held(subject.1)) != (1, 2) {
             return Err("the tokenizer doesn't keep names as single tokens within a prompt; use a logit_difference task".into());

@@ -22,24 +22,24 @@ use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
 use std::collections::HashMap;
 
-/// Prepares one task for a model. `split_seed` decides the halves, `seed` what is generated.
+/// Prepares one task for a model. `seed` decides the halves and what is
+/// generated: the same for all tasks of a spec, so that those that ask for the same show the model the same.
 pub fn prepare(
     task: &TaskSpec,
     data: Option<&Data>,
     reader: &Reader,
     model: &ModelInfo,
-    split_seed: u64,
     seed: u64,
 ) -> Result<Prepared, String> {
     let data = || data.ok_or_else(|| format!("a {} task needs data", task.kind.name()));
     // With the model's labels: see `classes::classification`.
     if task.kind == TaskKind::Classification {
-        return Ok(plain(task.kind, classes::shown(task, data()?, reader)?, split_seed));
+        return Ok(plain(task.kind, classes::shown(task, data()?, reader)?, seed));
     }
     let text = reader.text()?;
     let items = match task.kind {
-        TaskKind::Similarity => return pairs::similarity(task, data()?, text, split_seed),
-        TaskKind::NextTokenChoice => return choices::next_token_choice(task, data()?, text, split_seed),
+        TaskKind::Similarity => return pairs::similarity(task, data()?, text, seed),
+        TaskKind::NextTokenChoice => return choices::next_token_choice(task, data()?, text, seed),
         TaskKind::Classification => unreachable!("answered above"),
         TaskKind::LanguageModeling => text::language_modeling(task, data()?, text)?,
         TaskKind::MaskedLm => text::masked_lm(task, data()?, text, seed)?,
@@ -49,7 +49,7 @@ pub fn prepare(
         TaskKind::GreaterThan => years::greater_than(task, text, seed)?,
         TaskKind::Ioi => ioi::ioi(task, text, seed)?,
     };
-    Ok(plain(task.kind, items, split_seed))
+    Ok(plain(task.kind, items, seed))
 }
 
 /// A task whose examples are its items.

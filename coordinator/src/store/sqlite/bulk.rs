@@ -8,34 +8,44 @@ use ablate_common::plan::Plan;
 use ablate_common::task::Prepared;
 use ablate_output::results::Results;
 use futures::TryStreamExt;
-use sqlx::{Row, Sqlite, Transaction};
+use sqlx::{AssertSqlSafe, Connection, Row, Sqlite, Transaction};
 use std::collections::BTreeMap;
 
 impl SqliteStore {
     pub(super) async fn accept_all(&self, epoch: u64, batch: &[Incoming]) -> Result<Vec<Outcome>, Error> {
         let mut tx = self.write(epoch).await?;
+        let quarantines: bool =
+            sqlx::query_scalar("SELECT EXISTS (SELECT 1 FROM quarantine)").fetch_one(&mut *tx).await?;
         let mut outcomes = Vec::with_capacity(batch.len());
+        let mut left = batch;
+        while let Some(&rows) = ROWS.iter().find(|&&rows| rows <= left.len()) {
+            let (these, rest) = left.split_at(rows);
+            left = rest;
+            // Each statement costs several switches between threads, so that all go in at once where all are new.
+            if rows > 1 {
+                let mut part = tx.begin().await?;
+                if insert(&mut part, these).await? == rows as u64 {
+                    part.commit().await?;
+                    outcomes.extend(these.iter().map(|_| Outcome::Accepted));
+                    continue;
+                }
+                part.rollback().await?;
+            }
+            for one in these {
+                outcomes.push(accept(&mut tx, one).await?);
+            }
+        }
         let mut sums: BTreeMap<(&str, u32), Sums> = BTreeMap::new();
-        for one in batch {
+        for (one, outcome) in batch.iter().zip(&outcomes) {
             let ChunkKey { experiment, sweep, round, chunk } = &one.key;
-            let made = sqlx::query(
-                "INSERT INTO chunks SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9
-                     WHERE EXISTS (SELECT 1 FROM rounds WHERE experiment = ?1 AND sweep = ?2 AND round = ?3)
-                     ON CONFLICT DO NOTHING",
-            )
-            .bind(experiment)
-            .bind(sweep)
-            .bind(round)
-            .bind(chunk)
-            .bind(&one.scores)
-            .bind(&one.device_class)
-            .bind(&one.worker)
-            .bind(one.busy_us as i64)
-            .bind(&one.version)
-            .execute(&mut *tx)
-            .await?
-            .rows_affected();
-            let outcome = if made == 1 {
+            if *outcome == Outcome::Unknown {
+                continue;
+            }
+            let sum = sums.entry((experiment, *sweep)).or_default();
+            sum.computed += 1;
+            sum.duplicate += i64::from(*outcome != Outcome::Accepted);
+            sum.busy_us += one.busy_us as i64;
+            if quarantines && *outcome == Outcome::Accepted {
                 sqlx::query(
                     "DELETE FROM quarantine WHERE experiment = ? AND sweep = ? AND round = ? AND chunk = ?",
                 )
@@ -45,27 +55,7 @@ impl SqliteStore {
                 .bind(chunk)
                 .execute(&mut *tx)
                 .await?;
-                Outcome::Accepted
-            } else {
-                let stored: Option<bool> = sqlx::query_scalar(
-                        "SELECT scores = ? FROM chunks WHERE experiment = ? AND sweep = ? AND round = ? AND chunk = ?",
-                    )
-                    .bind(&one.scores)
-                    .bind(experiment)
-                    .bind(sweep)
-                    .bind(round)
-                    .bind(chunk)
-                    .fetch_optional(&mut *tx)
-                    .await?;
-                stored.map_or(Outcome::Unknown, |equal| Outcome::Duplicate { equal })
-            };
-            if outcome != Outcome::Unknown {
-                let sum = sums.entry((experiment, *sweep)).or_default();
-                sum.computed += 1;
-                sum.duplicate += i64::from(outcome != Outcome::Accepted);
-                sum.busy_us += one.busy_us as i64;
             }
-            outcomes.push(outcome);
         }
         for ((experiment, sweep), sum) in sums {
             sum.add(&mut tx, experiment, sweep).await?;
@@ -113,6 +103,53 @@ impl SqliteStore {
         }
         Ok(results)
     }
+}
+
+/// Rows of one statement: few sizes, so that prepared statements are found again.
+const ROWS: [usize; 4] = [64, 16, 4, 1];
+
+/// Inserts what is new and of a round that was opened; how many.
+async fn insert(tx: &mut Transaction<'_, Sqlite>, rows: &[Incoming]) -> Result<u64, Error> {
+    let values = vec!["(?, ?, ?, ?, ?, ?, ?, ?, ?)"; rows.len()].join(", ");
+    let text = format!(
+        "INSERT INTO chunks SELECT * FROM (VALUES {values}) AS new
+             WHERE EXISTS (SELECT 1 FROM rounds WHERE experiment = column1 AND sweep = column2 AND round = column3)
+             ON CONFLICT DO NOTHING"
+    );
+    let mut query = sqlx::query(AssertSqlSafe(text));
+    for one in rows {
+        let ChunkKey { experiment, sweep, round, chunk } = &one.key;
+        query = query
+            .bind(experiment)
+            .bind(sweep)
+            .bind(round)
+            .bind(chunk)
+            .bind(&one.scores)
+            .bind(&one.device_class)
+            .bind(&one.worker)
+            .bind(one.busy_us as i64)
+            .bind(&one.version);
+    }
+    Ok(query.execute(&mut **tx).await?.rows_affected())
+}
+
+/// Stores one result, or says why not.
+async fn accept(tx: &mut Transaction<'static, Sqlite>, one: &Incoming) -> Result<Outcome, Error> {
+    if insert(tx, std::slice::from_ref(one)).await? == 1 {
+        return Ok(Outcome::Accepted);
+    }
+    let ChunkKey { experiment, sweep, round, chunk } = &one.key;
+    let stored: Option<bool> = sqlx::query_scalar(
+        "SELECT scores = ? FROM chunks WHERE experiment = ? AND sweep = ? AND round = ? AND chunk = ?",
+    )
+    .bind(&one.scores)
+    .bind(experiment)
+    .bind(sweep)
+    .bind(round)
+    .bind(chunk)
+    .fetch_optional(&mut **tx)
+    .await?;
+    Ok(stored.map_or(Outcome::Unknown, |equal| Outcome::Duplicate { equal }))
 }
 
 /// What a batch adds to an experiment's counters.

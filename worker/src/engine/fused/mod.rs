@@ -1,14 +1,20 @@
-//! What libtorch does on a CPU in several passes over memory, in one: norms, gates, rotations, and the reading of
+//! What libtorch does on a CPU in several passes over memory, in one: norms, activations, gates, rotations, and the reading of
 //! logits. In f32 and bf16; everything else, and everything that needs a gradient, is left to libtorch: each
 //! function gives none then. Same formulas, rounded at the same places.
 
+mod activation;
 mod cells;
+mod norm;
 mod rows;
 mod team;
 #[cfg(test)]
 mod tests;
 
-use cells::{Bf16, plain, read, write, write_tokens};
+use ablate_common::model::Activation;
+use activation::Act;
+use cells::{Bf16, Cell, plain, read, write, write_tokens};
+pub use norm::Form;
+use norm::{Norms, Sum};
 pub use rows::Read;
 use rows::{Ops, Turn};
 use tch::{Kind, Tensor};
@@ -24,32 +30,52 @@ macro_rules! by_kind {
     };
 }
 
-/// RMS norm of the last dimension of `x`, with `gain` as long as that; `plus_one` adds 1 to the gain.
-pub fn rms(x: &Tensor, gain: &Tensor, eps: f64, plus_one: bool) -> Option<Tensor> {
-    by_kind!(x, rms_of(x, gain, eps, plus_one))
+/// The norm of `x [n, width]` plus, where there is `more`, that and its bias. `shift` is a layer norm's. With `keep` the sum
+/// comes along.
+pub fn norm(
+    x: &Tensor,
+    more: Option<(&Tensor, Option<&Tensor>)>,
+    (gain, shift): (&Tensor, Option<&Tensor>),
+    form: Form,
+    keep: bool,
+) -> Option<(Tensor, Option<Tensor>)> {
+    by_kind!(x, norm_of(x, more, (gain, shift), form, keep))
 }
 
-fn rms_of<T: Ops>(x: &Tensor, gain: &Tensor, eps: f64, plus_one: bool) -> Option<Tensor> {
+fn norm_of<T: Norms>(
+    x: &Tensor,
+    more: Option<(&Tensor, Option<&Tensor>)>,
+    (gain, shift): (&Tensor, Option<&Tensor>),
+    form: Form,
+    keep: bool,
+) -> Option<(Tensor, Option<Tensor>)> {
     let width = gain.numel();
-    let fits =
-        plain::<T>(x) && plain::<T>(gain) && gain.dim() == 1 && x.size().last() == Some(&(width as i64));
-    if !fits || x.numel() == 0 {
+    let vector = |t: &Tensor| plain::<T>(t) && t.dim() == 1 && t.numel() == width;
+    let fits = plain::<T>(x) && x.numel() > 0 && x.size().last() == Some(&(width as i64)) && vector(gain);
+    let added = more.is_none_or(|(m, b)| plain::<T>(m) && m.size() == x.size() && b.is_none_or(vector));
+    if !fits || !added || !shift.is_none_or(vector) {
         return None;
     }
     let mut out = x.empty_like();
-    let (x, gain) = (read::<T>(x), read::<T>(gain));
-    team::split(write::<T>(&mut out), width, |row, out| {
-        T::rms(&x[row * width..][..out.len()], gain, eps as f32, plus_one, out);
+    let mut sums = keep.then(|| x.empty_like());
+    fn values<T: Cell>(t: Option<&Tensor>) -> &[T] {
+        t.map_or(&[], read::<T>)
+    }
+    let from = Sum { x: read::<T>(x), more: values(more.map(|m| m.0)), bias: values(more.and_then(|m| m.1)) };
+    let (gain, shift) = (read::<T>(gain), values(shift));
+    let kept = sums.as_mut().map_or(&mut [][..], write::<T>);
+    team::split_both(write::<T>(&mut out), kept, width, |row, out, sums| {
+        T::norm(from.part(row, width, out.len()), gain, shift, form, sums, out);
     });
-    Some(out)
+    Some((out, sums))
 }
 
-/// silu(gate) · up for `up [n, 2 · width]`, gates first: `[n, width]`.
-pub fn silu_gate(up: &Tensor) -> Option<Tensor> {
-    by_kind!(up, gate_of(up))
+/// f(gate) · up for `up [n, 2 · width]`, gates first: `[n, width]`.
+pub fn gate(up: &Tensor, activation: Activation) -> Option<Tensor> {
+    by_kind!(up, gate_of(up, activation))
 }
 
-fn gate_of<T: Ops>(up: &Tensor) -> Option<Tensor> {
+fn gate_of<T: Act>(up: &Tensor, activation: Activation) -> Option<Tensor> {
     let (n, both) = up.size2().ok()?;
     if !plain::<T>(up) || up.numel() == 0 || both % 2 != 0 {
         return None;
@@ -58,9 +84,25 @@ fn gate_of<T: Ops>(up: &Tensor) -> Option<Tensor> {
     let mut out = Tensor::empty([n, both / 2], (T::KIND, up.device()));
     let up = read::<T>(up);
     team::split(write::<T>(&mut out), width, |row, out| {
-        T::gate(&up[row * 2 * width..][..2 * out.len()], width, out);
+        T::gate(&up[row * 2 * width..][..2 * out.len()], width, out, activation);
     });
     Some(out)
+}
+
+/// f(x + bias) for `x [n, width]`, written over x. Whoever calls it must have made x, and hold it alone.
+pub fn activate(x: &mut Tensor, bias: Option<&Tensor>, activation: Activation) -> Option<()> {
+    by_kind!(x, activate_of(x, bias, activation))
+}
+
+fn activate_of<T: Act>(x: &mut Tensor, bias: Option<&Tensor>, activation: Activation) -> Option<()> {
+    let width = x.size2().ok()?.1 as usize;
+    let fits = bias.is_none_or(|b| plain::<T>(b) && b.numel() == width);
+    if !plain::<T>(x) || x.numel() == 0 || !fits {
+        return None;
+    }
+    let bias = bias.map_or(&[][..], read::<T>);
+    team::split(write::<T>(x), width, |_, x| T::activate(x, bias, width, activation));
+    Some(())
 }
 
 /// Turns `x [rows, len, heads, head_dim]` in place by tables of `[len, 1, turned]`. Whoever calls it must have made

@@ -4,10 +4,10 @@
 use super::cells::{Bf16, Cell};
 use multiversion::multiversion;
 
-const LANES: usize = 16;
+pub const LANES: usize = 16;
 
 #[inline(always)]
-fn sum(lanes: [f32; LANES]) -> f32 {
+pub fn sum(lanes: [f32; LANES]) -> f32 {
     let mut lanes = lanes;
     let mut half = LANES / 2;
     while half > 0 {
@@ -19,26 +19,9 @@ fn sum(lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
-/// Σ v² of a row.
-#[inline(always)]
-fn squares<T: Cell>(row: &[T]) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let (whole, rest) = row.as_chunks::<LANES>();
-    for values in whole {
-        for i in 0..LANES {
-            let v = values[i].get();
-            lanes[i] = v.mul_add(v, lanes[i]);
-        }
-    }
-    for (lane, v) in lanes.iter_mut().zip(rest) {
-        *lane = v.get().mul_add(v.get(), *lane);
-    }
-    sum(lanes)
-}
-
 /// eˣ, to about one unit in the last place; 1e-38 for less than −87, and NaN for NaN.
 #[inline(always)]
-fn exp(x: f32) -> f32 {
+pub fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.3, 88.7);
     // Adding and taking away 1.5 · 2²³ rounds to a whole number, which is then in the lowest bits.
     let shifted = x.mul_add(std::f32::consts::LOG2_E, 12_582_912.0);
@@ -52,34 +35,6 @@ fn exp(x: f32) -> f32 {
         p = r.mul_add(p, c);
     }
     p * f32::from_bits(shifted.to_bits().wrapping_sub(0x4b40_0000 - 127) << 23)
-}
-
-#[inline(always)]
-fn rms_body<T: Cell>(x: &[T], gain: &[T], eps: f32, plus_one: bool, out: &mut [T]) {
-    let width = gain.len();
-    for (row, out) in x.chunks_exact(width).zip(out.chunks_exact_mut(width)) {
-        let scale = 1.0 / (squares(row) / width as f32 + eps).sqrt();
-        if plus_one {
-            for ((o, v), g) in out.iter_mut().zip(row).zip(gain) {
-                *o = T::put(v.get() * scale * (g.get() + 1.0));
-            }
-        } else {
-            for ((o, v), g) in out.iter_mut().zip(row).zip(gain) {
-                *o = T::put(T::put(v.get() * scale).get() * g.get());
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn gate_body<T: Cell>(up: &[T], width: usize, out: &mut [T]) {
-    for (row, out) in up.chunks_exact(2 * width).zip(out.chunks_exact_mut(width)) {
-        let (gate, up) = row.split_at(width);
-        for ((o, a), b) in out.iter_mut().zip(gate).zip(up) {
-            let a = a.get();
-            *o = T::put(T::put(a / (1.0 + exp(-a))).get() * b.get());
-        }
-    }
 }
 
 /// Where a row of angles and of heads is.
@@ -173,10 +128,6 @@ macro_rules! compiled {
 }
 
 compiled! {
-    rms_f32, f32: fn rms_body(x: &[f32], gain: &[f32], eps: f32, plus_one: bool, out: &mut [f32]);
-    rms_bf16, Bf16: fn rms_body(x: &[Bf16], gain: &[Bf16], eps: f32, plus_one: bool, out: &mut [Bf16]);
-    gate_f32, f32: fn gate_body(up: &[f32], width: usize, out: &mut [f32]);
-    gate_bf16, Bf16: fn gate_body(up: &[Bf16], width: usize, out: &mut [Bf16]);
     rotate_f32, f32: fn rotate_body(x: &mut [f32], cos: &[f32], sin: &[f32], at: Turn);
     rotate_bf16, Bf16: fn rotate_body(x: &mut [Bf16], cos: &[Bf16], sin: &[Bf16], at: Turn);
     read_f32, f32: fn read_body(logits: &[f32], width: usize, read: &mut [Read]);
@@ -185,10 +136,6 @@ compiled! {
 
 /// A format with compiled operations.
 pub trait Ops: Cell {
-    /// `x / √(mean x² + eps) · gain`, row by row; `plus_one`: · (gain + 1), rounded once.
-    fn rms(x: &[Self], gain: &[Self], eps: f32, plus_one: bool, out: &mut [Self]);
-    /// silu(gate) · up, of rows `[gate, up]` of `2 · width`.
-    fn gate(up: &[Self], width: usize, out: &mut [Self]);
     /// Turns the halves of each head by its token's angles.
     fn rotate(x: &mut [Self], cos: &[Self], sin: &[Self], at: Turn);
     /// Reads `width` more logits of each position.
@@ -196,14 +143,8 @@ pub trait Ops: Cell {
 }
 
 macro_rules! ops {
-    ($t:ty, $rms:ident, $gate:ident, $rotate:ident, $read:ident) => {
+    ($t:ty, $rotate:ident, $read:ident) => {
         impl Ops for $t {
-            fn rms(x: &[Self], gain: &[Self], eps: f32, plus_one: bool, out: &mut [Self]) {
-                $rms(x, gain, eps, plus_one, out);
-            }
-            fn gate(up: &[Self], width: usize, out: &mut [Self]) {
-                $gate(up, width, out);
-            }
             fn rotate(x: &mut [Self], cos: &[Self], sin: &[Self], at: Turn) {
                 $rotate(x, cos, sin, at);
             }
@@ -214,5 +155,5 @@ macro_rules! ops {
     };
 }
 
-ops!(f32, rms_f32, gate_f32, rotate_f32, read_f32);
-ops!(Bf16, rms_bf16, gate_bf16, rotate_bf16, read_bf16);
+ops!(f32, rotate_f32, read_f32);
+ops!(Bf16, rotate_bf16, read_bf16);

@@ -101,6 +101,19 @@ pub fn split<T: Send>(out: &mut [T], width: usize, work: impl Fn(usize, &mut [T]
     split_weighed(out, width, values, work);
 }
 
+/// Calls `work(first row, its rows, the same rows of beside)` for parts of `out`; `beside` is as long, or empty.
+pub fn split_both<T: Send>(
+    out: &mut [T],
+    beside: &mut [T],
+    width: usize,
+    work: impl Fn(usize, &mut [T], &mut [T]) + Sync,
+) {
+    let (values, rows) = (out.len(), out.len().div_ceil(width.max(1)));
+    let (out, beside) = (Rows::new(out, width), Rows::new(beside, width));
+    // SAFETY: no two ranges share a row.
+    ranges(rows, values, &|from, to| unsafe { work(from, out.of(from, to), beside.of(from, to)) });
+}
+
 /// [`split`] of work that touches `values` values.
 pub fn split_weighed<T: Send>(
     out: &mut [T],

@@ -1,10 +1,20 @@
-use super::{Read, logits, rms, rotate, silu_gate};
+use super::super::masked::Apply;
+use super::{Form, Read, activate, gate, logits, norm, rotate};
+use ablate_common::model::Activation;
 use tch::{Device, Kind, Tensor};
 
+const ACTIVATIONS: [Activation; 4] =
+    [Activation::Gelu, Activation::GeluTanh, Activation::Relu, Activation::Silu];
 const KINDS: [(Kind, f64); 2] = [(Kind::Float, 2e-6), (Kind::BFloat16, 0.02)];
 
 fn random(shape: &[i64], kind: Kind) -> Tensor {
     Tensor::randn(shape, (Kind::Float, Device::Cpu)).to_kind(kind)
+}
+
+/// An RMS norm.
+fn rms(x: &Tensor, gain: &Tensor) -> Option<Tensor> {
+    let form = Form { centred: false, plus_one: false, eps: 1e-5 };
+    norm(x, None, (gain, None), form, false).map(|n| n.0)
 }
 
 /// Largest difference, relative to 1 and more.
@@ -22,25 +32,83 @@ fn norms_equal_the_formula_in_f64_for_odd_widths_and_many_rows() {
             let mean = (&wide * &wide).mean_dim([1i64].as_slice(), true, None::<Kind>);
             let normed = wide / (mean + 1e-5).sqrt();
             let g = gain.to_kind(Kind::Double);
-            assert!(
-                apart(&rms(&x, &gain, 1e-5, false).unwrap(), &(&normed * &g)) < tolerance,
-                "{kind:?} {width}"
-            );
-            assert!(apart(&rms(&x, &gain, 1e-5, true).unwrap(), &(normed * (g + 1.0))) < tolerance);
+            let own = |plus_one| {
+                let form = Form { centred: false, plus_one, eps: 1e-5 };
+                norm(&x, None, (&gain, None), form, false).unwrap().0
+            };
+            assert!(apart(&own(false), &(&normed * &g)) < tolerance, "{kind:?} {width}");
+            assert!(apart(&own(true), &(normed * (g + 1.0))) < tolerance);
         }
     }
 }
 
 #[test]
-fn gates_equal_silu_times_up() {
+fn layer_norms_of_sums_with_a_bias_equal_the_formula_in_f64_and_give_the_sum() {
     for (kind, tolerance) in KINDS {
-        for (rows, width) in [(1, 1), (3, 5), (400, 96)] {
-            let up = random(&[rows, 2 * width], kind) * 20.0;
-            let parts = up.to_kind(Kind::Double).chunk(2, 1);
-            let expected = parts[0].silu() * &parts[1];
-            assert!(apart(&silu_gate(&up).unwrap(), &expected) < tolerance, "{kind:?} {width}");
+        for (rows, width) in [(1, 2), (3, 7), (5, 16), (2, 37), (700, 384)] {
+            let [x, more] = [0, 1].map(|_| random(&[rows, width], kind) * 3.0 + 1.0);
+            let [gain, shift, bias] = [0, 1, 2].map(|_| random(&[width], kind));
+            for (more, bias) in [(None, None), (Some(&more), None), (Some(&more), Some(&bias))] {
+                let mut sum = x.to_kind(Kind::Double);
+                more.iter().for_each(|m| sum += m.to_kind(Kind::Double));
+                bias.iter().for_each(|b| sum += b.to_kind(Kind::Double));
+                // The residual stream is kept in its format, and normed as kept.
+                let rounded = sum.to_kind(kind).to_kind(Kind::Double);
+                let wide = |t: &Tensor| Some(t.to_kind(Kind::Double));
+                let expected = rounded.layer_norm([width], wide(&gain), wide(&shift), 1e-5, false);
+                let form = Form { centred: true, plus_one: false, eps: 1e-5 };
+                let more = more.map(|m| (m, bias));
+                let (own, kept) = norm(&x, more, (&gain, Some(&shift)), form, true).unwrap();
+                // Of two values the variance may be next to nothing.
+                let tolerance = if width == 2 { 20.0 * tolerance } else { 2.0 * tolerance };
+                assert!(apart(&own, &expected) < tolerance, "{kind:?} {width}");
+                assert!(apart(&kept.unwrap(), &sum) < tolerance);
+            }
         }
     }
+}
+
+#[test]
+fn gates_equal_the_activation_times_up_in_f64() {
+    for (kind, tolerance) in KINDS {
+        for (rows, width) in [(1, 1), (3, 5), (400, 96)] {
+            for activation in ACTIVATIONS {
+                let up = random(&[rows, 2 * width], kind) * 20.0;
+                let parts = up.to_kind(Kind::Double).chunk(2, 1);
+                let expected = activation.apply(&parts[0]) * &parts[1];
+                let own = gate(&up, activation).unwrap();
+                assert!(apart(&own, &expected) < tolerance, "{kind:?} {width} {activation:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn activations_of_sums_with_a_bias_equal_those_in_f64() {
+    for (kind, tolerance) in KINDS {
+        for (rows, width) in [(1, 1), (3, 7), (500, 96)] {
+            for activation in ACTIVATIONS {
+                let (x, bias) = (random(&[rows, width], kind) * 4.0, random(&[width], kind));
+                for bias in [None, Some(&bias)] {
+                    let wide = x.to_kind(Kind::Double);
+                    let wide = bias.map_or_else(|| wide.copy(), |b| &wide + b.to_kind(Kind::Double));
+                    let mut own = x.copy();
+                    assert_eq!(activate(&mut own, bias, activation), Some(()));
+                    let worst = apart(&own, &activation.apply(&wide));
+                    assert!(worst < tolerance, "{kind:?} {width} {activation:?}: {worst:e}");
+                }
+            }
+        }
+    }
+    // Far out on the left what is left is relatively as exact; NaN stays.
+    let mut x = Tensor::from_slice(&[-9.0f32, -5.0, -1.0, -0.0, 0.0, 30.0, f32::NAN]).unsqueeze(0);
+    let expected = x.to_kind(Kind::Double);
+    let expected = &expected * 0.5 * (&expected * -std::f64::consts::FRAC_1_SQRT_2).erfc();
+    assert_eq!(activate(&mut x, None, Activation::Gelu), Some(()));
+    let relative = ((x.to_kind(Kind::Double) - &expected).abs() / expected.abs().clamp_min(1e-30))
+        .nan_to_num(-1.0, None, None);
+    assert!(relative.max().double_value(&[]) < 3e-6, "{relative}");
+    assert!(x.double_value(&[0, 6]).is_nan());
 }
 
 #[test]
@@ -92,16 +160,16 @@ fn a_nan_stays_one_and_infinities_do_as_they_do_in_libtorch() {
     assert!((read[0].sum - 39.0).abs() < 1e-5);
     let nans = |t: &Tensor| t.isnan().sum(Kind::Int64).int64_value(&[]);
     let gain = Tensor::ones([40], (Kind::Float, Device::Cpu));
-    assert_eq!(nans(&rms(&with(f32::NAN), &gain, 1e-5, false).unwrap()), 40);
-    assert_eq!(nans(&silu_gate(&with(f32::NAN)).unwrap()), 1);
+    assert_eq!(nans(&rms(&with(f32::NAN), &gain).unwrap()), 40);
+    assert_eq!(nans(&gate(&with(f32::NAN), Activation::Silu).unwrap()), 1);
 }
 
 #[test]
 fn what_needs_a_gradient_or_another_format_is_left_to_libtorch() {
     let gain = Tensor::ones([4], (Kind::Float, Device::Cpu));
     let x = Tensor::ones([2, 4], (Kind::Float, Device::Cpu));
-    assert!(rms(&x.copy().set_requires_grad(true), &gain, 1e-5, false).is_none());
-    assert!(rms(&x.to_kind(Kind::Double), &gain.to_kind(Kind::Double), 1e-5, false).is_none());
-    assert!(rms(&x.transpose(0, 1), &Tensor::ones([2], (Kind::Float, Device::Cpu)), 1e-5, false).is_none());
-    assert!(silu_gate(&x.to_kind(Kind::Half)).is_none());
+    assert!(rms(&x.copy().set_requires_grad(true), &gain).is_none());
+    assert!(rms(&x.to_kind(Kind::Double), &gain.to_kind(Kind::Double)).is_none());
+    assert!(rms(&x.transpose(0, 1), &Tensor::ones([2], (Kind::Float, Device::Cpu))).is_none());
+    assert!(gate(&x.to_kind(Kind::Half), Activation::Silu).is_none());
 }

@@ -1,0 +1,34 @@
+//! Known bugs, put back one at a time, so that the simulation can show that it finds them. Compiled with the
+//! feature `mutations` only.
+
+use std::cell::Cell;
+
+/// A bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mutation {
+    /// Leases are given away after the time that workers were told, without a quarter more.
+    NoQuarter,
+    /// Leases that workers bring to a new leader are not taken over.
+    NotTakenOver,
+    /// A chunk that failed is never tried again.
+    NeverRetried,
+    /// A round is decided with one chunk missing.
+    DecidesEarly,
+    /// What a vanished worker held never goes back.
+    KeepsGone,
+}
+
+thread_local! {
+    static NOW: Cell<Option<Mutation>> = const { Cell::new(None) };
+}
+
+/// Puts a bug back, or none, on this thread.
+pub fn set(mutation: Option<Mutation>) {
+    NOW.set(mutation);
+}
+
+/// Whether this bug is there.
+#[must_use]
+pub fn is(mutation: Mutation) -> bool {
+    NOW.get() == Some(mutation)
+}

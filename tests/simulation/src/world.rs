@@ -1,0 +1,504 @@
+//! One run: nodes with runtimes and clocks of their own, stepped in order by one thread, so that a seed says everything.
+
+use crate::checks::At;
+use crate::disk::{Connection, Disk, Sick, url};
+use crate::faults::{self, Bug, Fault, Profile, Setup};
+use crate::lane::{self, Pace};
+use crate::net::{Net, Shared, Weather};
+use crate::node::Coordinator;
+use crate::trace::{Sim, lock};
+use crate::{experiment, wire};
+use ablate_coordinator::scheduler;
+use ablate_coordinator::store::{NewExperiment, State, Store};
+use ablate_worker_client::compute::Compute;
+use ablate_worker_client::lane::{LaneDevice, Named};
+use ablate_worker_client::route::Route;
+use futures::FutureExt;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Duration;
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+/// Milliseconds of a step.
+const STEP: u64 = 20;
+/// Milliseconds after the last fault in which a run must end: the longest silence that anyone waits out, several times.
+const PROGRESS: u64 = 240_000;
+/// Milliseconds that a run goes on after its end, for what comes late.
+const LATE: u64 = 1_000;
+
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Its seed.
+    pub seed: u64,
+    /// Its kind.
+    pub profile: Profile,
+    /// What didn't hold.
+    pub violations: Vec<String>,
+    /// Faults that happened, by kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Hash of everything that happened.
+    pub trace: String,
+    /// What happened, where it was asked for.
+    pub lines: Vec<String>,
+    /// Simulated milliseconds.
+    pub ms: u64,
+    /// Chunks that lanes began.
+    pub computed: u64,
+    /// Chunks of the experiment.
+    pub planned: u64,
+    /// All bytes that tables are made from.
+    pub tables: String,
+}
+
+/// How to run a seed.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Keep readable lines.
+    pub lines: bool,
+    /// A bug to put back.
+    pub bug: Option<Bug>,
+    /// Another profile than the seed's.
+    pub profile: Option<Profile>,
+}
+
+thread_local! {
+    static PANIC: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Panics in tasks are findings, not noise.
+fn catch_panics() {
+    static ONCE: OnceLock<()> = OnceLock::new();
+    ONCE.get_or_init(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            let inside = tokio::runtime::Handle::try_current().is_ok();
+            if inside {
+                PANIC.with_borrow_mut(|p| *p = Some(info.to_string()));
+            } else {
+                before(info);
+            }
+        }));
+    });
+}
+
+struct Node {
+    rt: Option<Runtime>,
+    main: Option<JoinHandle<String>>,
+    life: u64,
+    /// Milliseconds of its clock that a step left over.
+    carry: f64,
+    /// Since when, until when.
+    paused: Option<(u64, u64)>,
+    up_at: Option<u64>,
+    drain: Option<watch::Sender<bool>>,
+}
+
+struct World {
+    sim: Arc<Sim>,
+    disk: Arc<Disk>,
+    net: Shared,
+    nodes: Vec<Node>,
+    setup: Setup,
+    paces: Vec<Arc<Pace>>,
+    new: Arc<NewExperiment>,
+    id: String,
+    retry: Arc<AtomicBool>,
+    rng: ChaCha8Rng,
+    lane_rng: Arc<Mutex<ChaCha8Rng>>,
+}
+
+/// Runs a seed.
+#[must_use]
+pub fn run(seed: u64, options: Options) -> Outcome {
+    catch_panics();
+    fastrand::seed(seed);
+    put_back(options.bug);
+    let profile = options.profile.unwrap_or_else(|| Profile::of(seed));
+    let outcome = World::new(seed, profile, options).run(seed, profile);
+    put_back(None);
+    outcome
+}
+
+#[cfg(feature = "mutations")]
+fn put_back(bug: Option<Bug>) {
+    ablate_coordinator::mutation::set(if let Some(Bug::Coordinator(m)) = bug { Some(m) } else { None });
+    ablate_worker_client::mutation::set(if let Some(Bug::Worker(m)) = bug { Some(m) } else { None });
+}
+
+#[cfg(not(feature = "mutations"))]
+fn put_back(_: Option<Bug>) {}
+
+/// The tables of a run in which nothing goes wrong.
+fn undisturbed() -> &'static str {
+    static TABLES: OnceLock<String> = OnceLock::new();
+    TABLES.get_or_init(|| {
+        // On a thread of its own: the run that asks has state on its own.
+        let calm = || run(0, Options { profile: Some(Profile::Undisturbed), ..Options::default() }).tables;
+        std::thread::spawn(calm).join().unwrap_or_default()
+    })
+}
+
+impl World {
+    fn new(seed: u64, profile: Profile, options: Options) -> Self {
+        let mut rng = ChaCha8Rng::seed_from_u64(seed);
+        let mut part = || ChaCha8Rng::seed_from_u64(rng.random());
+        let (mut sizes, disk_rng, net_rng, lane_rng, own) = (part(), part(), part(), part(), part());
+        let setup = faults::setup(profile, &mut sizes);
+        let sim = Arc::new(Sim::new(options.lines));
+        let disk = Arc::new(Disk::new(sim.clone(), disk_rng, options.bug));
+        let count = setup.coordinators + setup.lanes.len();
+        let net = Net::new(sim.clone(), disk.clone(), net_rng, count);
+        let new = Arc::new(experiment::experiment(1));
+        let most = setup.lanes.iter().max().copied().unwrap_or(1) as usize;
+        {
+            let mut checks = lock(&sim.checks);
+            checks.lease = setup.lease;
+            checks.comparable = matches!(profile, Profile::Leases | Profile::Takeover);
+            checks.takeover = profile == Profile::Takeover;
+            checks.limit = 2 * setup.limits.0 + setup.limits.1 + (most + 1) * 1024;
+        }
+        let pace = |_: &u32| {
+            Arc::new(Pace {
+                chunk: setup.chunk,
+                slow: AtomicU64::new(1),
+                fails: AtomicU64::new(0),
+                garbled: AtomicU64::new(0),
+            })
+        };
+        let node =
+            |_| Node { rt: None, main: None, life: 0, carry: 0.0, paused: None, up_at: None, drain: None };
+        Self {
+            disk,
+            net: Arc::new(Mutex::new(net)),
+            nodes: (0..count).map(node).collect(),
+            paces: setup.lanes.iter().map(pace).collect(),
+            id: new.plan.identity(),
+            new,
+            retry: Arc::default(),
+            rng: own,
+            lane_rng: Arc::new(Mutex::new(lane_rng)),
+            setup,
+            sim,
+        }
+    }
+
+    fn run(mut self, seed: u64, profile: Profile) -> Outcome {
+        let mut schedule_rng = ChaCha8Rng::seed_from_u64(self.rng.random());
+        let schedule = faults::schedule(profile, &self.setup, &mut schedule_rng);
+        self.sim.say(format_args!("seed {seed} {profile:?} {:?}", self.setup));
+        for node in 0..self.nodes.len() {
+            self.boot(node);
+        }
+        let mut schedule = schedule.into_iter().peekable();
+        let (mut now, mut calm, mut done_at) = (0, false, None);
+        loop {
+            now += STEP;
+            self.sim.set_now(now);
+            while let Some((_, fault)) = schedule.next_if(|(at, _)| *at <= now) {
+                self.apply(fault, now);
+            }
+            if !calm && now >= self.setup.calm {
+                calm = true;
+                self.heal(profile);
+            }
+            self.wake(now);
+            lock(&self.net).step(&self.net);
+            self.step_nodes();
+            if let Some(what) = PANIC.take() {
+                self.sim.violated("no panic", format_args!("{what}"));
+            }
+            if self.sim.failed() {
+                break;
+            }
+            if now % 500 == 0 && done_at.is_none() && calm && self.done() {
+                done_at = Some(now);
+            }
+            if done_at.is_some_and(|at| now >= at + LATE) {
+                self.compare(profile);
+                break;
+            }
+            if now > self.setup.calm + PROGRESS {
+                let state = self.state();
+                let left = self.sim.now() - self.setup.calm;
+                self.sim.violated("progress", format_args!("{left} ms after the last fault it is {state:?}"));
+                break;
+            }
+        }
+        let tables = self.tables();
+        for node in 0..self.nodes.len() {
+            self.stop(node, true);
+        }
+        let (violations, faults, trace, lines) = self.sim.end();
+        let computed = lock(&self.sim.checks).computed;
+        let planned = self.new.plan.total_chunks();
+        Outcome { seed, profile, violations, faults, trace, lines, ms: now, computed, planned, tables }
+    }
+
+    fn boot(&mut self, node: usize) {
+        let Ok(rt) = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()
+        else {
+            return self.sim.violated("simulation", format_args!("no runtime"));
+        };
+        let at = &mut self.nodes[node];
+        at.life += 1;
+        at.up_at = None;
+        at.carry = 0.0;
+        let life = at.life;
+        self.sim.say(format_args!("node {node} begins life {life}"));
+        let main = if node < self.setup.coordinators {
+            let lead = (self.setup.coordinators > 1).then(|| Duration::from_millis(self.setup.lead));
+            let coordinator = Coordinator {
+                net: self.net.clone(),
+                node,
+                store: Connection::new(self.disk.clone(), node, life, lead),
+                scheduler: scheduler::Config { lease: self.setup.lease, ..scheduler::Config::default() },
+                new: self.new.clone(),
+                retry: self.retry.clone(),
+            };
+            rt.spawn(coordinator.run())
+        } else {
+            let (drain, drained) = watch::channel(false);
+            self.nodes[node].drain = Some(drain);
+            match self.worker(node, life) {
+                Ok(config) => rt.spawn(async move {
+                    match ablate_worker_client::run(config, drained).await {
+                        Ok(outcome) => format!("{outcome:?}"),
+                        Err(e) => e.to_string(),
+                    }
+                }),
+                Err(e) => return self.sim.violated("simulation", format_args!("{e}")),
+            }
+        };
+        lock(&self.net).hosts[node].handle = Some(rt.handle().clone());
+        let at = &mut self.nodes[node];
+        at.rt = Some(rt);
+        at.main = Some(main);
+    }
+
+    fn worker(&self, node: usize, life: u64) -> Result<ablate_worker_client::Config, String> {
+        let n = node - self.setup.coordinators;
+        let urls: Vec<String> = (0..self.setup.coordinators).map(url).collect();
+        let lane = |lane| LaneDevice {
+            lane,
+            device: Named::Cpu,
+            name: "cpu".into(),
+            class: "simulated".into(),
+            threads: 1,
+        };
+        Ok(ablate_worker_client::Config {
+            route: Route::parse(&urls.join(","), ablate_net::Access::default())?,
+            name: format!("n{node}:{life}"),
+            lanes: (0..self.setup.lanes[n]).map(lane).collect(),
+            start: lane::starter(
+                self.sim.clone(),
+                node,
+                self.paces[n].clone(),
+                self.new.clone(),
+                self.lane_rng.clone(),
+            ),
+            dial: wire::dial(self.net.clone(), node),
+            limits: self.setup.limits,
+            compute: Compute::Here,
+            model_root: None,
+            other_work_patience: Duration::from_secs(10),
+        })
+    }
+
+    /// Ends a node's process.
+    fn stop(&mut self, node: usize, silent: bool) {
+        lock(&self.net).crash(node, silent);
+        lock(&self.sim.checks).crashed(node);
+        let at = &mut self.nodes[node];
+        at.main = None;
+        at.drain = None;
+        at.paused = None;
+        lock(&self.net).hosts[node].paused = false;
+        // Dropping it drops all that ran, as kill -9 does.
+        drop(at.rt.take());
+    }
+
+    fn apply(&mut self, fault: Fault, now: u64) {
+        self.sim.say(format_args!("fault: {fault:?}"));
+        match fault {
+            Fault::Crash { node, silent, down } => {
+                if self.nodes[node].rt.is_some() {
+                    self.sim.fault(if silent { "machines lost" } else { "crashes" });
+                    self.stop(node, silent);
+                    self.nodes[node].up_at = Some(now + down);
+                }
+            }
+            Fault::Pause { node, ms } => {
+                let at = &mut self.nodes[node];
+                if at.rt.is_some() && at.paused.is_none() {
+                    self.sim.fault("pauses");
+                    at.paused = Some((now, now + ms));
+                    lock(&self.net).hosts[node].paused = true;
+                }
+            }
+            Fault::Jump { node, ms } => {
+                let at = &mut self.nodes[node];
+                if at.rt.is_some() {
+                    self.sim.fault("clock jumps");
+                    at.carry += ms as f64;
+                }
+            }
+            Fault::Block { from, to } => {
+                let mut net = lock(&self.net);
+                net.blocked.insert((from, to));
+                let both = net.blocked.contains(&(to, from));
+                self.sim.fault(if both { "partitions both ways" } else { "partitions one way" });
+            }
+            Fault::Unblock { from, to } => {
+                lock(&self.net).blocked.remove(&(from, to));
+            }
+            Fault::Weather(weather) => {
+                if weather.late > 0 {
+                    self.sim.fault("delays");
+                }
+                lock(&self.net).weather = weather;
+            }
+            Fault::Disk(sick) => {
+                if sick.slow > 0 {
+                    self.sim.fault("slow disks");
+                }
+                self.disk.set(sick);
+            }
+            Fault::Slow { worker, times } => {
+                if times > 1 {
+                    self.sim.fault("slow nodes");
+                }
+                self.paces[worker].slow.store(times, Ordering::Relaxed);
+            }
+            Fault::Engine { worker, fails, garbled } => {
+                self.paces[worker].fails.store(fails, Ordering::Relaxed);
+                self.paces[worker].garbled.store(garbled, Ordering::Relaxed);
+            }
+            Fault::Drain { worker } => {
+                if let Some(drain) = &self.nodes[self.setup.coordinators + worker].drain {
+                    self.sim.fault("drains");
+                    // A worker that has ended listens no more.
+                    let _ = drain.send(true);
+                }
+            }
+        }
+    }
+
+    /// Faults stop.
+    fn heal(&mut self, profile: Profile) {
+        self.sim.say(format_args!("faults stop"));
+        {
+            let mut net = lock(&self.net);
+            net.blocked.clear();
+            net.weather = Weather::default();
+        }
+        self.disk.set(Sick::default());
+        for pace in &self.paces {
+            pace.slow.store(1, Ordering::Relaxed);
+            pace.fails.store(0, Ordering::Relaxed);
+            pace.garbled.store(0, Ordering::Relaxed);
+        }
+        for (n, node) in self.nodes.iter_mut().enumerate() {
+            // In a takeover the old leader stays away.
+            if profile != Profile::Takeover {
+                node.up_at = node.up_at.map(|_| 0);
+            }
+            if let Some((since, _)) = node.paused {
+                node.paused = Some((since, 0));
+                self.sim.say(format_args!("node {n} goes on"));
+            }
+        }
+        self.retry.store(true, Ordering::Relaxed);
+    }
+
+    /// Nodes whose time has come.
+    fn wake(&mut self, now: u64) {
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].up_at.is_some_and(|at| at <= now) {
+                self.boot(node);
+            }
+            if let Some((since, _)) = self.nodes[node].paused.filter(|(_, until)| *until <= now) {
+                self.nodes[node].paused = None;
+                self.nodes[node].carry += (now - since) as f64 * self.setup.rates[node];
+                lock(&self.net).hosts[node].paused = false;
+            }
+        }
+    }
+
+    fn step_nodes(&mut self) {
+        for node in 0..self.nodes.len() {
+            let at = &mut self.nodes[node];
+            if at.paused.is_some() {
+                continue;
+            }
+            let Some(rt) = &at.rt else { continue };
+            at.carry += STEP as f64 * self.setup.rates[node];
+            let ms = at.carry.max(0.0).floor();
+            at.carry -= ms;
+            let ms = ms as u64;
+            rt.block_on(async {
+                let mut ms = ms;
+                if ms > 2 * STEP {
+                    // It stood still, or its clock jumped: all timers are late at once.
+                    tokio::time::advance(Duration::from_millis(ms - STEP)).await;
+                    ms = STEP;
+                }
+                tokio::time::sleep(Duration::from_millis(ms)).await;
+            });
+            if at.main.as_ref().is_some_and(JoinHandle::is_finished) {
+                let why = at.main.take().map(|main| rt.block_on(main));
+                self.sim.say(format_args!("node {node} ended: {why:?}"));
+                self.stop(node, false);
+                // Whoever supervises it starts it again.
+                let wait = self.rng.random_range(200..1500);
+                self.nodes[node].up_at = Some(self.sim.now() + wait);
+            }
+        }
+    }
+
+    fn state(&self) -> Option<State> {
+        let all = self.disk.store.experiments().now_or_never()?.ok()?;
+        all.into_iter().find(|s| s.id == self.id).map(|s| s.state)
+    }
+
+    fn done(&self) -> bool {
+        let aside = self.disk.store.quarantined(&self.id).now_or_never();
+        self.state() == Some(State::Done) && aside.is_some_and(|a| a.is_ok_and(|a| a.is_empty()))
+    }
+
+    fn tables(&self) -> String {
+        let results = self.disk.store.results(&self.id).now_or_never();
+        results.and_then(Result::ok).map(|r| experiment::tables(&r)).unwrap_or_default()
+    }
+
+    /// What must hold at the end.
+    fn compare(&self, profile: Profile) {
+        let planned = self.new.plan.total_chunks();
+        let accepted: BTreeMap<At, usize> = self.disk.accepted();
+        if accepted.len() as u64 != planned || accepted.values().any(|&n| n != 1) {
+            let n = accepted.len();
+            self.sim.violated(
+                "accepted once",
+                format_args!("{n} of {planned} chunks are accepted: {accepted:?}"),
+            );
+        }
+        match self.disk.store.results(&self.id).now_or_never() {
+            Some(Ok(r))
+                if r.run.computed == r.run.accepted + r.run.duplicate && r.run.accepted == planned => {}
+            Some(Ok(r)) => self.sim.violated("accepted once", format_args!("it is counted as {:?}", r.run)),
+            _ => self.sim.violated("nothing lives only in memory", format_args!("there are no results")),
+        }
+        if profile != Profile::Undisturbed && self.tables() != undisturbed() {
+            self.sim.violated(
+                "same identity, same numbers",
+                format_args!("the tables aren't the undisturbed run's"),
+            );
+        }
+    }
+}

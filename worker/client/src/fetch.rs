@@ -1,0 +1,233 @@
+//! Opening an experiment: its plan is parsed and checked, its tasks are fetched by hash.
+
+use crate::compute::Compute;
+use crate::lane::{Constants, Experiment};
+use crate::link::Caller;
+use ablate_common::fit;
+use ablate_common::plan::{Ablation, Plan, SweepKind};
+use ablate_common::scores::ChunkScores;
+use ablate_common::task::Prepared;
+use ablate_proto::v1::{self as pb, cluster_client::ClusterClient};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// Largest prepared task.
+const MAX_BLOB: usize = 4 << 30;
+
+/// Why an experiment could not be opened.
+#[derive(Debug)]
+pub enum OpenError {
+    /// The connection failed: try again on the next one.
+    Connection(String),
+    /// The experiment cannot be worked on here.
+    Failure(pb::Failure),
+}
+
+fn failure(kind: pb::failure::Kind, detail: String) -> OpenError {
+    OpenError::Failure(pb::Failure { detail, kind: Some(kind) })
+}
+
+fn execution(detail: impl Into<String>) -> OpenError {
+    failure(pb::failure::Kind::Execution(pb::Execution {}), detail.into())
+}
+
+/// Fetches what an [`pb::Open`] announces.
+///
+/// # Errors
+/// As [`OpenError`] says.
+pub async fn open(
+    mut client: ClusterClient<Caller>,
+    open: pb::Open,
+    model_root: Option<PathBuf>,
+    compute: Compute,
+) -> Result<Experiment, OpenError> {
+    let bytes = open.plan;
+    let plan: Plan = blocking(compute, move || serde_json::from_slice(&bytes))
+        .await?
+        .map_err(|e| execution(format!("the plan is not readable: {e}")))?;
+    check_plan(&plan).map_err(execution)?;
+    let mut prepared = Vec::with_capacity(plan.tasks.len() + plan.references.len());
+    for (at, (hash, items, examples)) in plan.blobs().enumerate() {
+        let bytes = blob(&mut client, hash).await?;
+        let (named, items, examples) = (hash.to_owned(), items as usize, examples as usize);
+        let data = blocking(compute, move || prepared_from(&bytes, &named, items, examples)).await?;
+        let missing = |detail| {
+            failure(pb::failure::Kind::DataMissing(pb::DataMissing { hash: hash.to_owned() }), detail)
+        };
+        let name = plan.tasks.get(at).map_or("reference set", |t| t.name.as_str());
+        let data = data.and_then(|data| data.readable_by(&plan.model).map(|()| data));
+        prepared.push(data.map_err(|e| missing(format!("{name}: {e}")))?);
+    }
+    let mut constants = Constants::new();
+    for (ablation, hash) in (0u32..).zip(&open.constants).filter(|c| !c.1.is_empty()) {
+        let bytes = blob(&mut client, hash).await?;
+        if blake3::hash(&bytes).to_hex().as_str() != hash {
+            return Err(execution(format!("the fitted constants {hash} came with other bytes")));
+        }
+        let fitted = ChunkScores::decode(&bytes).map_err(|e| execution(e.to_string()))?;
+        let sweep = fit::sweep_of(&plan, ablation)
+            .ok_or_else(|| execution(format!("ablation {ablation} has constants and no fit")))?;
+        fit::check(&plan, sweep, &fitted).map_err(execution)?;
+        constants.insert(ablation, fitted);
+    }
+    let model = model_path(&open.model_source, model_root.as_deref());
+    Ok(Experiment {
+        id: open.experiment,
+        plan: Arc::new(plan),
+        prepared: Arc::new(prepared),
+        constants: Arc::new(constants),
+        model,
+    })
+}
+
+async fn blocking<T: Send + 'static>(
+    compute: Compute,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, OpenError> {
+    compute.run(work).await.map_err(execution)
+}
+
+async fn blob(client: &mut ClusterClient<Caller>, hash: &str) -> Result<Vec<u8>, OpenError> {
+    let sort = |status: tonic::Status| match status.code() {
+        tonic::Code::NotFound | tonic::Code::InvalidArgument => failure(
+            pb::failure::Kind::DataMissing(pb::DataMissing { hash: hash.to_owned() }),
+            format!("the coordinator has no data {hash}: {}", status.message()),
+        ),
+        _ => OpenError::Connection(status.to_string()),
+    };
+    let mut parts = client.blob(pb::BlobRequest { hash: hash.to_owned() }).await.map_err(sort)?.into_inner();
+    let mut bytes = Vec::new();
+    while let Some(part) = parts.message().await.map_err(sort)? {
+        if bytes.len() + part.data.len() > MAX_BLOB {
+            return Err(execution(format!("data {hash} is over the limit of {MAX_BLOB} bytes")));
+        }
+        bytes.extend_from_slice(&part.data);
+    }
+    Ok(bytes)
+}
+
+fn prepared_from(bytes: &[u8], hash: &str, items: usize, examples: usize) -> Result<Prepared, String> {
+    let found = blake3::hash(bytes).to_hex();
+    if found.as_str() != hash {
+        return Err(format!("the data's hash is {found} instead of {hash}"));
+    }
+    let data: Prepared =
+        serde_json::from_slice(bytes).map_err(|e| format!("the data is not readable: {e}"))?;
+    if data.items.len() != items || data.item_half.len() != items || data.examples.len() != examples {
+        return Err(format!(
+            "the data has {} items and {} examples; the plan says {items} and {examples}",
+            data.items.len(),
+            data.examples.len()
+        ));
+    }
+    let scored =
+        |i: &ablate_common::task::Item| i.scored.iter().all(|s| (s.position as usize) < i.tokens.len());
+    if !data.items.iter().all(|i| !i.tokens.is_empty() && scored(i)) {
+        return Err("the data has an empty item or scores a position past an item's end".to_owned());
+    }
+    if data.examples.iter().any(|e| e.a as usize >= items || e.b as usize >= items) {
+        return Err("the data has an example without its item".to_owned());
+    }
+    Ok(data)
+}
+
+/// Checks everything that is used as an index later.
+fn check_plan(plan: &Plan) -> Result<(), String> {
+    if plan.engine != ablate_common::ENGINE_VERSION {
+        return Err(format!(
+            "the plan is for engine {}, this worker has {}",
+            plan.engine,
+            ablate_common::ENGINE_VERSION
+        ));
+    }
+    let sweep_ok = |s: &ablate_common::plan::PlannedSweep| {
+        let kind = match s.kind {
+            SweepKind::Greedy { objective, .. } => (objective as usize) < plan.tasks.len(),
+            SweepKind::Path { greedy, .. } | SweepKind::Gradient { greedy: Some(greedy) } => {
+                (greedy as usize) < plan.sweeps.len()
+            }
+            _ => true,
+        };
+        kind && s.chunk > 0
+            && (s.ablation as usize) < plan.ablations.len()
+            && (s.units as usize) < plan.units.len()
+            && s.tasks.iter().all(|&t| (t as usize) < plan.tasks.len())
+    };
+    if let Some(at) = plan.sweeps.iter().position(|s| !sweep_ok(s)) {
+        return Err(format!("sweep {at} of the plan refers to something the plan does not have"));
+    }
+    if let Some(at) = plan.units.iter().position(|u| !u.fits(plan.heads())) {
+        return Err(format!("unit map {at} of the plan does not fit the model's heads"));
+    }
+    for (at, ablation) in plan.ablations.iter().enumerate() {
+        let resampled = matches!(ablation.method, Ablation::Resample { .. });
+        for (t, task) in plan.tasks.iter().enumerate() {
+            let source = ablation.sources.get(t).cloned().unwrap_or_default();
+            let own = Some(task.items);
+            let items = source.reference.map_or(own, |r| plan.references.get(r as usize).map(|r| r.items));
+            let donors = if resampled { task.items as usize } else { 0 };
+            let fits = items.is_some_and(|n| source.donors.iter().all(|&d| d < n));
+            if source.donors.len() != donors || !fits {
+                return Err(format!(
+                    "ablation {at} of the plan has no source of task {} that fits",
+                    task.name
+                ));
+            }
+        }
+    }
+    if plan.references.iter().any(|r| r.batches.iter().flat_map(|b| &b.items).any(|&i| i >= r.items)) {
+        return Err("a batch of a reference set has an item past the end".to_owned());
+    }
+    for task in &plan.tasks {
+        if task.all.iter().chain(&task.select).flat_map(|b| &b.items).any(|&i| i >= task.items) {
+            return Err(format!("a batch of task {} has an item past the end", task.name));
+        }
+    }
+    Ok(())
+}
+
+/// Why a shard cannot be a part of the plan; `None` where it can.
+#[must_use]
+pub fn bad_shard(plan: &Plan, shard: &pb::Shard) -> Option<String> {
+    let Some(sweep) = plan.sweeps.get(shard.sweep as usize) else {
+        return Some(format!("the plan has no sweep {}", shard.sweep));
+    };
+    if shard.round >= sweep.rounds() {
+        return Some(format!("sweep {} has no round {}", shard.sweep, shard.round));
+    }
+    let units = plan.units(shard.sweep).len();
+    if shard.list.len() > units || shard.list.iter().any(|&u| u as usize >= units) {
+        return Some("the round's input names a unit that the sweep does not have".to_owned());
+    }
+    let mut list = shard.list.clone();
+    list.sort_unstable();
+    if list.windows(2).any(|w| w[0] == w[1]) {
+        return Some("the round's input names a unit twice".to_owned());
+    }
+    let expected = match sweep.kind {
+        SweepKind::Greedy { .. } => shard.round as usize,
+        SweepKind::Path { greedy, .. } => plan.sweeps.get(greedy as usize).map_or(0, |s| s.rounds() as usize),
+        _ => 0,
+    };
+    if list.len() != expected {
+        return Some(format!("the round's input has {} units instead of {expected}", list.len()));
+    }
+    let chunks = plan.round_chunks(shard.sweep, shard.round);
+    match shard.first_chunk.checked_add(shard.chunks) {
+        Some(end) if end <= chunks => None,
+        _ => Some(format!(
+            "the round has {chunks} chunks; the shard is {} from {}",
+            shard.chunks, shard.first_chunk
+        )),
+    }
+}
+
+/// Where the model lies here: the coordinator's path, or its last part below the worker's model root.
+fn model_path(source: &str, root: Option<&Path>) -> PathBuf {
+    let given = PathBuf::from(source);
+    if given.exists() {
+        return given;
+    }
+    let below = root.zip(given.file_name()).map(|(root, name)| root.join(name));
+    below.filter(|p| p.exists()).unwrap_or(given)
+}

@@ -8,6 +8,9 @@ use crate::signs::{backup, balanced, duplicates, prompts_of, series, sign, weigh
 use ablate_tests::planted::Net;
 use serde_json::Value;
 
+/// What comes of a head's z: of its own, or of whatever its input gives.
+type Put<'a> = &'a dyn Fn(f64) -> f64;
+
 /// How a planted pair of heads works, for sign 1; what it does for −1 is the opposite.
 struct Pair {
     net: Net,
@@ -15,7 +18,7 @@ struct Pair {
     heads: [(usize, usize); 2],
     /// OUT at the end, from the sign and from what stands in place of a head's z: that of its own, given as the argument,
     /// or another.
-    out: fn(f64, &dyn Fn(f64) -> f64, &dyn Fn(f64) -> f64) -> f64,
+    out: fn(f64, Put<'_>, Put<'_>) -> f64,
     /// z of both at the places where it matters.
     z: [f64; 2],
     /// Mean of z of both over the five places of a prompt.
@@ -71,7 +74,7 @@ enum Instead {
 }
 
 /// Lines of an ablation, the counterfactual's sign, and what stands in a removed head's place.
-fn methods() -> Vec<(String, From)> {
+fn methods() -> Vec<(String, Instead)> {
     let of = |lines: &str, from| (lines.to_owned(), from);
     let scale = |x: f64| (format!("method = \"scale\"\nscale = {x:?}"), Instead::Scale(x));
     vec![
@@ -101,7 +104,7 @@ fn lost(pair: &Pair, from: Instead, donors: &[usize], gone: [bool; 2]) -> Vec<f6
     let mean = all.iter().map(|p| sign(p.0)).sum::<f64>() / all.len() as f64;
     assert!(near(mean, 0.2));
     let one = |(i, &(k, _)): (usize, &(usize, usize))| {
-        let s = sign(k);
+        let (s, all) = (sign(k), &all);
         let put = |h: usize| {
             move |own: f64| match from {
                 Instead::Nothing => 0.0,
@@ -196,7 +199,8 @@ fn every_number_is_that_of_the_weights(pair: &Pair, halved: bool) {
             .collect();
         rest += &sets;
         rest += "[[sweep]]\nkind = \"single\"\n[[sweep]]\nkind = \"pairs\"\n";
-        let other = |k: usize| if from == Instead::Flipped { format!("s{}", k ^ 1) } else { "unsigned".to_owned() };
+        let other =
+            |k: usize| if from == Instead::Flipped { format!("s{}", k ^ 1) } else { "unsigned".to_owned() };
         let t = swept(&pair.net, |folder| prompts_of(folder, &unbalanced(), &other), &rest);
         check(pair, from, &t, &format!("{lines}, {from:?}"));
     }
@@ -210,6 +214,31 @@ fn duplicates_on_unbalanced_data_have_the_numbers_of_their_weights_for_every_met
 #[test]
 fn heads_in_series_on_unbalanced_data_have_the_numbers_of_their_weights_for_every_method_and_unit() {
     every_number_is_that_of_the_weights(&pair_in_series(), true);
+}
+
+#[test]
+fn an_optimal_constant_is_found_where_a_duplicate_costs_nothing_and_the_mean_of_unbalanced_data_costs_something()
+ {
+    // OUT = clip(sign + b): b = 0 loses nothing, and any other b loses on one of the classes. The mean is 0.2, and loses
+    // 0.2 · 2 wₖ on each no.
+    let pair = duplicate_pair();
+    let delta = |lines: &str| {
+        let rest = format!("[ablation]\n{lines}\n[[sweep]]\nkind = \"single\"\n");
+        let other = |_: usize| "unsigned".to_owned();
+        let t = swept(&pair.net, |folder| prompts_of(folder, &unbalanced(), &other), &rest);
+        (t.delta((0, 0)), t)
+    };
+    let (mean, _) = delta("method = \"mean\"");
+    assert!(near(mean, crate::formulas::mean(&lost(&pair, Instead::Pooled, &[], [true, false]))));
+    let (best, t) = delta("method = \"optimal\"");
+    assert!((0.0..mean / 10.0).contains(&best), "{best}, with the mean {mean}");
+    assert!(near(t.delta((0, 1)), 0.0));
+    let row = t.constants.iter().find(|r| r["layer"] == 0 && r["head"] == 0).unwrap();
+    let number = |key: &str| row[key].as_f64().unwrap();
+    assert!(near(number("loss_mean"), mean) && near(number("loss"), best), "{row}");
+    // The sign is in the head's second dimension; of the others nothing is read.
+    let b = row["constant"][1].as_f64().unwrap();
+    assert!(b.abs() < 0.02, "{b}");
 }
 
 #[test]

@@ -10,12 +10,12 @@ use ablate_tests::planted::{HeadSpec, Layer, Net};
 use ablate_tests::program::{ablate, differing, finish, json, run, tables};
 use measure::measured;
 use serde_json::Value;
-use signs::{LOOK, OUT, SUM, WHOLE, backup, duplicates, prompts, sees_sign, series, signs};
+use signs::{LOOK, OUT, WHOLE, backup, duplicates, prompts, sees_sign, series, signs};
 use std::path::Path;
 
 /// Methods, as the lines of `[ablation]`. The data are balanced, so that a mean of z carries nothing, pooled
 /// or by position, and what is planted shows alike. (`formulas` has data and donors that carry something.)
-const METHODS: [(&str, &str); 5] = [
+const METHODS: [(&str, &str); 6] = [
     ("zero", "method = \"zero\""),
     ("mean", "method = \"mean\""),
     ("mean by position", "method = \"mean\"\npool = \"position\""),
@@ -23,6 +23,8 @@ const METHODS: [(&str, &str); 5] = [
     ("resample paired", "method = \"resample\"\ndonors = \"paired\""),
     // Of prompts without a sign; where there is no such file, of the other examples.
     ("resample seeded", "method = \"resample\"\nreference = \"unsigned.jsonl\""),
+    // No constant does better than nothing.
+    ("optimal", "method = \"optimal\"\nsteps = 8"),
 ];
 
 fn near(got: f64, want: f64) -> bool {

@@ -10,6 +10,7 @@ pub struct Tables {
     pub heads: Vec<Value>,
     pub pairs: Vec<Value>,
     pub curve: Vec<Value>,
+    pub constants: Vec<Value>,
     pub run: Value,
 }
 
@@ -40,7 +41,9 @@ pub fn swept(net: &Net, task: impl Fn(&Path) -> String, rest: &str) -> Tables {
         if file.exists() { json(&file).as_array().unwrap().clone() } else { Vec::new() }
     };
     let run = json(&out.join("run.json"));
-    Tables { heads: rows("heads.json"), pairs: rows("pairs.json"), curve: rows("curve.json"), run }
+    let [heads, pairs, curve, constants] =
+        ["heads", "pairs", "curve", "constants"].map(|name| rows(&format!("{name}.json")));
+    Tables { heads, pairs, curve, constants, run }
 }
 
 impl Tables {

@@ -29,7 +29,7 @@ pub fn weight(k: usize) -> f64 {
 
 /// What sign k means.
 pub fn sign(k: usize) -> f64 {
-    if k % 2 == 0 { 1.0 } else { -1.0 }
+    if k.is_multiple_of(2) { 1.0 } else { -1.0 }
 }
 
 /// Mean of the logit difference, 2 wₖ, where OUT is what the sign says.
@@ -71,7 +71,7 @@ pub fn prompts_of(folder: &Path, all: &[(usize, usize)], other: &dyn Fn(usize) -
     for &(k, f) in all {
         let (target, foil) = if sign(k) > 0.0 { ("yes", "no") } else { ("no", "yes") };
         let (counterfactual, g) = (other(k), (f + k) % 3);
-        let mut put = |to: &mut String, first: &str| {
+        let put = |to: &mut String, first: &str| {
             writeln!(
                 to,
                 r#"{{"prompt": "{first} f{f} mid f{g} end", "target": " {target}{k}", "foil": " {foil}{k}", "counterfactual": "{counterfactual} f{f} mid f{g} end"}}"#

@@ -454,6 +454,13 @@ impl Plan {
             .sum()
     }
 
+    /// Least version of the protocol that its workers must speak: constants of fits came with version 3.
+    #[must_use]
+    pub fn protocol(&self) -> u32 {
+        let fits = self.sweeps.iter().any(|s| s.kind == SweepKind::Fit);
+        if fits { 3 } else { crate::OLDEST_PROTOCOL }
+    }
+
     /// Names and contents' sizes of what workers need besides the model: (hash, items, examples) of each task's
     /// data, then of each reference set.
     pub fn blobs(&self) -> impl Iterator<Item = (&str, u32, u32)> {

@@ -59,6 +59,11 @@ struct Args {
     #[arg(long, value_name = "DIR")]
     model_root: Option<PathBuf>,
 
+    /// Newest version of the protocol to speak, for clusters that are upgraded bit by bit
+    #[arg(long, value_name = "N", default_value_t = ablate_common::PROTOCOL_VERSION,
+          value_parser = clap::value_parser!(u32).range(i64::from(ablate_common::OLDEST_PROTOCOL)..=i64::from(ablate_common::PROTOCOL_VERSION)))]
+    protocol: u32,
+
     /// End as soon as standard input ends, and ignore Ctrl-C: how `ablate run` holds its workers
     #[arg(long)]
     stdin_leash: bool,
@@ -130,6 +135,7 @@ fn main() -> ExitCode {
         name: args.name.unwrap_or_else(default_name),
         lanes,
         start: lane::threads(Arc::new(TorchOpener::with_memory(free))),
+        protocol: args.protocol,
         dial: link::network(),
         limits: spool::LIMITS,
         compute: Compute::Pool,

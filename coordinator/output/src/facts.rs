@@ -127,6 +127,13 @@ pub fn run_warnings(results: &Results) -> Vec<String> {
     if ablations.into_iter().any(|a| tasks().any(|t| constants::on_own_data(results, a, t))) {
         out.push(constants::OWN_DATA.into());
     }
+    if !results.run.differing.is_empty() {
+        out.push(format!(
+            "{} of {} chunks that two workers of one device class computed have other bytes: a device may be faulty (run.json names them).",
+            results.run.differing.len(),
+            results.run.compared
+        ));
+    }
     if !results.run.quarantined.is_empty() {
         out.push(format!(
             "{} shards failed on several workers and were set aside.",
@@ -267,6 +274,11 @@ pub fn run(results: &Results) -> Value {
         .iter()
         .map(|q| json!({"sweep": q.0, "round": q.1, "first_chunk": q.2, "chunks": q.3, "error": q.4}))
         .collect();
+    let differing: Vec<Value> = r
+        .differing
+        .iter()
+        .map(|d| json!({"sweep": d.0, "round": d.1, "chunk": d.2, "stored": d.3, "other": d.4}))
+        .collect();
     json!({
         "id": results.id,
         "partial": !missing.is_empty(),
@@ -281,7 +293,9 @@ pub fn run(results: &Results) -> Value {
         "several_device_classes": r.device_classes.len() > 1,
         "warnings": run_warnings(results),
         "seconds": r.seconds,
-        "chunks": {"planned": r.planned, "computed": r.computed, "accepted": r.accepted, "duplicate": r.duplicate},
+        "chunks": {"planned": r.planned, "computed": r.computed, "accepted": r.accepted, "duplicate": r.duplicate,
+            "compared": r.compared},
+        "differing": differing,
         "quarantined": quarantined,
     })
 }

@@ -44,6 +44,10 @@ pub struct RunInfo {
     pub accepted: u64,
     /// Results for chunks that had one already.
     pub duplicate: u64,
+    /// Of these, those that another worker of the same device class computed: their bytes were compared.
+    pub compared: u64,
+    /// Chunks whose bytes weren't equal: (sweep, round, chunk, worker whose result is stored, the other one).
+    pub differing: Vec<(u32, u32, u32, String, String)>,
     /// Quarantined shards: (sweep, round, first chunk, count, error).
     pub quarantined: Vec<(u32, u32, u32, u32, String)>,
     /// Device classes that contributed, with the chunks of each.

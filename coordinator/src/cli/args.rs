@@ -130,6 +130,9 @@ pub struct RunArgs {
     /// Memory that each lane may use at most, for example 2GiB [default: its share of what is free]
     #[arg(long, env = "ABLATE_MEMORY", value_name = "BYTES", value_parser = ablate_common::memory::parse)]
     pub memory: Option<u64>,
+    /// Share of the chunks that a second worker computes again, to be compared: 0.01 is one in a hundred
+    #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
+    pub audit: f64,
     /// Fail if there is nothing to resume
     #[arg(long)]
     pub resume: bool,
@@ -168,6 +171,9 @@ impl RunArgs {
         }
         if let Some(memory) = self.memory {
             let _ = write!(line, " --memory {memory}");
+        }
+        if self.audit > 0.0 {
+            let _ = write!(line, " --audit {}", self.audit);
         }
         line
     }
@@ -239,6 +245,9 @@ pub struct ServeArgs {
     /// Where state is kept: sqlite://PATH or postgres://USER@HOST:PORT/DATABASE [default: sqlite://ablate.db]
     #[arg(long, env = "ABLATE_STORE", hide_env_values = true, value_name = "URL")]
     pub store: Option<String>,
+    /// Share of the chunks that a second worker with the same kind of device computes again, to be compared [default: 0]
+    #[arg(long, value_name = "SHARE", value_parser = share)]
+    pub audit: Option<f64>,
     /// Address of the web dashboard
     #[arg(long)]
     pub http: Option<SocketAddr>,
@@ -261,6 +270,19 @@ pub struct ServeArgs {
     /// else none]
     #[arg(long, value_name = "DIR", help_heading = "Security")]
     pub allow: Vec<PathBuf>,
+}
+
+/// A number from 0 to 1.
+fn share(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
+        _ => Err("a share is a number from 0 to 1".to_owned()),
+    }
+}
+
+/// A share in millionths.
+pub fn millionths(share: f64) -> u32 {
+    (share * 1e6).round() as u32
 }
 
 #[derive(Debug, Args)]

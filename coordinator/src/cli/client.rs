@@ -236,21 +236,25 @@ pub async fn workers(args: ClientArgs) -> Result<u8, Fail> {
     let reply = asked(&args, async |c| c.workers(v1::WorkersRequest {}).await).await?;
     for w in reply.workers {
         let lanes: Vec<&str> = w.lanes.iter().map(|l| l.device.as_str()).collect();
+        let all = w.busy_us + w.idle_us;
+        let idle = if all > 0 { w.idle_us as f64 / all as f64 } else { 0.0 };
         if args.json {
             say::out(format_args!(
                 "{}",
                 serde_json::json!({"id": w.id, "name": w.name, "version": w.version, "lanes": lanes,
-                "leased_chunks": w.leased_chunks, "accepted_chunks": w.accepted_chunks, "failures": w.failures, "connected_ms": w.connected_ms})
+                "leased_chunks": w.leased_chunks, "accepted_chunks": w.accepted_chunks, "failures": w.failures, "connected_ms": w.connected_ms,
+                "busy_s": w.busy_us as f64 / 1e6, "idle_s": w.idle_us as f64 / 1e6, "idle_share": idle})
             ));
         } else {
             say::out(format_args!(
-                "{:>4}  {:<28} {:<16} {:>6} leased {:>8} accepted {:>4} failures",
+                "{:>4}  {:<28} {:<16} {:>6} leased {:>8} accepted {:>4} failures {:>5.1} % idle",
                 w.id,
                 w.name,
                 lanes.join(","),
                 w.leased_chunks,
                 w.accepted_chunks,
-                w.failures
+                w.failures,
+                100.0 * idle
             ));
         }
     }

@@ -1,12 +1,13 @@
 //! `ablate run`: coordinator in this process, workers beside it, state in the output folder.
 
-use super::args::RunArgs;
+use super::args::{RunArgs, millionths};
 use super::experiment::{self, Made};
 use super::fail::{Fail, on};
 use super::folder;
 use super::progress::{Steps, SweepClock};
 use super::say;
 use super::supervise::{self, Workers};
+use ablate_coordinator::scheduler::Config as Scheduling;
 use ablate_coordinator::security::Security;
 use ablate_coordinator::server::{Control, Handle, Options, Service, Status};
 use ablate_coordinator::store::{SqliteStore, Store};
@@ -73,7 +74,8 @@ impl Session {
         let store: Arc<dyn Store> = Arc::new(sqlite);
         // A loopback port is open to every user of the machine: only those who have the token may use it.
         let (token, word) = Token::issue(Role::Worker, None, None)?;
-        let options = Options { security: Security::private(token), ..Options::default() };
+        let scheduler = Scheduling { audit: millionths(self.args.audit), ..Scheduling::default() };
+        let options = Options { security: Security::private(token), scheduler, ..Options::default() };
         let service = Service::start(options, Arc::clone(&store)).await.map_err(|e| self.failed(e))?;
         let (id, existed) = service.submit(new).await.map_err(|e| self.failed(e))?;
         let first = if existed { self.wake(&service, &id).await? } else { None };

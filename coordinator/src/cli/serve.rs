@@ -1,12 +1,13 @@
 //! `ablate serve`: the coordinator as a service.
 
-use super::args::ServeArgs;
+use super::args::{ServeArgs, millionths};
 use super::experiment;
 use super::fail::Fail;
 use super::progress::Steps;
 use super::run::{interrupted, version};
 use super::say;
 use super::stores;
+use ablate_coordinator::scheduler::Config as Scheduling;
 use ablate_coordinator::security::{Files, Limits, Security, Tls};
 use ablate_coordinator::server::{
     Error, Exporter, Fatal, Options, Service, SubmitError, Submitter, default_output, listen, stand_by,
@@ -30,6 +31,7 @@ pub struct Config {
     advertise: Option<String>,
     pub store: Option<String>,
     output: Option<PathBuf>,
+    audit: Option<f64>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     client_ca: Option<PathBuf>,
@@ -50,7 +52,7 @@ pub fn read(path: &Path) -> Result<Config, Fail> {
         Fail::wrong(e.message().to_owned())
             .at(format!("{}:{line}", path.display()))
             .help(
-                "the settings are listen, advertise, store, output, tls_cert, tls_key, client_ca, require_auth, allow and [limits]",
+                "the settings are listen, advertise, store, output, audit, tls_cert, tls_key, client_ca, require_auth, allow and [limits]",
             )
     })
 }
@@ -79,8 +81,14 @@ pub async fn serve(args: ServeArgs) -> Result<u8, Fail> {
     let url = args.advertise.or(config.advertise).unwrap_or_else(|| own_url(address, security.encrypted()));
     super::coordinators::check(&url).map_err(|what| Fail::wrong(format!("--advertise {url}: {what}")))?;
     let store = place.open(&url).await?;
+    let audit = args.audit.or(config.audit).unwrap_or(0.0);
+    if !(0.0..=1.0).contains(&audit) {
+        return Err(Fail::wrong(format!("audit = {audit}: a share is a number from 0 to 1")));
+    }
+    let scheduler = Scheduling { audit: millionths(audit), ..Scheduling::default() };
     let options = Options {
         listen: address,
+        scheduler,
         submitter: Some(submitter(root, folders)),
         exporter: Some(exporter()),
         security: Arc::clone(&security),

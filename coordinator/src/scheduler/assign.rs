@@ -23,12 +23,13 @@ impl Scheduler {
                 .collect();
             ready.sort_unstable();
             let given = ready.iter().any(|&(_, worker)| self.give_pending(worker, now, out));
-            if !given {
-                for (_, worker) in ready {
-                    self.give_copy(worker, now, out);
-                }
-                return;
+            if given || ready.iter().any(|&(_, worker)| self.give_audit(worker, now, out)) {
+                continue;
             }
+            for (_, worker) in ready {
+                self.give_copy(worker, now, out);
+            }
+            return;
         }
     }
 
@@ -57,6 +58,12 @@ impl Scheduler {
         if open.is_empty() {
             return;
         }
+        // It is back: what it had didn't end it.
+        for &c in &open {
+            if let Some(n) = e.losses.get_mut(&(at.0, at.1, c)) {
+                *n = n.saturating_sub(1);
+            }
+        }
         if w.opened.insert(experiment.clone()) {
             out.push(Action::Open(worker, experiment.clone()));
         }
@@ -71,15 +78,31 @@ impl Scheduler {
     fn give_pending(&mut self, worker: WorkerId, now: Millis, out: &mut Vec<Action>) -> bool {
         let lanes: u32 = self.workers.values().filter(|w| !w.draining).map(|w| w.lanes).sum();
         let Some(w) = self.workers.get(&worker) else { return false };
-        let found =
-            self.experiments.iter().filter(|(_, e)| e.running && !e.excluded.contains_key(&worker)).find_map(
-                |(id, e)| {
-                    let (&at, round) = e.rounds.iter().find(|(_, r)| !r.pending.is_empty())?;
-                    let share = (round.pending.len() as u32).div_ceil(2 * lanes.max(1));
-                    let by_time = w.expected(id, at.0).map_or(1, |ms| (self.config.shard / ms) as u32);
-                    Some((id.clone(), at, run_of(round, by_time.clamp(1, share.max(1))), round.list.clone()))
-                },
-            );
+        // Others get as long as a lease to take what failed here.
+        let since = now.checked_sub(self.config.lease);
+        let active = |e: &Experiment| -> BTreeSet<WorkerId> {
+            let able = self.workers.iter().filter(|(id, w)| !w.draining && !e.excluded.contains_key(id));
+            able.map(|(&id, _)| id).collect()
+        };
+        let found = self
+            .experiments
+            .iter()
+            .filter(|(_, e)| e.running && !e.excluded.contains_key(&worker))
+            .find_map(|(id, e)| {
+                // Rarely is there one.
+                let able = if e.failures.is_empty() { BTreeSet::new() } else { active(e) };
+                let fits =
+                    |at: &(u32, u32), c: u32| !e.better_elsewhere((at.0, at.1, c), worker, &able, since);
+                let (&at, round) = e.rounds.iter().find(|(at, r)| r.pending.iter().any(|&c| fits(at, c)))?;
+                let share = (round.pending.len() as u32).div_ceil(2 * lanes.max(1));
+                let by_time = w.expected(id, at.0).map_or(1, |ms| (self.config.shard / ms) as u32);
+                Some((
+                    id.clone(),
+                    at,
+                    run_of(round, by_time.clamp(1, share.max(1)), |c| fits(&at, c)),
+                    round.list.clone(),
+                ))
+            });
         let Some((experiment, (sweep, round), chunks, list)) = found else { return false };
         if let Some(r) = self.experiments.get_mut(&experiment).and_then(|e| e.rounds.get_mut(&(sweep, round)))
         {
@@ -130,7 +153,7 @@ impl Scheduler {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the parts of a lease")]
-    fn lease(
+    pub(super) fn lease(
         &mut self,
         worker: WorkerId,
         experiment: String,
@@ -165,10 +188,10 @@ impl Scheduler {
     }
 }
 
-/// The first run of neighbouring pending chunks, at most `limit` long.
-fn run_of(round: &Round, limit: u32) -> BTreeSet<u32> {
+/// The first run of neighbouring pending chunks that fit, at most `limit` long.
+fn run_of(round: &Round, limit: u32, fits: impl Fn(u32) -> bool) -> BTreeSet<u32> {
     let mut chunks = BTreeSet::new();
-    for &c in &round.pending {
+    for &c in round.pending.iter().filter(|&&c| fits(c)) {
         if chunks.last().is_some_and(|&last| last + 1 != c) || chunks.len() as u32 == limit {
             break;
         }

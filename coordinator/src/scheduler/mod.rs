@@ -2,6 +2,8 @@
 //! randomness: the server, simulations and model checkers drive the same code.
 
 mod assign;
+mod audit;
+mod fail;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -11,7 +13,7 @@ pub use state::{Progress, Summary, SweepShape};
 #[cfg(feature = "mutations")]
 use crate::mutation;
 use state::{Experiment, Lease, Worker};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 /// Milliseconds on the driver's monotonic clock.
 pub type Millis = u64;
@@ -35,6 +37,10 @@ pub struct Config {
     pub chunk_failures: usize,
     /// Failures of a worker in a row after which it is drained.
     pub worker_failures: u32,
+    /// Workers that may vanish while they work on one chunk; then it is quarantined, as it may be what kills them.
+    pub chunk_losses: usize,
+    /// Share of the chunks that another worker of the same kind computes once more, to be compared, in millionths.
+    pub audit: u32,
     /// Until when nothing is leased, in ms of the driver's clock: after a takeover workers first bring the leases that
     /// they hold.
     pub quiet: Millis,
@@ -42,7 +48,15 @@ pub struct Config {
 
 impl Default for Config {
     fn default() -> Self {
-        Self { lease: 30_000, shard: 5_000, chunk_failures: 3, worker_failures: 5, quiet: 0 }
+        Self {
+            lease: 30_000,
+            shard: 5_000,
+            chunk_failures: 3,
+            worker_failures: 5,
+            chunk_losses: 5,
+            audit: 0,
+            quiet: 0,
+        }
     }
 }
 
@@ -87,6 +101,10 @@ pub enum Event {
         worker: WorkerId,
         /// Its lanes.
         lanes: u32,
+        /// Version of the protocol that it speaks.
+        protocol: u32,
+        /// Device classes of its lanes: copies are compared between workers that have the same.
+        class: String,
     },
     /// A worker can take more shards.
     Credit {
@@ -137,8 +155,14 @@ pub enum Event {
         /// Why.
         fault: Fault,
     },
-    /// A worker is gone, however: stream end, goodbye, drain, crash (invariant 8).
-    Gone(WorkerId),
+    /// A worker is gone, however: stream end, goodbye, drain, crash (invariant 8). `said` where it said so: what it had is
+    /// no suspect then.
+    Gone {
+        /// Its connection.
+        worker: WorkerId,
+        /// Whether it said goodbye.
+        said: bool,
+    },
     /// A round's decision is durable; these rounds follow.
     Decided {
         /// Experiment.
@@ -213,6 +237,8 @@ pub struct Scheduler {
     workers: BTreeMap<WorkerId, Worker>,
     leases: BTreeMap<LeaseId, Lease>,
     next_lease: LeaseId,
+    /// Of the event that is being taken.
+    now: Millis,
 }
 
 impl Scheduler {
@@ -226,6 +252,7 @@ impl Scheduler {
             workers: BTreeMap::new(),
             leases: BTreeMap::new(),
             next_lease: first_lease,
+            now: 0,
         }
     }
 
@@ -244,10 +271,12 @@ impl Scheduler {
     /// Takes an event.
     pub fn on(&mut self, event: Event, now: Millis) -> Vec<Action> {
         let mut out = Vec::new();
+        self.now = now;
         match event {
             Event::Added(summary) => {
                 let id = summary.id.clone();
                 self.experiments.entry(id.clone()).or_insert_with(|| Experiment::new(*summary));
+                self.exclude_old(&id);
                 self.settle(&id, &mut out);
             }
             Event::Pause(id) => self.with(&id, |e| e.running = false),
@@ -262,6 +291,7 @@ impl Scheduler {
             Event::Retry(id) => {
                 let refusing = self.experiments.get(&id).map(|e| e.excluded.clone()).unwrap_or_default();
                 self.with(&id, Experiment::retry);
+                self.exclude_old(&id);
                 // Workers that couldn't open it forget that, and look again.
                 for (worker, _) in refusing {
                     if self.workers.get_mut(&worker).is_some_and(|w| w.opened.remove(&id)) {
@@ -270,8 +300,11 @@ impl Scheduler {
                 }
                 self.settle(&id, &mut out);
             }
-            Event::Joined { worker, lanes } => {
-                self.workers.insert(worker, Worker { lanes: lanes.max(1), ..Worker::default() });
+            Event::Joined { worker, lanes, protocol, class } => {
+                let joined = Worker { lanes: lanes.max(1), protocol, class, ..Worker::default() };
+                self.workers.insert(worker, joined);
+                let all: Vec<String> = self.experiments.keys().cloned().collect();
+                all.iter().for_each(|id| self.exclude_old(id));
             }
             Event::Credit { worker, shards } => {
                 if let Some(w) = self.workers.get_mut(&worker) {
@@ -303,12 +336,16 @@ impl Scheduler {
                     w.measure(&experiment, at.0, busy_us);
                 }
                 self.with(&experiment, |e| e.done(at, duplicate, busy_us));
+                self.audit(&experiment, at, worker, duplicate);
                 self.settle(&experiment, &mut out);
             }
             Event::Failed { experiment, at, worker, lease, fault } => {
-                self.failed(&experiment, at, worker, lease, fault, &mut out);
+                self.failed(&experiment, at, worker, lease, fault, now, &mut out);
             }
-            Event::Gone(worker) => {
+            Event::Gone { worker, said } => {
+                if !said {
+                    self.suspect(worker, &mut out);
+                }
                 self.workers.remove(&worker);
                 self.experiments.values_mut().for_each(|e| {
                     e.excluded.remove(&worker);
@@ -320,6 +357,7 @@ impl Scheduler {
                     lost.iter().for_each(|id| drop(self.leases.remove(id)));
                 }
                 lost.into_iter().for_each(|id| self.drop_lease(id));
+                self.settle_audits(&mut out);
             }
             Event::Decided { experiment, sweep, round, opens } => {
                 self.with(&experiment, |e| e.decided(sweep, round, opens));
@@ -334,6 +372,7 @@ impl Scheduler {
                     }
                     self.drop_lease(id);
                 }
+                self.settle_audits(&mut out);
             }
         }
         self.assign(now, &mut out);
@@ -363,7 +402,8 @@ impl Scheduler {
         for (sweep, round) in e.take_decidable() {
             out.push(Action::Decide(id.to_owned(), sweep, round));
         }
-        if e.nothing_left() {
+        if e.nothing_left() && !self.audits_left(id) {
+            let Some(e) = self.experiments.get_mut(id) else { return };
             e.finished = true;
             out.push(Action::Finished(id.to_owned()));
             self.close(id, out);
@@ -388,60 +428,6 @@ impl Scheduler {
         }
     }
 
-    fn failed(
-        &mut self,
-        id: &str,
-        at: ChunkAt,
-        worker: WorkerId,
-        lease: LeaseId,
-        fault: Fault,
-        out: &mut Vec<Action>,
-    ) {
-        self.leave(lease, at.2);
-        let limit = self.config.chunk_failures;
-        let elsewhere = self.is_leased(id, at);
-        let Some(e) = self.experiments.get_mut(id) else { return };
-        match fault {
-            Fault::Model(why) => {
-                e.excluded.insert(worker, why);
-                if !elsewhere {
-                    e.back(at);
-                }
-                let of: Vec<LeaseId> = self
-                    .leases
-                    .iter()
-                    .filter(|(_, l)| l.worker == worker && l.experiment == id)
-                    .map(|(&k, _)| k)
-                    .collect();
-                of.into_iter().for_each(|l| self.drop_lease(l));
-            }
-            Fault::Chunk(error) => {
-                let tries = e.failures.entry(at).or_default();
-                tries.push(worker);
-                let workers: BTreeSet<WorkerId> = tries.iter().copied().collect();
-                if workers.len() >= 2 || tries.len() >= limit {
-                    if e.set_aside(at) {
-                        out.push(Action::Quarantine(id.to_owned(), at, error));
-                    }
-                } else if !elsewhere {
-                    #[cfg(feature = "mutations")]
-                    if mutation::is(mutation::Mutation::NeverRetried) {
-                        return;
-                    }
-                    e.back(at);
-                }
-                if let Some(w) = self.workers.get_mut(&worker) {
-                    w.failures += 1;
-                    if w.failures >= self.config.worker_failures && !w.draining {
-                        w.draining = true;
-                        out.push(Action::Drain(worker));
-                    }
-                }
-                self.settle(id, out);
-            }
-        }
-    }
-
     /// A chunk of a lease is dealt with.
     fn leave(&mut self, lease: LeaseId, chunk: u32) {
         if let Some(l) = self.leases.get_mut(&lease) {
@@ -461,6 +447,7 @@ impl Scheduler {
                 && let Some(e) = self.experiments.get_mut(&lease.experiment)
             {
                 e.back(at);
+                e.audit_lost(at);
             }
         }
     }

@@ -33,6 +33,8 @@ pub struct Summary {
     pub busy_us: BTreeMap<u32, u64>,
     /// Whether work may be leased.
     pub running: bool,
+    /// Least version of the protocol that its workers must speak.
+    pub protocol: u32,
 }
 
 /// How far an experiment is.
@@ -83,7 +85,16 @@ impl Round {
 pub(super) struct Experiment {
     pub sweeps: Vec<SweepShape>,
     pub rounds: BTreeMap<(u32, u32), Round>,
-    pub failures: BTreeMap<ChunkAt, Vec<WorkerId>>,
+    pub failures: BTreeMap<ChunkAt, Vec<(WorkerId, Millis)>>,
+    /// How often a worker vanished with a chunk.
+    pub losses: BTreeMap<ChunkAt, usize>,
+    /// Chunks to be computed once more: whose result is there, and of which device classes.
+    pub audits: BTreeMap<ChunkAt, (WorkerId, String)>,
+    /// Those that are being so.
+    pub auditing: BTreeSet<ChunkAt>,
+    /// Since when the end waits for nothing else.
+    pub audits_since: Option<Millis>,
+    pub protocol: u32,
     /// Workers that can't serve it, and why.
     pub excluded: BTreeMap<WorkerId, String>,
     pub running: bool,
@@ -103,6 +114,11 @@ impl Experiment {
             sweeps: summary.sweeps,
             rounds: BTreeMap::new(),
             failures: BTreeMap::new(),
+            losses: BTreeMap::new(),
+            audits: BTreeMap::new(),
+            auditing: BTreeSet::new(),
+            audits_since: None,
+            protocol: summary.protocol,
             excluded: BTreeMap::new(),
             running: summary.running,
             finished: false,
@@ -156,6 +172,7 @@ impl Experiment {
             r.done.insert(chunk);
         }
         self.failures.remove(&(sweep, round, chunk));
+        self.losses.remove(&(sweep, round, chunk));
     }
 
     /// Puts a chunk back to the pending ones, unless it is done or set aside.
@@ -181,14 +198,21 @@ impl Experiment {
 
     pub fn retry(&mut self) {
         self.failures.clear();
+        self.losses.clear();
         self.excluded.clear();
         self.running = true;
         self.finished = false;
+        self.audits_since = None;
         for r in self.rounds.values_mut() {
             r.pending.append(&mut r.aside);
             // A decision that failed is made again; a second one made meanwhile is the same.
             r.deciding = false;
         }
+    }
+
+    /// An audit's lease is gone: it isn't given again.
+    pub fn audit_lost(&mut self, at: ChunkAt) {
+        self.auditing.remove(&at);
     }
 
     pub fn decided(&mut self, sweep: u32, round: u32, opens: Vec<(u32, u32, Vec<u32>)>) {
@@ -255,6 +279,8 @@ impl Experiment {
 pub(super) struct Worker {
     pub lanes: u32,
     pub credit: u32,
+    pub protocol: u32,
+    pub class: String,
     /// Failures in a row.
     pub failures: u32,
     pub draining: bool,

@@ -2,6 +2,7 @@
 
 use super::*;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 fn summary(rounds: u32) -> Summary {
     let shape = |rounds: Vec<u32>, decides| SweepShape { rounds, decides, reference: 0 };
@@ -18,11 +19,17 @@ fn summary(rounds: u32) -> Summary {
         computed: (0, 0),
         busy_us: BTreeMap::new(),
         running: true,
+        protocol: 2,
     }
+}
+
+fn joined(worker: WorkerId, lanes: u32) -> Event {
+    Event::Joined { worker, lanes, protocol: 3, class: "x".into() }
 }
 
 /// A driver that keeps what the store would keep.
 struct Driver {
+    config: Config,
     scheduler: Scheduler,
     now: Millis,
     accepted: BTreeSet<ChunkAt>,
@@ -37,8 +44,15 @@ struct Driver {
 
 impl Driver {
     fn new(rounds: u32) -> Self {
+        Self::auditing(rounds, 0)
+    }
+
+    /// With audits of so many millionths.
+    fn auditing(rounds: u32, audit: u32) -> Self {
+        let config = Config { audit, ..Config::default() };
         let mut d = Self {
-            scheduler: Scheduler::new(Config::default(), 1),
+            config,
+            scheduler: Scheduler::new(config, 1),
             now: 0,
             accepted: BTreeSet::new(),
             shards: Vec::new(),
@@ -87,7 +101,7 @@ impl Driver {
     /// one of them, which is gone.
     fn takeover(&mut self, gone: WorkerId) {
         self.leaderships += 1;
-        self.scheduler = Scheduler::new(Config::default(), self.leaderships << 32);
+        self.scheduler = Scheduler::new(self.config, self.leaderships << 32);
         let mut kept = summary(self.last_round + 1);
         kept.rounds.truncate(2);
         kept.rounds.extend(
@@ -100,7 +114,7 @@ impl Driver {
         self.send(Event::Added(Box::new(kept)));
         self.shards.retain(|s| s.0 != gone);
         for worker in (1..4).filter(|&w| w != gone) {
-            self.send(Event::Joined { worker, lanes: 1 });
+            self.send(joined(worker, 1));
             let of: Vec<_> = self.shards.iter().filter(|s| s.0 == worker).cloned().collect();
             let held = of
                 .iter()
@@ -145,13 +159,13 @@ impl Driver {
 
 proptest! {
     #[test]
-    fn every_chunk_is_accepted_once_whatever_happens(rounds in 1u32..4, events in prop::collection::vec((0u8..9, any::<usize>()), 0..120)) {
-        let mut d = Driver::new(rounds);
+    fn every_chunk_is_accepted_once_whatever_happens(rounds in 1u32..4, audit in prop::sample::select(vec![0, 500_000, 1_000_000]), events in prop::collection::vec((0u8..9, any::<usize>()), 0..120)) {
+        let mut d = Driver::auditing(rounds, audit);
         for (kind, k) in events {
             let worker = (k % 3) as u64 + 1;
             match kind {
-                0 => { d.send(Event::Joined { worker, lanes: 1 }); d.send(Event::Credit { worker, shards: 2 }); }
-                1 => { d.shards.retain(|s| s.0 != worker); d.send(Event::Gone(worker)); }
+                0 => { d.send(joined(worker, 1)); d.send(Event::Credit { worker, shards: 2 }); }
+                1 => { d.shards.retain(|s| s.0 != worker); d.send(Event::Gone { worker, said: false }); }
                 2 => { d.now += (k % 50_000) as u64; d.send(Event::Tick); }
                 3 => d.work(k, true),
                 4 => d.takeover(k as u64 % 4 + 1),
@@ -159,7 +173,7 @@ proptest! {
             }
         }
         // A steady worker ends it, with a retry for what was set aside.
-        d.send(Event::Joined { worker: 9, lanes: 2 });
+        d.send(joined(9, 2));
         let all = 1 + 7 + 3 * rounds as usize;
         for _ in 0..400 {
             if d.finished && d.accepted.len() == all { break; }
@@ -182,7 +196,7 @@ proptest! {
 fn a_shard_is_never_larger_than_a_fair_share() {
     let mut d = Driver::new(1);
     for worker in [1, 2] {
-        d.send(Event::Joined { worker, lanes: 1 });
+        d.send(joined(worker, 1));
         d.send(Event::Credit { worker, shards: 2 });
     }
     let first: Vec<u32> = d.shards.iter().map(|s| s.0 as u32).collect();
@@ -193,20 +207,20 @@ fn a_shard_is_never_larger_than_a_fair_share() {
 #[test]
 fn a_worker_with_the_wrong_model_is_left_out_of_that_experiment_only() {
     let mut d = Driver::new(1);
-    d.send(Event::Joined { worker: 1, lanes: 1 });
+    d.send(joined(1, 1));
     d.send(Event::Credit { worker: 1, shards: 1 });
     let (worker, lease, sweep, round, chunks) = d.shards.remove(0);
     let fault = Fault::Model("differs".into());
     d.send(Event::Failed { experiment: "e".into(), at: (sweep, round, chunks[0]), worker, lease, fault });
     d.send(Event::Credit { worker: 1, shards: 2 });
     assert!(d.shards.is_empty());
-    d.send(Event::Joined { worker: 2, lanes: 1 });
+    d.send(joined(2, 1));
     d.send(Event::Credit { worker: 2, shards: 1 });
     assert_eq!(d.shards[0].4, chunks);
 }
 
 fn join(d: &mut Driver, worker: WorkerId, credit: u32) {
-    d.send(Event::Joined { worker, lanes: 1 });
+    d.send(joined(worker, 1));
     d.send(Event::Credit { worker, shards: credit });
 }
 
@@ -316,7 +330,7 @@ fn a_cancelled_experiment_is_taken_back_from_its_workers() {
 fn a_coordinator_that_takes_over_adopts_the_leases_that_workers_bring() {
     let mut d = Driver::new(1);
     for worker in [1, 2] {
-        d.send(Event::Joined { worker, lanes: 1 });
+        d.send(joined(worker, 1));
         d.send(Event::Credit { worker, shards: 2 });
     }
     let held: Vec<_> = d.shards.clone();
@@ -343,7 +357,125 @@ fn a_coordinator_that_takes_over_adopts_the_leases_that_workers_bring() {
 fn after_a_takeover_nothing_is_leased_until_workers_had_time_to_bring_theirs() {
     let mut s = Scheduler::new(Config { quiet: 2000, ..Config::default() }, 1);
     s.on(Event::Added(Box::new(summary(1))), 0);
-    s.on(Event::Joined { worker: 1, lanes: 1 }, 10);
+    s.on(joined(1, 1), 10);
     assert!(s.on(Event::Credit { worker: 1, shards: 1 }, 1999).is_empty());
     assert!(matches!(s.on(Event::Tick, 2000).last(), Some(Action::Shard { .. })));
+}
+
+#[test]
+fn a_chunk_that_failed_goes_to_another_worker_first_and_back_only_if_nobody_took_it() {
+    let mut d = Driver::new(1);
+    join(&mut d, 1, 1);
+    d.send(joined(2, 1));
+    let at = fail(&mut d);
+    // Worker 1 gets other work meanwhile.
+    d.send(Event::Credit { worker: 1, shards: 1 });
+    assert!(d.shards.iter().all(|s| (s.2, s.3, s.4[0]) != at), "{:?}", d.shards);
+    d.send(Event::Credit { worker: 2, shards: 1 });
+    assert!(d.shards.iter().any(|s| s.0 == 2 && (s.2, s.3, s.4[0]) == at), "{:?}", d.shards);
+
+    // Where the other takes nothing, the first gets it again after a lease's time.
+    let mut d = Driver::new(1);
+    join(&mut d, 1, 1);
+    d.send(joined(2, 1));
+    let at = fail(&mut d);
+    d.now = 31_000;
+    d.send(Event::Credit { worker: 1, shards: 1 });
+    assert!(d.shards.iter().any(|s| s.0 == 1 && (s.2, s.3, s.4[0]) == at), "{:?}", d.shards);
+}
+
+#[test]
+fn a_chunk_that_five_workers_vanish_with_is_set_aside_and_lost_workers_are_no_failures_of_others() {
+    let mut d = Driver::new(1);
+    for worker in 1..=4 {
+        join(&mut d, worker, 2);
+        d.shards.clear();
+        d.send(Event::Gone { worker, said: false });
+    }
+    assert!(d.aside.is_empty(), "four may be bad luck");
+    // One that says goodbye, or comes back with what it had, doesn't count.
+    join(&mut d, 5, 1);
+    d.shards.clear();
+    d.send(Event::Gone { worker: 5, said: true });
+    assert!(d.aside.is_empty());
+    join(&mut d, 6, 1);
+    d.shards.clear();
+    d.send(Event::Gone { worker: 6, said: false });
+    assert_eq!(d.aside, [(0, 0, 0)].into(), "only what was in work: not what waited behind it");
+
+    let mut d = Driver::new(1);
+    for worker in 1..=20 {
+        join(&mut d, worker, 1);
+        let (_, lease, sweep, round, chunks) = d.shards.remove(0);
+        d.send(Event::Gone { worker, said: false });
+        d.send(joined(100 + worker, 1));
+        let held = Held { lease, experiment: "e".into(), round: (sweep, round), chunks };
+        d.send(Event::Bring { worker: 100 + worker, held: vec![held] });
+        d.send(Event::Gone { worker: 100 + worker, said: true });
+    }
+    assert!(d.aside.is_empty(), "a bad network is no bad chunk");
+}
+
+#[test]
+fn a_worker_of_an_older_protocol_gets_what_it_can_do_only() {
+    let mut d = Driver::new(1);
+    let mut newer = summary(1);
+    (newer.id, newer.protocol) = ("a newer one".into(), 3);
+    d.send(Event::Added(Box::new(newer)));
+    d.send(Event::Joined { worker: 1, lanes: 1, protocol: 2, class: "x".into() });
+    let given = d.scheduler.on(Event::Credit { worker: 1, shards: 4 }, 0);
+    let of = |a: &Action| matches!(a, Action::Shard { experiment, .. } if experiment == "e");
+    assert!(given.iter().any(of) && !given.iter().any(|a| matches!(a, Action::Open(_, id) if id != "e")));
+    let said = d.scheduler.progress("a newer one").unwrap().refused.unwrap();
+    assert!(said.contains("protocol 2") && said.contains("needs 3"), "{said}");
+    d.scheduler.on(Event::Retry("a newer one".into()), 0);
+    assert!(d.scheduler.progress("a newer one").unwrap().refused.is_some(), "a retry doesn't upgrade it");
+    d.scheduler.on(joined(2, 1), 0);
+    let given = d.scheduler.on(Event::Credit { worker: 2, shards: 1 }, 0);
+    assert!(given.contains(&Action::Open(2, "a newer one".into())), "{given:?}");
+}
+
+/// Works until nothing is leased; (worker, chunk) of every result.
+fn finish(d: &mut Driver) -> Vec<(WorkerId, ChunkAt)> {
+    let mut all = Vec::new();
+    while let Some((worker, _, sweep, round, chunks)) = d.shards.first().cloned() {
+        all.push((worker, (sweep, round, chunks[0])));
+        d.work(0, false);
+    }
+    all
+}
+
+#[test]
+fn audits_are_done_by_another_worker_of_the_same_class_before_the_end() {
+    let mut d = Driver::auditing(1, 1_000_000);
+    join(&mut d, 1, 1);
+    join(&mut d, 2, 1);
+    let done = finish(&mut d);
+    assert!(d.finished);
+    let mut by: BTreeMap<ChunkAt, BTreeSet<WorkerId>> = BTreeMap::new();
+    done.iter().for_each(|&(w, at)| assert!(by.entry(at).or_default().insert(w), "twice by one"));
+    assert!(by.values().all(|w| w.len() == 2), "{by:?}");
+    let progress = d.scheduler.progress("e").unwrap();
+    assert_eq!((progress.accepted, progress.duplicate), (11, 11));
+
+    // Nobody else can: nothing waits for that.
+    for class in [None, Some("another")] {
+        let mut d = Driver::auditing(1, 1_000_000);
+        join(&mut d, 1, 1);
+        if let Some(class) = class {
+            d.send(Event::Joined { worker: 2, lanes: 1, protocol: 3, class: class.into() });
+            d.send(Event::Credit { worker: 2, shards: 1 });
+        }
+        assert_eq!(finish(&mut d).len(), 11);
+        assert!(d.finished);
+    }
+
+    // The one that was to do it is lost.
+    let mut d = Driver::auditing(1, 1_000_000);
+    join(&mut d, 1, 1);
+    d.send(joined(2, 1));
+    assert_eq!(finish(&mut d).len(), 11);
+    assert!(!d.finished, "it waits for the other");
+    d.send(Event::Gone { worker: 2, said: false });
+    assert!(d.finished);
 }

@@ -166,6 +166,7 @@ async fn a_stream_of_mutated_messages_does_not_stop_the_service() {
                 lease: odd(),
                 lane: odd() as u32,
                 busy_us: odd(),
+                idle_us: 3,
                 scores: vec![b'A'; odd() as usize % 99].into(),
                 device_class: "x\0y".into(),
             }),

@@ -193,7 +193,7 @@ impl Actor {
             Command::Gone(worker) => {
                 if let Some(w) = self.workers.remove(&worker) {
                     tracing::info!(worker = w.hello.name, "worker gone");
-                    self.event(Event::Gone(worker)).await;
+                    self.event(Event::Gone { worker, said: false }).await;
                 }
             }
             Command::Committed(all) => {
@@ -296,8 +296,12 @@ impl Actor {
         };
         if control == Control::Retry {
             self.store.release(self.epoch, id).await?;
+            if let Some(s) = self.experiments.get_mut(id) {
+                s.state = state;
+            }
+        } else {
+            self.set_state(id, state).await?;
         }
-        self.set_state(id, state).await?;
         self.event(event).await;
         let stored = self.experiments.get(id).ok_or_else(|| Error::NoExperiment(id.to_owned()))?;
         Ok(Status::new(stored, self.scheduler.progress(id).as_ref(), self.workers.len() as u32))
@@ -329,16 +333,17 @@ impl Actor {
         self.next_worker += 1;
         tracing::info!(worker = hello.name, lanes = hello.lanes.len(), "worker connected");
         let lanes = hello.lanes.len().min(MAX_LANES) as u32;
-        self.workers.insert(id, Connected { hello, to, since: Instant::now(), accepted: 0, failures: 0 });
-        let welcome = v1::Welcome {
-            worker: id,
-            epoch: self.epoch,
-            lease_ms: self.lease_ms,
-            protocol: ablate_common::PROTOCOL_VERSION,
-        };
+        // What both speak.
+        let protocol = hello.protocol.min(ablate_common::PROTOCOL_VERSION);
+        let class: Vec<&str> = hello.lanes.iter().map(|l| l.device_class.as_str()).collect();
+        let class = class.join(" + ");
+        let since = Instant::now();
+        let new = Connected { hello, to, since, accepted: 0, failures: 0, busy_us: 0, idle_us: 0 };
+        self.workers.insert(id, new);
+        let welcome = v1::Welcome { worker: id, epoch: self.epoch, lease_ms: self.lease_ms, protocol };
         self.tell(id, Body::Welcome(welcome));
         if reply.send(Some(id)).is_ok() {
-            self.event(Event::Joined { worker: id, lanes }).await;
+            self.event(Event::Joined { worker: id, lanes, protocol, class }).await;
         } else {
             self.workers.remove(&id);
         }
@@ -367,7 +372,7 @@ impl Actor {
                 }
                 self.event(Event::Renew { worker, leases: r.leases }).await;
             }
-            From::Goodbye(_) => self.event(Event::Gone(worker)).await,
+            From::Goodbye(_) => self.event(Event::Gone { worker, said: true }).await,
             // Results go to the committer, past the actor.
             From::Hello(_) | From::Result(_) => {}
             From::Failed(f) => {
@@ -388,7 +393,7 @@ impl Actor {
     }
 
     async fn committed(&mut self, receipt: Receipt, verdict: Verdict) {
-        let Receipt { key, worker, lease, busy_us } = receipt;
+        let Receipt { key, worker, lease, busy_us, idle_us } = receipt;
         let at: ChunkAt = (key.sweep, key.round, key.chunk);
         let duplicate = match verdict {
             Verdict::Stored(Outcome::Accepted) => false,
@@ -402,8 +407,10 @@ impl Actor {
                 return;
             }
         };
-        if !duplicate && let Some(w) = self.workers.get_mut(&worker) {
-            w.accepted += 1;
+        if let Some(w) = self.workers.get_mut(&worker) {
+            w.accepted += u64::from(!duplicate);
+            w.busy_us += busy_us;
+            w.idle_us += idle_us;
         }
         let experiment = key.experiment;
         self.event(Event::Committed { experiment, at, worker, lease, duplicate, busy_us }).await;

@@ -30,6 +30,8 @@ pub struct Arrived {
     pub worker: WorkerId,
     /// Under which lease.
     pub lease: LeaseId,
+    /// Time the lane waited for it, in microseconds.
+    pub idle_us: u64,
 }
 
 /// What is left of a result once it is stored.
@@ -43,6 +45,8 @@ pub struct Receipt {
     pub lease: LeaseId,
     /// Time the lane worked on it, in microseconds.
     pub busy_us: u64,
+    /// Time the lane waited for it, in microseconds.
+    pub idle_us: u64,
 }
 
 /// What became of a result.
@@ -129,8 +133,9 @@ impl Committer {
         };
         let checked = self.compute.run(check).await.ok()?;
         let (mut batch, mut receipts, mut done) = (Vec::new(), Vec::new(), Vec::new());
-        for (Arrived { incoming, worker, lease }, wrong) in checked {
-            let receipt = Receipt { key: incoming.key.clone(), worker, lease, busy_us: incoming.busy_us };
+        for (Arrived { incoming, worker, lease, idle_us }, wrong) in checked {
+            let busy_us = incoming.busy_us;
+            let receipt = Receipt { key: incoming.key.clone(), worker, lease, busy_us, idle_us };
             match wrong {
                 Some(why) => done.push((receipt, Verdict::Malformed(why))),
                 None => {
@@ -141,9 +146,9 @@ impl Committer {
         }
         let outcomes = if batch.is_empty() { Vec::new() } else { self.store(&batch).await? };
         for ((receipt, outcome), incoming) in receipts.into_iter().zip(outcomes).zip(&batch) {
-            if outcome == (Outcome::Duplicate { equal: false }) {
+            if outcome == (Outcome::Duplicate { equal: Some(false) }) {
                 tracing::warn!(chunk = ?receipt.key, worker = incoming.worker, class = incoming.device_class,
-                    "a copy of a result differs from the stored one");
+                    "a result differs from the stored one, which a worker of the same device class computed");
             }
             done.push((receipt, Verdict::Stored(outcome)));
         }

@@ -22,6 +22,10 @@ pub struct Connected {
     pub accepted: u64,
     /// Failures it reported.
     pub failures: u64,
+    /// Time that its lanes worked on chunks that were accepted, and that they waited for one after another, in microseconds.
+    pub busy_us: u64,
+    /// See `busy_us`.
+    pub idle_us: u64,
 }
 
 impl Connected {
@@ -35,6 +39,8 @@ impl Connected {
             leased,
             accepted: self.accepted,
             failures: self.failures,
+            busy_us: self.busy_us,
+            idle_us: self.idle_us,
             connected_ms: self.since.elapsed().as_millis() as u64,
         }
     }
@@ -63,5 +69,6 @@ pub async fn summary(store: &dyn Store, stored: &Stored, rounds: Vec<StoredRound
         computed: (stored.computed, stored.duplicate),
         busy_us: store.busy(&stored.id).await?,
         running: stored.state == State::Running,
+        protocol: plan.protocol(),
     })
 }

@@ -7,7 +7,7 @@ use super::{Control, Error, Handle, Status};
 use crate::scheduler::WorkerId;
 use crate::security::{Caller, GateLayer};
 use crate::store::{ChunkKey, Incoming};
-use ablate_common::{ENGINE_VERSION, PROTOCOL_VERSION};
+use ablate_common::{ENGINE_VERSION, OLDEST_PROTOCOL, PROTOCOL_VERSION};
 use ablate_proto::v1::{self, cluster_server, coordinator_message::Body, experiments_server};
 use ablate_proto::{MAX_MESSAGE, over_limit};
 use futures::Stream;
@@ -120,7 +120,7 @@ fn arrived(r: v1::ChunkResult, worker: WorkerId, name: &str, version: &str) -> O
         // SQL's integers are signed.
         busy_us: r.busy_us.min(i64::MAX as u64),
     };
-    Some(Arrived { incoming, worker, lease: r.lease })
+    Some(Arrived { incoming, worker, lease: r.lease, idle_us: r.idle_us.min(i64::MAX as u64) })
 }
 
 #[tonic::async_trait]
@@ -141,9 +141,10 @@ impl cluster_server::Cluster for Rpc {
             return Err(Refusal::invalid_argument("the first message must be a Hello"));
         };
         let (to, out) = mpsc::channel(TO_WORKER);
-        if hello.protocol != PROTOCOL_VERSION || hello.engine != ENGINE_VERSION {
+        // One that is newer offers what it has; it hears what is spoken here.
+        if !(OLDEST_PROTOCOL..=PROTOCOL_VERSION).contains(&hello.protocol) || hello.engine != ENGINE_VERSION {
             let detail = format!(
-                "the worker speaks protocol {} with engine {}, the coordinator protocol {PROTOCOL_VERSION} with engine {ENGINE_VERSION}; run the same version of both",
+                "the worker speaks protocol {} with engine {}, the coordinator protocols {OLDEST_PROTOCOL} to {PROTOCOL_VERSION} with engine {ENGINE_VERSION}; run the same version of both",
                 hello.protocol, hello.engine
             );
             tracing::warn!(worker = hello.name, detail, "worker rejected");

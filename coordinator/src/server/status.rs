@@ -74,6 +74,10 @@ pub struct WorkerStatus {
     pub failures: u64,
     /// How long it has been connected.
     pub connected_ms: u64,
+    /// Time that its lanes worked, in microseconds.
+    pub busy_us: u64,
+    /// Time that they waited between one chunk and the next, in microseconds.
+    pub idle_us: u64,
 }
 
 impl Status {
@@ -184,6 +188,8 @@ impl From<&WorkerStatus> for v1::WorkerStatus {
             accepted_chunks: w.accepted,
             failures: w.failures,
             connected_ms: w.connected_ms,
+            busy_us: w.busy_us,
+            idle_us: w.idle_us,
         }
     }
 }

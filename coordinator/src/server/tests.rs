@@ -68,6 +68,7 @@ pub(super) async fn work(address: SocketAddr, new: NewExperiment, habit: Habit, 
                     lease: s.lease,
                     lane: 0,
                     busy_us: 1000,
+                    idle_us: 3,
                     scores: bytes.into(),
                     device_class: "played".into(),
                 })

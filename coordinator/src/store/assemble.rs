@@ -7,6 +7,9 @@ use ablate_common::task::Prepared;
 use ablate_output::results::{Results, RoundResult, RunInfo};
 use std::collections::BTreeMap;
 
+/// A chunk whose second result differs from the stored one: whose that is, and who sent the second.
+pub(super) type Differing = (ChunkAt, String, String);
+
 /// Everything but the chunks.
 pub(super) struct Frame {
     pub id: String,
@@ -14,6 +17,8 @@ pub(super) struct Frame {
     pub prepared: Vec<Prepared>,
     pub computed: u64,
     pub duplicate: u64,
+    /// Results that were compared with the stored one, and those that differ.
+    pub compared: (u64, Vec<Differing>),
     pub rounds: Vec<StoredRound>,
     pub quarantined: Vec<Quarantined>,
     pub seconds: BTreeMap<String, f64>,
@@ -28,6 +33,13 @@ impl Frame {
             planned: self.plan.total_chunks(),
             computed: self.computed,
             duplicate: self.duplicate,
+            compared: self.compared.0,
+            differing: self
+                .compared
+                .1
+                .into_iter()
+                .map(|(at, stored, other)| (at.0, at.1, at.2, stored, other))
+                .collect(),
             seconds: self.seconds,
             quarantined: self.quarantined.into_iter().map(|(s, r, c, e)| (s, r, c, 1, e)).collect(),
             ..RunInfo::default()

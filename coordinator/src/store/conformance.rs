@@ -144,18 +144,36 @@ pub(crate) async fn everything(store: Arc<dyn Store>) {
 
     // Accepted once, whatever comes again, and in one batch too.
     let one = incoming(&new, 1, 0);
-    let other = Incoming { scores: incoming(&new, 1, 1).scores, ..one.clone() };
+    let other = Incoming { scores: incoming(&new, 1, 1).scores, worker: "x\0y".into(), ..one.clone() };
+    let right = Incoming { worker: "y".into(), ..one.clone() };
+    let elsewhere = Incoming { device_class: "cuda".into(), ..other.clone() };
     let stray = Incoming { key: ChunkKey { experiment: "none".into(), ..one.key.clone() }, ..one.clone() };
     let unopened = Incoming { key: ChunkKey { sweep: 4, ..one.key.clone() }, ..one.clone() };
     assert!(matches!(store.accept(old, std::slice::from_ref(&one)).await, Err(Error::StaleEpoch { .. })));
-    let batch = [one.clone(), one.clone(), other, stray, unopened, incoming(&new, 1, 1)];
+    let batch = [one.clone(), one.clone(), other.clone(), stray, unopened, incoming(&new, 1, 1)];
     let equal = |equal| Outcome::Duplicate { equal };
     assert_eq!(
         store.accept(epoch, &batch).await.unwrap(),
-        [Outcome::Accepted, equal(true), equal(false), Outcome::Unknown, Outcome::Unknown, Outcome::Accepted]
+        [
+            Outcome::Accepted,
+            equal(None),
+            equal(Some(false)),
+            Outcome::Unknown,
+            Outcome::Unknown,
+            Outcome::Accepted
+        ]
     );
     assert_eq!(store.accepted(&id).await.unwrap(), [(1, 0, 0), (1, 0, 1)]);
     assert_eq!(store.busy(&id).await.unwrap(), [(1, 6_000_000)].into());
+    // Compared is what another worker of the same device class computed, and what differs is recorded once.
+    let again = [right, elsewhere, other];
+    let verdicts = [equal(Some(true)), equal(None), equal(Some(false))];
+    assert_eq!(store.accept(epoch, &again).await.unwrap(), verdicts);
+    let run = store.results(&id).await.unwrap().run;
+    assert_eq!(run.compared, 3);
+    assert!(
+        matches!(&run.differing[..], [(1, 0, 0, stored, other)] if stored == "w" && other.starts_with('x'))
+    );
     let round = store.round(&id, 1, 0).await.unwrap();
     assert_eq!(round[&0].encode(), one.scores);
 
@@ -166,7 +184,10 @@ pub(crate) async fn everything(store: Arc<dyn Store>) {
     assert_eq!(store.accept(epoch, &[incoming(&new, 2, 1)]).await.unwrap(), [Outcome::Accepted]);
     assert_eq!(store.quarantined(&id).await.unwrap(), [(2, 0, 2, "bad".to_owned())]);
     assert_eq!(store.results(&id).await.unwrap().run.quarantined.len(), 1);
+    store.set_state(epoch, &id, State::Done).await.unwrap();
     store.release(epoch, &id).await.unwrap();
+    let all = store.experiments().await.unwrap();
+    assert!(all.iter().any(|s| s.id == id && s.state == State::Running), "released and running are one step");
     assert!(store.quarantined(&id).await.unwrap().is_empty());
 
     // A decision opens rounds in the same step, and doing it again changes nothing.
@@ -190,9 +211,9 @@ pub(crate) async fn everything(store: Arc<dyn Store>) {
     }
     let results = store.results(&id).await.unwrap();
     let run = &results.run;
-    assert_eq!((run.computed, run.accepted, run.duplicate), (5, 3, 2));
+    assert_eq!((run.computed, run.accepted, run.duplicate), (8, 3, 5));
     assert_eq!(run.planned, new.plan.total_chunks());
-    assert_eq!((run.seconds["prepare"], run.seconds["lanes busy, single"]), (2.5, 6.0));
+    assert_eq!((run.seconds["prepare"], run.seconds["lanes busy, single"]), (2.5, 10.5));
     assert_eq!((run.device_classes["cpu"], run.versions["ablate-worker"].as_str()), (3, "1"));
     assert_eq!(results.rounds[&(1, 0)].chunks.len(), 2);
     assert!(matches!(store.results("none").await, Err(Error::NotFound(_))));

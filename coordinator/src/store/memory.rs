@@ -1,6 +1,6 @@
 //! A store that forgets: for simulations and tests.
 
-use super::assemble::{self, Frame};
+use super::assemble::{self, Differing, Frame};
 use super::encode::{MAX_TOKENS, name_taken, too_many_tokens};
 use super::{
     Answer, ChunkAt, Error, Incoming, NewExperiment, Outcome, Quarantined, State, Store, Stored, StoredRound,
@@ -21,6 +21,8 @@ struct Kept {
     aside: BTreeMap<ChunkAt, String>,
     seconds: BTreeMap<String, f64>,
     busy_us: BTreeMap<u32, u64>,
+    compared: u64,
+    differing: Vec<Differing>,
 }
 
 impl Kept {
@@ -37,7 +39,16 @@ impl Kept {
         *self.busy_us.entry(at.0).or_default() += one.busy_us;
         if let Some(there) = self.chunks.get(&at) {
             self.stored.duplicate += 1;
-            return Outcome::Duplicate { equal: there.scores == one.scores };
+            let equal = there.scores == one.scores;
+            let outcome = Outcome::second(one, equal, &there.device_class, &there.worker);
+            if let Outcome::Duplicate { equal: Some(equal) } = outcome {
+                self.compared += 1;
+                let differing = (at, there.worker.clone(), one.worker.clone());
+                if !equal && !self.differing.contains(&differing) {
+                    self.differing.push(differing);
+                }
+            }
+            return outcome;
         }
         self.aside.remove(&at);
         self.chunks.insert(at, one.clone());
@@ -100,6 +111,8 @@ impl Inner {
             aside: BTreeMap::new(),
             seconds: BTreeMap::new(),
             busy_us: BTreeMap::new(),
+            compared: 0,
+            differing: Vec::new(),
         };
         opening.into_iter().for_each(|(sweep, round, list)| kept.open(sweep, round, list));
         self.experiments.insert(id, kept);
@@ -119,6 +132,7 @@ impl Inner {
             prepared,
             computed: kept.stored.computed,
             duplicate: kept.stored.duplicate,
+            compared: (kept.compared, kept.differing.clone()),
             rounds: kept.rounds.values().cloned().collect(),
             quarantined: kept.quarantined(),
             seconds: kept.seconds.clone(),
@@ -237,7 +251,10 @@ impl Store for MemoryStore {
     }
 
     fn release<'a>(&'a self, epoch: u64, id: &'a str) -> Answer<'a, ()> {
-        ready(self.inner().change(epoch, id).map(|kept| kept.aside.clear()))
+        ready(self.inner().change(epoch, id).map(|kept| {
+            kept.aside.clear();
+            kept.stored.state = State::Running;
+        }))
     }
 
     fn add_seconds<'a>(

@@ -125,13 +125,22 @@ pub struct Incoming {
 pub enum Outcome {
     /// First for its chunk.
     Accepted,
-    /// The chunk had a result already, with the same bytes or not.
+    /// The chunk had a result already.
     Duplicate {
-        /// Whether the bytes are equal.
-        equal: bool,
+        /// Whether the bytes are equal, where two workers of one device class computed them: others' needn't be, and a
+        /// worker's own, sent again, says nothing.
+        equal: Option<bool>,
     },
     /// The experiment or chunk doesn't exist.
     Unknown,
+}
+
+impl Outcome {
+    /// Of a result whose chunk has the result of `worker`, computed on `class`.
+    fn second(one: &Incoming, equal: bool, class: &str, worker: &str) -> Self {
+        let comparable = one.device_class == class && one.worker != worker;
+        Self::Duplicate { equal: comparable.then_some(equal) }
+    }
 }
 
 /// A round as stored.
@@ -204,7 +213,8 @@ pub trait Store: Send + Sync + 'static {
     fn quarantine<'a>(&'a self, epoch: u64, id: &'a str, what: &'a Quarantined) -> Answer<'a, ()>;
     /// Chunks that are set aside.
     fn quarantined<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<Quarantined>>;
-    /// Puts chunks that are set aside back to work.
+    /// Puts chunks that are set aside back to work: in one step with the state `running`, as an experiment that is done and
+    /// has none of them has all its results.
     fn release<'a>(&'a self, epoch: u64, id: &'a str) -> Answer<'a, ()>;
     /// Adds to the seconds of a step.
     fn add_seconds<'a>(

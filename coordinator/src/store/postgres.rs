@@ -382,6 +382,11 @@ impl Store for PostgresStore {
         Box::pin(async move {
             let mut tx = self.write(epoch).await?;
             sqlx::query("DELETE FROM quarantine WHERE experiment = $1").bind(id).execute(&mut *tx).await?;
+            sqlx::query("UPDATE experiments SET state = $1, error = '' WHERE id = $2")
+                .bind(State::Running.name())
+                .bind(id)
+                .execute(&mut *tx)
+                .await?;
             tx.commit().await?;
             Ok(())
         })

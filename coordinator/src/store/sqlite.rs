@@ -313,6 +313,11 @@ impl Store for SqliteStore {
         Box::pin(async move {
             let mut tx = self.write(epoch).await?;
             sqlx::query("DELETE FROM quarantine WHERE experiment = ?").bind(id).execute(&mut *tx).await?;
+            sqlx::query("UPDATE experiments SET state = ?, error = '' WHERE id = ?")
+                .bind(State::Running.name())
+                .bind(id)
+                .execute(&mut *tx)
+                .await?;
             tx.commit().await?;
             Ok(())
         })

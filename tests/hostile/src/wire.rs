@@ -62,6 +62,7 @@ pub fn seeds() -> Vec<Vec<u8>> {
             lease: 9,
             lane: 1,
             busy_us: 5,
+            idle_us: 0,
             scores: vec![1, 2, 3].into(),
             device_class: "class".into(),
         }),

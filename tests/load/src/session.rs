@@ -194,6 +194,7 @@ impl<'a> Session<'a> {
             id: Some(id.clone()),
             lease,
             lane: 0,
+            idle_us: 0,
             busy_us: self.load.options.chunk.as_micros() as u64,
             scores: scores.into(),
             device_class: "imitation".to_owned(),

@@ -371,6 +371,8 @@ impl Store for Connection {
     }
 
     fn release<'a>(&'a self, epoch: u64, id: &'a str) -> Answer<'a, ()> {
+        self.disk.sim.say(format_args!("disk: node {} releases what was set aside", self.node));
+        lock(&self.disk.sim.checks).over = false;
         self.write("a release", epoch, move |s, epoch| s.release(epoch, id))
     }
 

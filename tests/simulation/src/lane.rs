@@ -75,7 +75,7 @@ pub fn starter(
                 };
                 lock(&sim.checks).ended(&sim, node, lane, result.as_ref().ok().map(Vec::len));
                 let busy = Duration::from_millis(all);
-                if !report(Done { lane, result, busy }) {
+                if !report(Done { lane, result, busy, waited: Duration::ZERO }) {
                     return;
                 }
             }

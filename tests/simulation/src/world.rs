@@ -303,6 +303,7 @@ impl World {
                 self.new.clone(),
                 self.lane_rng.clone(),
             ),
+            protocol: ablate_common::PROTOCOL_VERSION,
             dial: wire::dial(self.net.clone(), node),
             limits: self.setup.limits,
             compute: Compute::Here,

@@ -358,6 +358,7 @@ impl Desk {
                     busy_us,
                     scores: scores.into(),
                     device_class: class,
+                    idle_us: u64::try_from(done.waited.as_micros()).unwrap_or(u64::MAX),
                 };
                 if self.unacked.push(result)
                     && let Some(l) = self.leases.get_mut(&lease).filter(|_| held)

@@ -173,6 +173,8 @@ pub struct Done {
     pub result: Result<Vec<u8>, ExecError>,
     /// Time the lane worked on the chunk, without opening the experiment.
     pub busy: Duration,
+    /// Time the lane waited for the chunk since the one before.
+    pub waited: Duration,
 }
 
 /// Hands a [`Done`] back; false where nobody listens any more.
@@ -203,7 +205,9 @@ fn start(
     let (jobs, inbox) = mpsc::channel::<Job>();
     std::thread::Builder::new().name(format!("lane-{}", device.lane)).spawn(move || {
         let mut kept: Vec<(Arc<Experiment>, Box<dyn Executor>)> = Vec::new();
+        let mut ended: Option<Instant> = None;
         while let Ok(job) = inbox.recv() {
+            let waited = ended.map_or(Duration::ZERO, |at| at.elapsed());
             let mut busy = Duration::ZERO;
             let run = || run(&device, opener.as_ref(), &mut kept, &job, &mut busy);
             let result = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|panic| {
@@ -211,7 +215,8 @@ fn start(
                 kept.retain(|(e, _)| e.id != job.experiment.id);
                 Err(ExecError::Failed(format!("the engine panicked: {}", panic_text(panic.as_ref()))))
             });
-            if !report(Done { lane: device.lane, result, busy }) {
+            ended = Some(Instant::now());
+            if !report(Done { lane: device.lane, result, busy, waited }) {
                 break;
             }
         }

@@ -16,7 +16,7 @@ mod tests;
 
 use crate::compute::Compute;
 use crate::lane::{Done, ExecError, Experiment, Jobs, LaneDevice, Starter};
-use ablate_common::{ENGINE_VERSION, PROTOCOL_VERSION};
+use ablate_common::ENGINE_VERSION;
 use ablate_proto::v1::{self as pb, coordinator_message::Body, worker_message};
 use desk::Desk;
 use fetch::OpenError;
@@ -42,6 +42,8 @@ pub struct Config {
     pub lanes: Vec<LaneDevice>,
     /// Starts lanes: [`lane::threads`].
     pub start: Starter,
+    /// Newest version of the protocol to speak; coordinators that only know an older one are met there.
+    pub protocol: u32,
     /// Makes connections: [`link::network`].
     pub dial: Dial,
     /// Bytes of results kept in memory, and in files, until they are acknowledged: [`spool::LIMITS`].
@@ -107,7 +109,7 @@ pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::R
         .map(|l| pb::Lane { device: l.name.clone(), device_class: l.class.clone() })
         .collect();
     let hello = pb::Hello {
-        protocol: PROTOCOL_VERSION,
+        protocol: config.protocol,
         engine: ENGINE_VERSION,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         name: config.name.clone(),
@@ -147,6 +149,7 @@ pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::R
                 Err(LinkError::Untrusted(why)) if me.links == 0 => return Ok(Outcome::Refused(why)),
                 Err(LinkError::Again(why) | LinkError::Untrusted(why)) => connecting = me.again(&why),
                 Err(LinkError::StandsBy(leader)) => connecting = me.stands_by(&leader),
+                Err(LinkError::Older(protocol, place)) => connecting = me.older(protocol, *place),
             },
             message = receive(&mut me.link) => match message {
                 Ok(Some(pb::CoordinatorMessage { body: Some(body) })) => me.heard(body),
@@ -224,6 +227,13 @@ impl Client {
         self.connect()
     }
 
+    /// One that isn't upgraded yet: at once again, in its own protocol.
+    fn older(&mut self, protocol: u32, place: link::Place) -> Connecting {
+        tracing::info!(protocol, "the coordinator is of an earlier release; speaking its protocol");
+        let hello = pb::Hello { protocol, ..self.hello.clone() };
+        Box::pin(link::connect(self.config.dial.clone(), place, hello, Duration::ZERO))
+    }
+
     fn connect(&mut self) -> Connecting {
         let (place, after) = self.config.route.attempt();
         Box::pin(link::connect(self.config.dial.clone(), place, self.hello.clone(), after))
@@ -295,7 +305,10 @@ impl Client {
         for (lane, job) in self.desk.dispatch(now) {
             if self.jobs.get(lane).is_none_or(|to| !to(job)) {
                 let result = Err(ExecError::Failed("the lane's thread is gone".to_owned()));
-                self.desk.done(Done { lane: lane as u32, result, busy: Duration::ZERO }, now);
+                self.desk.done(
+                    Done { lane: lane as u32, result, busy: Duration::ZERO, waited: Duration::ZERO },
+                    now,
+                );
             }
         }
     }

@@ -1,6 +1,6 @@
 //! One connection to the coordinator: connect, say hello, be welcomed or rejected.
 
-use ablate_common::{ENGINE_VERSION, PROTOCOL_VERSION};
+use ablate_common::{ENGINE_VERSION, OLDEST_PROTOCOL, PROTOCOL_VERSION};
 use ablate_net::{Access, Bearer, Trouble};
 use ablate_proto::MAX_MESSAGE;
 use ablate_proto::v1::{
@@ -66,6 +66,8 @@ pub enum LinkError {
     Again(String),
     /// It stands by; the URL of the one that leads, or nothing.
     StandsBy(String),
+    /// It speaks this older protocol only, which is spoken here too.
+    Older(u32, Box<Place>),
     /// Trying again cannot help: what differs and what to do.
     Refused(String),
     /// The two ends don't trust or understand each other. For a worker that was never connected that is as good as refused.
@@ -144,7 +146,7 @@ fn untrusted(url: &str, error: &(dyn std::error::Error + 'static)) -> LinkError 
 }
 
 async fn handshake(dial: Dial, place: Place, hello: pb::Hello) -> Result<Link, LinkError> {
-    let Place { url, endpoint, bearer } = place;
+    let (Place { url, endpoint, bearer }, asked) = (place.clone(), hello.protocol);
     let channel = dial(endpoint).await.map_err(|e| untrusted(&url, e.as_ref()))?;
     let client = ClusterClient::with_interceptor(channel, bearer)
         .max_decoding_message_size(MAX_MESSAGE)
@@ -162,14 +164,23 @@ async fn handshake(dial: Dial, place: Place, hello: pb::Hello) -> Result<Link, L
         Err(status) => return Err(refused(&url, status).await),
     };
     match message.and_then(|m| m.body) {
-        Some(coordinator_message::Body::Welcome(welcome)) if welcome.protocol == PROTOCOL_VERSION => {
+        Some(coordinator_message::Body::Welcome(welcome))
+            if (OLDEST_PROTOCOL..=asked).contains(&welcome.protocol) =>
+        {
             Ok(Link { to, from, client, welcome })
         }
         Some(coordinator_message::Body::Welcome(w)) => Err(LinkError::Refused(format!(
             "the coordinator speaks protocol {}, this worker {PROTOCOL_VERSION}; install the same release of both",
             w.protocol
         ))),
-        Some(coordinator_message::Body::Reject(r)) => Err(rejected(r)),
+        Some(coordinator_message::Body::Reject(r)) => match &r.kind {
+            Some(reject::Kind::VersionDiffers(theirs))
+                if theirs.engine == ENGINE_VERSION && (OLDEST_PROTOCOL..asked).contains(&theirs.protocol) =>
+            {
+                Err(LinkError::Older(theirs.protocol, Box::new(place)))
+            }
+            _ => Err(rejected(r)),
+        },
         Some(_) => Err(LinkError::Again("the coordinator did not begin with a welcome".to_owned())),
         None => Err(LinkError::Again("the coordinator ended the stream".to_owned())),
     }

@@ -4,6 +4,7 @@
 
 use super::*;
 use crate::lane::{ExecError, Executor, Experiment, OpenExperiment, Progress};
+use ablate_common::PROTOCOL_VERSION;
 use ablate_common::head::HeadMap;
 use ablate_common::metric::Metric;
 use ablate_common::model::ModelInfo;
@@ -251,6 +252,7 @@ impl Stage {
             name: "test:1".into(),
             lanes: (0..lanes).map(lane).collect(),
             start: lane::threads(Arc::new(FakeOpener(engine.clone()))),
+            protocol: PROTOCOL_VERSION,
             dial: link::network(),
             limits: spool::LIMITS,
             compute: Compute::Pool,

@@ -74,10 +74,13 @@ async fn insert(tx: &mut Tx, c: &Columns<'_>) -> Result<BTreeSet<ChunkKey>, Erro
     Ok(rows.iter().map(key).collect())
 }
 
-/// By place: whether the stored result has the same bytes. What isn't stored isn't there.
-async fn compare(tx: &mut Tx, c: &Columns<'_>) -> Result<BTreeMap<usize, bool>, Error> {
+/// What is stored of a chunk: whether it has the same bytes, its device class, its worker.
+type There = (bool, String, String);
+
+/// By place what is stored. What isn't stored isn't there.
+async fn compare(tx: &mut Tx, c: &Columns<'_>) -> Result<BTreeMap<usize, There>, Error> {
     let rows = sqlx::query(
-        "SELECT i.n, c.scores = i.scores FROM UNNEST($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[])
+        "SELECT i.n, c.scores = i.scores, c.device_class, c.worker FROM UNNEST($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[])
              WITH ORDINALITY AS i (experiment, sweep, round, chunk, scores, n)
              JOIN chunks c USING (experiment, sweep, round, chunk)",
     )
@@ -88,7 +91,22 @@ async fn compare(tx: &mut Tx, c: &Columns<'_>) -> Result<BTreeMap<usize, bool>, 
     .bind(&c.scores)
     .fetch_all(&mut **tx)
     .await?;
-    Ok(rows.iter().map(|r| (r.get::<i64, _>(0) as usize - 1, r.get(1))).collect())
+    let there = |r| (Row::get(r, 1), Row::get(r, 2), Row::get(r, 3));
+    Ok(rows.iter().map(|r| (r.get::<i64, _>(0) as usize - 1, there(r))).collect())
+}
+
+/// Records that a second result differs.
+async fn differs(tx: &mut Tx, one: &Incoming, stored: &str) -> Result<(), Error> {
+    sqlx::query("INSERT INTO differing VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING")
+        .bind(&one.key.experiment)
+        .bind(i64::from(one.key.sweep))
+        .bind(i64::from(one.key.round))
+        .bind(i64::from(one.key.chunk))
+        .bind(text(&one.worker))
+        .bind(stored)
+        .execute(&mut **tx)
+        .await?;
+    Ok(())
 }
 
 /// What was set aside has a result now.
@@ -127,7 +145,7 @@ impl PostgresStore {
             }
         }
         let fresh = insert(&mut tx, &firsts.values().map(|&i| &batch[i]).collect()).await?;
-        let mut stored = Vec::new();
+        let (mut stored, mut differing) = (Vec::new(), Vec::new());
         for (&key, &i) in &firsts {
             if fresh.contains(key) {
                 outcomes[i] = Outcome::Accepted;
@@ -138,7 +156,12 @@ impl PostgresStore {
         for i in later {
             match firsts.get(&batch[i].key) {
                 Some(&first) if fresh.contains(&batch[i].key) => {
-                    outcomes[i] = Outcome::Duplicate { equal: batch[i].scores == batch[first].scores };
+                    let (one, first) = (&batch[i], &batch[first]);
+                    let equal = one.scores == first.scores;
+                    outcomes[i] = Outcome::second(one, equal, &first.device_class, &first.worker);
+                    if outcomes[i] == (Outcome::Duplicate { equal: Some(false) }) {
+                        differing.push((i, first.worker.clone()));
+                    }
                 }
                 _ => stored.push(i),
             }
@@ -146,10 +169,15 @@ impl PostgresStore {
         if !stored.is_empty() {
             let equal = compare(&mut tx, &stored.iter().map(|&i| &batch[i]).collect()).await?;
             for (n, &i) in stored.iter().enumerate() {
-                if let Some(&equal) = equal.get(&n) {
-                    outcomes[i] = Outcome::Duplicate { equal };
+                let Some((equal, class, worker)) = equal.get(&n) else { continue };
+                outcomes[i] = Outcome::second(&batch[i], *equal, class, worker);
+                if outcomes[i] == (Outcome::Duplicate { equal: Some(false) }) {
+                    differing.push((i, worker.clone()));
                 }
             }
+        }
+        for (i, stored) in differing {
+            differs(&mut tx, &batch[i], &stored).await?;
         }
         if !fresh.is_empty() {
             mend(&mut tx, &fresh).await?;
@@ -159,6 +187,7 @@ impl PostgresStore {
             let sum = sums.entry((&one.key.experiment, one.key.sweep)).or_default();
             sum.computed += 1;
             sum.duplicate += i64::from(*outcome != Outcome::Accepted);
+            sum.compared += i64::from(matches!(outcome, Outcome::Duplicate { equal: Some(_) }));
             sum.busy_us += one.busy_us as i64;
         }
         for ((experiment, sweep), sum) in sums {
@@ -169,7 +198,7 @@ impl PostgresStore {
     }
 
     pub(super) async fn all_results(&self, id: &str) -> Result<Results, Error> {
-        let row = sqlx::query("SELECT plan, computed, duplicate FROM experiments WHERE id = $1")
+        let row = sqlx::query("SELECT plan, computed, duplicate, compared FROM experiments WHERE id = $1")
             .bind(text(id))
             .fetch_optional(&self.readers)
             .await?
@@ -185,12 +214,21 @@ impl PostgresStore {
         for r in rows.fetch_all(&self.readers).await? {
             seconds.insert(r.get(0), r.get(1));
         }
+        let rows = sqlx::query(
+            "SELECT sweep, round, chunk, stored, worker FROM differing WHERE experiment = $1 ORDER BY 1, 2, 3, 5",
+        )
+        .bind(id)
+        .fetch_all(&self.readers)
+        .await?;
+        let one = |r| ((at(r, 0), at(r, 1), at(r, 2)), Row::get(r, 3), Row::get(r, 4));
+        let differing = rows.iter().map(one).collect();
         let frame = Frame {
             id: id.to_owned(),
             plan,
             prepared,
             computed: row.get::<i64, _>(1) as u64,
             duplicate: row.get::<i64, _>(2) as u64,
+            compared: (row.get::<i64, _>(3) as u64, differing),
             rounds: self.rounds(id).await?,
             quarantined: self.quarantined(id).await?,
             seconds,
@@ -214,16 +252,18 @@ impl PostgresStore {
 struct Sums {
     computed: i64,
     duplicate: i64,
+    compared: i64,
     busy_us: i64,
 }
 
 impl Sums {
     async fn add(&self, tx: &mut Tx, id: &str, sweep: u32) -> Result<(), Error> {
         sqlx::query(
-            "UPDATE experiments SET computed = computed + $1, duplicate = duplicate + $2 WHERE id = $3",
+            "UPDATE experiments SET computed = computed + $1, duplicate = duplicate + $2, compared = compared + $3 WHERE id = $4",
         )
         .bind(self.computed)
         .bind(self.duplicate)
+        .bind(self.compared)
         .bind(id)
         .execute(&mut **tx)
         .await?;

@@ -44,6 +44,7 @@ impl SqliteStore {
             let sum = sums.entry((experiment, *sweep)).or_default();
             sum.computed += 1;
             sum.duplicate += i64::from(*outcome != Outcome::Accepted);
+            sum.compared += i64::from(matches!(outcome, Outcome::Duplicate { equal: Some(_) }));
             sum.busy_us += one.busy_us as i64;
             if quarantines && *outcome == Outcome::Accepted {
                 sqlx::query(
@@ -65,7 +66,7 @@ impl SqliteStore {
     }
 
     pub(super) async fn all_results(&self, id: &str) -> Result<Results, Error> {
-        let row = sqlx::query("SELECT plan, computed, duplicate FROM experiments WHERE id = ?")
+        let row = sqlx::query("SELECT plan, computed, duplicate, compared FROM experiments WHERE id = ?")
             .bind(id)
             .fetch_optional(&self.readers)
             .await?
@@ -81,12 +82,21 @@ impl SqliteStore {
         for r in rows.fetch_all(&self.readers).await? {
             seconds.insert(r.get(0), r.get(1));
         }
+        let rows = sqlx::query(
+            "SELECT sweep, round, chunk, stored, worker FROM differing WHERE experiment = ? ORDER BY 1, 2, 3, 5",
+        )
+        .bind(id)
+        .fetch_all(&self.readers)
+        .await?;
+        let one = |r| ((Row::get(r, 0), Row::get(r, 1), Row::get(r, 2)), Row::get(r, 3), Row::get(r, 4));
+        let differing = rows.iter().map(one).collect();
         let frame = Frame {
             id: id.to_owned(),
             plan,
             prepared,
             computed: row.get::<i64, _>(1) as u64,
             duplicate: row.get::<i64, _>(2) as u64,
+            compared: (row.get::<i64, _>(3) as u64, differing),
             rounds: self.rounds(id).await?,
             quarantined: self.quarantined(id).await?,
             seconds,
@@ -139,8 +149,8 @@ async fn accept(tx: &mut Transaction<'static, Sqlite>, one: &Incoming) -> Result
         return Ok(Outcome::Accepted);
     }
     let ChunkKey { experiment, sweep, round, chunk } = &one.key;
-    let stored: Option<bool> = sqlx::query_scalar(
-        "SELECT scores = ? FROM chunks WHERE experiment = ? AND sweep = ? AND round = ? AND chunk = ?",
+    let stored = sqlx::query(
+        "SELECT scores = ?, device_class, worker FROM chunks WHERE experiment = ? AND sweep = ? AND round = ? AND chunk = ?",
     )
     .bind(&one.scores)
     .bind(experiment)
@@ -149,7 +159,21 @@ async fn accept(tx: &mut Transaction<'static, Sqlite>, one: &Incoming) -> Result
     .bind(chunk)
     .fetch_optional(&mut **tx)
     .await?;
-    Ok(stored.map_or(Outcome::Unknown, |equal| Outcome::Duplicate { equal }))
+    let Some(there) = stored else { return Ok(Outcome::Unknown) };
+    let worker: &str = there.get(2);
+    let outcome = Outcome::second(one, there.get(0), there.get(1), worker);
+    if outcome == (Outcome::Duplicate { equal: Some(false) }) {
+        sqlx::query("INSERT INTO differing VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING")
+            .bind(experiment)
+            .bind(sweep)
+            .bind(round)
+            .bind(chunk)
+            .bind(&one.worker)
+            .bind(worker)
+            .execute(&mut **tx)
+            .await?;
+    }
+    Ok(outcome)
 }
 
 /// What a batch adds to an experiment's counters.
@@ -157,14 +181,16 @@ async fn accept(tx: &mut Transaction<'static, Sqlite>, one: &Incoming) -> Result
 struct Sums {
     computed: i64,
     duplicate: i64,
+    compared: i64,
     busy_us: i64,
 }
 
 impl Sums {
     async fn add(&self, tx: &mut Transaction<'static, Sqlite>, id: &str, sweep: u32) -> Result<(), Error> {
-        sqlx::query("UPDATE experiments SET computed = computed + ?, duplicate = duplicate + ? WHERE id = ?")
+        sqlx::query("UPDATE experiments SET computed = computed + ?, duplicate = duplicate + ?, compared = compared + ? WHERE id = ?")
             .bind(self.computed)
             .bind(self.duplicate)
+            .bind(self.compared)
             .bind(id)
             .execute(&mut **tx)
             .await?;

@@ -220,7 +220,16 @@ impl Cluster {
     /// # Panics
     /// Where it can't be started.
     pub fn add_worker(&mut self) {
-        let child = worker(&self.url()).stderr(Stdio::null()).spawn().expect("ablate-worker starts");
+        self.add_worker_with(&[]);
+    }
+
+    /// Starts one more worker, with `more` options.
+    ///
+    /// # Panics
+    /// Where it can't be started.
+    pub fn add_worker_with(&mut self, more: &[&str]) {
+        let child =
+            worker(&self.url()).args(more).stderr(Stdio::null()).spawn().expect("ablate-worker starts");
         self.workers.push(child);
     }
 

@@ -164,3 +164,49 @@ fn a_worker_that_missed_the_model_says_so_and_serves_it_after_a_retry() {
     drop(said(cluster.client(&["watch", &id])));
     assert_eq!(cluster.status(&id)["state"], "done");
 }
+
+#[test]
+fn audited_chunks_are_computed_by_both_workers_are_equal_and_change_no_table() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = small_spec(folder.path());
+    let [calm, audited] = ["calm", "audited"].map(|name| folder.path().join(name));
+    drop(said(run(&spec, &calm, &[])));
+    drop(said(run(&spec, &audited, &["--workers", "2", "--audit", "1"])));
+    assert_eq!(differing(&tables(&calm), &tables(&audited)), [""; 0]);
+    let told = json(&audited.join("run.json"));
+    let count = |key: &str| told["chunks"][key].as_u64().unwrap();
+    assert!(count("compared") > count("accepted") / 2, "{}", told["chunks"]);
+    assert_eq!(count("computed"), count("accepted") + count("duplicate"));
+    assert_eq!(told["differing"], serde_json::json!([]));
+    assert_eq!(json(&calm.join("run.json"))["chunks"]["compared"], 0);
+}
+
+#[test]
+fn a_coordinator_is_upgraded_in_the_middle_while_a_worker_of_the_previous_protocol_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let spec = small_spec(folder.path());
+    let calm = folder.path().join("calm");
+    drop(said(run(&spec, &calm, &[])));
+    let mut cluster = Cluster::start(folder.path());
+    cluster.add_worker_with(&["--protocol", "2"]);
+    let id = said(cluster.client(&["submit", spec.to_str().unwrap()])).trim().to_owned();
+    wait_into(&cluster, &id, "pairs", 0.1);
+    cluster.kill_coordinator();
+    cluster.serve();
+    drop(said(cluster.client(&["watch", &id])));
+    let out = folder.path().join("out");
+    drop(said(cluster.client(&["export", &id, "--out", out.to_str().unwrap()])));
+    assert_eq!(differing(&tables(&calm), &tables(&out)), [""; 0]);
+
+    // What needs the new protocol waits for a worker that speaks it, and says so.
+    let text = std::fs::read_to_string(&spec).unwrap().replace("\"mean\"", "\"optimal\"\nsteps = 1");
+    let text = text.split("[[sweep]]\nkind = \"pairs\"").next().unwrap().replace("\"small\"", "\"fits\"");
+    let fits = folder.path().join("fits.toml");
+    std::fs::write(&fits, text).unwrap();
+    let id = said(cluster.client(&["submit", fits.to_str().unwrap()])).trim().to_owned();
+    wait_until("the worker is refused", || cluster.status(&id)["error"].to_string().contains("protocol 2"));
+    assert_eq!(cluster.status(&id)["chunks"]["accepted"], 0);
+    cluster.add_worker();
+    drop(said(cluster.client(&["watch", &id])));
+    assert_eq!(cluster.status(&id)["state"], "done");
+}

@@ -68,6 +68,8 @@ pub struct Setup {
     pub limits: (usize, usize),
     /// When faults stop, in ms.
     pub calm: u64,
+    /// Share of the chunks that are audited, in millionths.
+    pub audit: u32,
 }
 
 /// One thing that goes wrong.
@@ -109,6 +111,7 @@ pub fn setup(profile: Profile, rng: &mut ChaCha8Rng) -> Setup {
         limits: if rng.random_range(0..4) == 0 { (300, 600) } else { (1 << 20, 1 << 20) },
         calm: rng.random_range(15_000..40_000),
         lanes,
+        audit: 0,
     };
     match profile {
         Profile::Undisturbed => {
@@ -132,6 +135,9 @@ pub fn setup(profile: Profile, rng: &mut ChaCha8Rng) -> Setup {
     let drift = if profile == Profile::Undisturbed { 0.0 } else { 0.05 };
     let nodes = setup.coordinators + setup.lanes.len();
     setup.rates = (0..nodes).map(|_| 1.0 + drift * rng.random_range(-1.0..1.0)).collect();
+    if profile == Profile::Storm && rng.random_range(0..4) == 0 {
+        setup.audit = 300_000;
+    }
     setup
 }
 

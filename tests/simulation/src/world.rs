@@ -258,7 +258,11 @@ impl World {
                 net: self.net.clone(),
                 node,
                 store: Connection::new(self.disk.clone(), node, life, lead),
-                scheduler: scheduler::Config { lease: self.setup.lease, ..scheduler::Config::default() },
+                scheduler: scheduler::Config {
+                    lease: self.setup.lease,
+                    audit: self.setup.audit,
+                    ..scheduler::Config::default()
+                },
                 new: self.new.clone(),
                 retry: self.retry.clone(),
             };
@@ -491,7 +495,9 @@ impl World {
         }
         match self.disk.store.results(&self.id).now_or_never() {
             Some(Ok(r))
-                if r.run.computed == r.run.accepted + r.run.duplicate && r.run.accepted == planned => {}
+                if r.run.computed == r.run.accepted + r.run.duplicate
+                    && r.run.accepted == planned
+                    && r.run.differing.is_empty() => {}
             Some(Ok(r)) => self.sim.violated("accepted once", format_args!("it is counted as {:?}", r.run)),
             _ => self.sim.violated("nothing lives only in memory", format_args!("there are no results")),
         }

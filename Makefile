@@ -14,6 +14,8 @@ help:
 	@echo "make bench   the comparison with other tools on this machine; writes target/proof/bench.json"
 	@echo "make failover ROUNDS=100  leaders killed one after another; writes target/proof/failover.json"
 	@echo "make simulate SEEDS=10000  the cluster under simulated faults; writes target/proof/simulate.json"
+	@echo "make chaos ROUNDS=50  real programs killed, stopped, cut off (as root); writes target/proof/chaos.json"
+	@echo "make load    1,000 imitation workers on one coordinator; writes target/proof/load.json"
 	@echo "make parity  the long comparison with transformers in f64; writes target/proof/parity.json"
 
 setup: libtorch models

@@ -182,8 +182,12 @@ class Model:
         for ablation in ablations:
             self.keep = ablation.get("scale", 0.0)
             self.means = means[ablation["pool"]] if ablation["method"] == "mean" else None
-            donors = ablation["sources"][0]["donors"] if ablation["method"] == "resample" else None
-            self.states = donors and [{at: zs[d] for at, zs in seen.items()} for d in donors]
+            source = ablation["sources"][0] if ablation["method"] == "resample" else {}
+            donors = source.get("donors")
+            # A counterfactual is the item with its source backwards.
+            theirs = seen if source.get("reference") is None else self.measure(
+                [{**i, "tokens": i["tokens"][::-1]} for i in items])[2]
+            self.states = donors and [{at: zs[d] for at, zs in theirs.items()} for d in donors]
             each = [self.scores(items, subset) for subset in subsets]
             result["scores"].append({k: [e[k] for e in each] for k in each[0]})
             if decoded:

@@ -73,7 +73,7 @@ impl Sources {
         }
         let reference = match file {
             Some(file) if matches!(ablation.method, Ablation::Optimal { .. }) => {
-                Some(self.put_scored(given, scored(task, file, given)?)?)
+                Some(self.put_scored(given, scored(task, prepared, file, given)?)?)
             }
             Some(file) => Some(self.put(given, shown(task, file, given, seed)?)?),
             None => None,
@@ -151,7 +151,7 @@ fn shown(task: &TaskSpec, file: &Data, given: &Given<'_>, seed: u64) -> Result<V
 }
 
 /// The examples of a reference file that constants are fitted on: as the task makes its own.
-fn scored(task: &TaskSpec, file: &Data, given: &Given<'_>) -> Result<Prepared, String> {
+fn scored(task: &TaskSpec, own: &Prepared, file: &Data, given: &Given<'_>) -> Result<Prepared, String> {
     let kind = task.kind.name();
     if task.data.is_none() {
         return Err(format!(
@@ -159,12 +159,18 @@ fn scored(task: &TaskSpec, file: &Data, given: &Given<'_>) -> Result<Prepared, S
             file.path.display()
         ));
     }
-    if task.kind == TaskKind::Classification {
-        return Err(format!(
-            "fitting the constants of a {kind} task on a reference set isn't built yet; leave reference out"
-        ));
-    }
     let all = TaskSpec { examples: None, ..task.clone() };
+    if task.kind == TaskKind::Classification {
+        // A probe is the task's own: it isn't fitted to the reference set.
+        return tasks::classes::judged(
+            &all,
+            file,
+            given.reader,
+            given.model,
+            given.spec.seed,
+            own.probe.as_ref(),
+        );
+    }
     tasks::prepare(&all, Some(file), given.reader, given.model, given.spec.seed)
 }
 

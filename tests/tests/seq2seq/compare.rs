@@ -3,11 +3,13 @@
 use ablate_common::head::{HeadIx, HeadMap};
 use ablate_common::metric::Metric;
 use ablate_common::model::ModelInfo;
-use ablate_common::plan::{Ablation, Batch, Plan, PlannedAblation, PlannedSweep, PlannedTask, SweepKind};
+use ablate_common::plan::{
+    Ablation, Batch, Plan, PlannedAblation, PlannedReference, PlannedSweep, PlannedTask, SweepKind,
+};
 use ablate_common::scores::ChunkScores;
 use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::stats::bleu;
-use ablate_common::task::{Prepared, Scope};
+use ablate_common::task::{Item, Prepared, Scope};
 use ablate_common::units::{UnitIx, UnitMap};
 use ablate_tests::root;
 use ablate_worker::engine::Engine;
@@ -143,11 +145,29 @@ pub fn plan(
         }],
         ablations: ablations.to_vec(),
         units: vec![UnitMap::heads(&info.heads)],
-        references: Vec::new(),
+        references: vec![PlannedReference {
+            prepared: String::new(),
+            items: prepared.items.len() as u32,
+            examples: 0,
+            batches: batches(prepared, items),
+        }],
         sweeps: (0..ablations.len() as u32)
             .flat_map(|a| [sweep(SweepKind::Single, a, 7), sweep(SweepKind::Pairs, a, 40)])
             .collect(),
     }
+}
+
+/// What a lane is given: the items, and as their counterfactuals the same with each source backwards.
+#[must_use]
+pub fn given(prepared: &Prepared) -> Arc<Vec<Prepared>> {
+    let backwards =
+        |i: &Item| Item { tokens: i.tokens.iter().rev().copied().collect(), scored: Vec::new(), ..i.clone() };
+    let reference = Prepared {
+        items: prepared.items.iter().map(backwards).collect(),
+        examples: Vec::new(),
+        ..prepared.clone()
+    };
+    Arc::new(vec![prepared.clone(), reference])
 }
 
 /// Largest deviation of the unablated logits, relative to max(1, |expected|).

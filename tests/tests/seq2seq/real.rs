@@ -1,7 +1,7 @@
 //! anarcii, a real encoder-decoder that numbers the residues of antibodies, from tokenizer file to table: every head
 //! of its three streams alone, pairs across them, and a greedy order, against transformers.
 
-use crate::compare::{Compared, Question, ask, plan};
+use crate::compare::{Compared, Question, ask, given, plan};
 use ablate_common::head::{Head, HeadIx, Stream};
 use ablate_common::metric::Metric;
 use ablate_common::model::inspect;
@@ -126,7 +126,7 @@ fn compared<'a>(
     let loaded = tch::no_grad(load).unwrap();
     let plan =
         Arc::new(plan(&inspected.info, &question.prepared, Metric::Bleu, &question.ablations, batches));
-    let tasks = Arc::new(vec![question.prepared.clone()]);
+    let tasks = given(&question.prepared);
     let engine = Engine::new(Arc::new(SharedModel::new(loaded)), Arc::clone(&plan), tasks);
     Compared { engine, plan, question, answer }
 }
@@ -183,7 +183,7 @@ fn what_does_not_fit_is_said_with_its_line() {
     let folder = tempfile::tempdir().unwrap();
     let data = folder.path().join("records.jsonl");
     let prepare = |model: &str, kind: &str, ablation: &str, record: &str| {
-        let good = r#"{"source": "EVQL", "target_tokens": [4, 5, 6]}"#;
+        let good = r#"{"source": "EVQL", "target_tokens": [4, 5, 6], "counterfactual": "QVLE"}"#;
         std::fs::write(&data, format!("{good}\n{record}\n{good}\n")).unwrap();
         let text = format!(
             "name = \"a\"\n[model]\nsource = {:?}\n[[task]]\nname = \"t\"\nkind = \"{kind}\"\ndata = {data:?}\n\
@@ -201,6 +201,14 @@ fn what_does_not_fit_is_said_with_its_line() {
         (&[1, 7, 21, 17, 13, 2][..], &[1, 4, 5, 6][..])
     );
     assert_eq!((items[1].tokens.as_slice(), items[1].decoder.as_slice()), (&[1, 7, 2][..], &[1, 133][..]));
+    let paired = "method = \"resample\"\ndonors = \"paired\"";
+    let other =
+        r#"{"source_tokens": [1, 7, 2], "target_tokens": [133, 2], "counterfactual_tokens": [1, 8, 2]}"#;
+    let made = prepare("anarcii", "seq2seq", paired, other).unwrap();
+    let (items, others) = (&made.prepared[0].items, &made.prepared[1].items);
+    assert_eq!(others[0].tokens, [1, 17, 21, 13, 7, 2]);
+    assert_eq!(others[1].tokens, [1, 8, 2]);
+    assert!(items.iter().zip(others).all(|(i, o)| i.decoder == o.decoder && o.scored.is_empty()));
     let fine = r#"{"source": "EVQL", "target_tokens": [4]}"#;
     for (model, kind, ablation, record, words) in [
         (
@@ -239,7 +247,27 @@ fn what_does_not_fit_is_said_with_its_line() {
             r#"{"source_tokens": [25], "target_tokens": [4]}"#,
             "the model knows 25 tokens",
         ),
-        ("anarcii", "seq2seq", "method = \"resample\"\ndonors = \"paired\"", fine, "aren't built yet"),
+        (
+            "anarcii",
+            "seq2seq",
+            paired,
+            fine,
+            "records.jsonl:2: the record has no counterfactual, which donors = \"paired\" needs",
+        ),
+        (
+            "anarcii",
+            "seq2seq",
+            paired,
+            r#"{"source": "EVQL", "target_tokens": [4], "counterfactual": "EVQ"}"#,
+            "records.jsonl:2: counterfactual has 3 tokens, but source has 4",
+        ),
+        (
+            "anarcii",
+            "seq2seq",
+            paired,
+            r#"{"source_tokens": [4, 5], "target_tokens": [4], "counterfactual_tokens": [5]}"#,
+            "records.jsonl:2: counterfactual_tokens has 1 tokens, but source_tokens has 2",
+        ),
         ("anarcii", "language_modeling", zero, fine, "needs a model that predicts the next token"),
         ("anarcii", "similarity", zero, fine, "needs an encoder"),
         ("anarcii", "classification", zero, fine, "needs an encoder or a decoder alone"),

@@ -1,7 +1,7 @@
 //! Tiny random Marians and T5s of odd sizes, made and run by
 //! tests/reference/seq2seq.py. Logits; greedy decoding; each head of the three streams alone, pairs across them, everything
 //! removed, and sets on top of base sets; by zero, by both means, scaled, and by donors, on items of mixed lengths.
-use crate::compare::{Compared, Question, ask, logits, plan};
+use crate::compare::{Compared, Question, ask, given, logits, plan};
 use ablate_common::head::Stream::{Cross, Decoder, Encoder};
 use ablate_common::head::{HeadIx, HeadMap};
 use ablate_common::metric::Metric;
@@ -130,8 +130,12 @@ fn encoder_decoders_equal_transformers() {
         sources: vec![Source { reference: None, donors: vec![1, 3, 4, 0, 2] }],
         ..Ablation::Resample { donors: Donors::Seeded }.into()
     };
+    let paired = PlannedAblation {
+        sources: vec![Source { reference: Some(0), donors: vec![0, 1, 2, 3, 4] }],
+        ..Ablation::Resample { donors: Donors::Paired }.into()
+    };
     let ablations: [Vec<PlannedAblation>; 2] = [
-        vec![Ablation::Zero.into(), Ablation::Mean { pool: Pool::Position }.into()],
+        vec![Ablation::Zero.into(), Ablation::Mean { pool: Pool::Position }.into(), paired],
         vec![Ablation::Mean { pool: Pool::Tokens }.into(), Ablation::Scale { scale: -0.5 }.into(), resample],
     ];
     // The heads of a case are known before its model is made.
@@ -178,7 +182,7 @@ fn encoder_decoders_equal_transformers() {
         assert!(off < 1e-2, "{}: {off:e} in f32", question.name);
         let metric = if question.decoded.is_empty() { Metric::Loss } else { Metric::Bleu };
         let plan = Arc::new(plan(&info, &question.prepared, metric, &question.ablations, &batches));
-        let tasks = Arc::new(vec![question.prepared.clone()]);
+        let tasks = given(&question.prepared);
         let engine = Engine::new(Arc::new(SharedModel::new(model)), Arc::clone(&plan), tasks);
         let mut compared = Compared { engine, plan, question, answer };
         let swept = compared.sweeps();

@@ -142,8 +142,11 @@ pub fn counterfactual_images(
     task: &TaskSpec,
     data: &Data,
     preprocessor: &Preprocessor,
+    prepared: &Prepared,
+    split_seed: u64,
 ) -> Result<Vec<Item>, String> {
     let records = data.records::<ImageRecord>(most(task), r#"{…, "counterfactual": "dog.png"}"#)?;
+    let records = evaluated_of(records, task, prepared, split_seed, |r| r.document.as_ref());
     let mut named = Vec::new();
     for (line, r) in &records {
         let what = "the record has no counterfactual, which donors = \"paired\" needs; give one, or set donors = \"seeded\"";
@@ -239,6 +242,61 @@ fn own(
     Ok(evaluated(records, &labels, documents, split_seed, |bare| item(bare, model.causal(), false)))
 }
 
+/// The documents that a probe is fitted on.
+fn drawn(task: &TaskSpec, documents: u32, split_seed: u64) -> HashSet<u32> {
+    let share = task.train.unwrap_or(TRAIN);
+    let chosen = (share * f64::from(documents)).round().clamp(0.0, f64::from(documents)) as usize;
+    let mut order: Vec<u32> = (0..documents).collect();
+    let mut rng = ChaCha8Rng::seed_from_u64(split_seed);
+    rng.set_stream(SPLIT);
+    order.shuffle(&mut rng);
+    order.into_iter().take(chosen).collect()
+}
+
+/// Of records in the order of their file those that are evaluated: all, or where a probe is fitted, the others.
+pub fn evaluated_of<T>(
+    records: Vec<(usize, T)>,
+    task: &TaskSpec,
+    prepared: &Prepared,
+    split_seed: u64,
+    document: impl Fn(&T) -> Option<&Value>,
+) -> Vec<(usize, T)> {
+    if prepared.probe.is_none() {
+        return records;
+    }
+    let mut documents = Documents::default();
+    let numbers: Vec<u32> = records.iter().map(|(_, r)| documents.number(document(r))).collect();
+    let fit = drawn(task, documents.count, split_seed);
+    records.into_iter().zip(numbers).filter(|(_, n)| !fit.contains(n)).map(|(r, _)| r).collect()
+}
+
+/// A reference set with labels, all of which is looked at by the head or probe that `task` has.
+///
+/// # Errors
+/// Where a record can't be read, or its label is none of those that are told apart.
+pub fn judged(
+    task: &TaskSpec,
+    data: &Data,
+    reader: &Reader,
+    model: &ModelInfo,
+    split_seed: u64,
+    probe: Option<&Probe>,
+) -> Result<Prepared, String> {
+    let (records, documents) = read(task, data, reader, true)?;
+    let Some(probe) = probe else { return own(data, model, records, documents, split_seed) };
+    let number = |r: &Labelled| {
+        let named = name(r, data)?.1;
+        let found = probe.classes.iter().position(|c| *c == named);
+        let all = probe.classes.join(", ");
+        let found = found.ok_or_else(|| {
+            data.at(r.line, &format!("label {named} is none of those that the probe tells apart: {all}"))
+        })?;
+        Ok(found as u32)
+    };
+    let labels = records.iter().map(number).collect::<Result<Vec<u32>, String>>()?;
+    Ok(evaluated(records, &labels, documents, split_seed, |bare| item(bare, model.causal(), true)))
+}
+
 /// A label's name, and what it is sorted by: numbers by size, then strings.
 fn name(r: &Labelled, data: &Data) -> Result<(i64, String), String> {
     match &r.label {
@@ -266,13 +324,8 @@ fn fitted(
     }
     let labels: Vec<u32> =
         named.iter().map(|n| sorted.iter().position(|s| *s == n).unwrap_or(0) as u32).collect();
-    let share = task.train.unwrap_or(TRAIN);
-    let chosen = (share * f64::from(documents)).round().clamp(0.0, f64::from(documents)) as usize;
-    let mut order: Vec<u32> = (0..documents).collect();
-    let mut rng = ChaCha8Rng::seed_from_u64(split_seed);
-    rng.set_stream(SPLIT);
-    order.shuffle(&mut rng);
-    let train: HashSet<u32> = order.into_iter().take(chosen).collect();
+    let train = drawn(task, documents, split_seed);
+    let (share, chosen) = (task.train.unwrap_or(TRAIN), train.len());
     let make = |bare| item(bare, model.causal(), true);
     let (mut fit, mut rest, mut rest_labels) = ((Vec::new(), Vec::new()), Vec::new(), Vec::new());
     // Documents of the rest are numbered anew, so that their halves are halves.

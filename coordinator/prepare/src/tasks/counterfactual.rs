@@ -11,6 +11,7 @@ use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::Deserialize;
+use serde_json::Value;
 
 /// Keeps the draws apart from those that made the items.
 const COUNTERFACTUAL: u64 = 0xc0_47e4;
@@ -24,6 +25,15 @@ struct Record {
     counterfactual: Option<String>,
     a_counterfactual: Option<String>,
     b_counterfactual: Option<String>,
+    document: Option<Value>,
+}
+
+#[derive(Deserialize)]
+struct SourceRecord {
+    source: Option<String>,
+    source_tokens: Option<Vec<u32>>,
+    counterfactual: Option<String>,
+    counterfactual_tokens: Option<Vec<u32>>,
 }
 
 /// Each item's counterfactual: its tokens, special ones included, or its image. Nothing is scored in it.
@@ -37,14 +47,14 @@ pub fn counterfactuals(
     prepared: &Prepared,
     seed: u64,
 ) -> Result<Vec<Item>, String> {
-    if prepared.probe.is_some() {
-        return Err("donors = \"paired\" isn't built for a classification by a probe; use \"seeded\"".into());
-    }
     if let (Reader::Images(preprocessor), Some(data)) = (reader, data) {
-        return classes::counterfactual_images(task, data, preprocessor);
+        return classes::counterfactual_images(task, data, preprocessor, prepared, seed);
     }
     let all = tokens(task, data, reader.text()?, prepared, seed)?;
-    Ok(all.into_iter().map(|tokens| Item { tokens, ..Item::default() }).collect())
+    // A decoder is shown the same beginning of the target, of another source.
+    let one =
+        |(tokens, item): (Vec<u32>, &Item)| Item { tokens, decoder: item.decoder.clone(), ..Item::default() };
+    Ok(all.into_iter().zip(&prepared.items).map(one).collect())
 }
 
 fn tokens(
@@ -60,14 +70,12 @@ fn tokens(
         (TaskKind::GreaterThan, _) => {
             years::counterfactuals(task, text, seed).map(|all| all.iter().map(|t| text.wrap(t)).collect())
         }
-        (TaskKind::Seq2seq, _) => {
-            Err("counterfactuals of seq2seq records aren't built yet; use donors = \"seeded\"".into())
-        }
         (_, Some(data)) if data.is_text() => Err(format!(
             "{}: a text file carries no counterfactuals, which donors = \"paired\" needs; use .jsonl",
             data.path.display()
         )),
-        (_, Some(data)) => recorded(task, data, text, prepared),
+        (TaskKind::Seq2seq, Some(data)) => sources(task, data, text, prepared),
+        (_, Some(data)) => recorded(task, data, text, prepared, seed),
         (_, None) => Err(format!("a {} task needs data", task.kind.name())),
     }
 }
@@ -98,8 +106,42 @@ fn paired(
     Ok(tokens)
 }
 
-fn recorded(task: &TaskSpec, data: &Data, text: &Text, prepared: &Prepared) -> Result<Vec<Vec<u32>>, String> {
+/// seq2seq: other sources, as texts or as tokens.
+fn sources(task: &TaskSpec, data: &Data, text: &Text, prepared: &Prepared) -> Result<Vec<Vec<u32>>, String> {
+    let shape = r#"{"source": "…", "counterfactual": "…", …} (or "source_tokens", "counterfactual_tokens": [1, 2, 3])"#;
+    let records = data.records::<SourceRecord>(most(task), shape)?;
+    let one = |((line, r), item): (&(usize, SourceRecord), &Item)| {
+        match (&r.source_tokens, &r.counterfactual_tokens) {
+        (Some(source), Some(tokens)) => {
+            if tokens.len() != source.len() {
+                return Err(data.at(*line, &format!(
+                    "counterfactual_tokens has {} tokens, but source_tokens has {}: donors = \"paired\" needs as many",
+                    tokens.len(),
+                    source.len()
+                )));
+            }
+            Ok(tokens[..item.tokens.len()].to_vec())
+        }
+        (Some(_), None) => Err(data.at(*line, "the record has no counterfactual_tokens, which donors = \"paired\" needs beside source_tokens; give them, or set donors = \"seeded\"")),
+        (None, _) => {
+            let keys = ["source", "counterfactual"];
+            let tokens = paired(data, *line, text, keys, r.source.as_deref(), r.counterfactual.as_deref())?;
+            Ok(beginning(text, item, &tokens))
+        }
+    }
+    };
+    records.iter().zip(&prepared.items).map(one).collect()
+}
+
+fn recorded(
+    task: &TaskSpec,
+    data: &Data,
+    text: &Text,
+    prepared: &Prepared,
+    seed: u64,
+) -> Result<Vec<Vec<u32>>, String> {
     let records = data.records::<Record>(most(task), r#"{…, "counterfactual": "…"}"#)?;
+    let records = classes::evaluated_of(records, task, prepared, seed, |r| r.document.as_ref());
     let mut out: Vec<Vec<u32>> = vec![Vec::new(); prepared.items.len()];
     for ((line, r), e) in records.iter().zip(&prepared.examples) {
         let pair = |keys, original: &Option<String>, given: &Option<String>| {

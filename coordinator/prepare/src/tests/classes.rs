@@ -165,9 +165,62 @@ fn a_reference_set_of_texts_needs_no_labels() {
     let p = run(dir.path(), TASK, sweep).unwrap();
     assert_eq!(p.plan.references.len(), 1);
     assert_eq!(p.prepared[1].items.iter().map(|i| i.tokens.len()).collect::<Vec<_>>(), [4, 3]);
-    let paired = "[[ablation]]\nmethod = \"resample\"\ndonors = \"paired\"\n[[sweep]]\nkind = \"single\"";
-    let text = format!("name = \"t\"\n[model]\nsource = \".\"\n[[task]]\nname = \"t\"\n{TASK}\n{paired}");
+}
+
+fn prepared(dir: &Path, more: &str) -> Result<PreparedExperiment, crate::Error> {
+    let text = format!(
+        "name = \"t\"\n[model]\nsource = \".\"\n[[task]]\nname = \"t\"\n{TASK}\n[[ablation]]\n{more}\n[[sweep]]\nkind = \"single\""
+    );
     let spec = ablate_common::spec::parse(&text, "t.toml").unwrap();
-    let e = crate::prepare(&spec, dir.path(), &|_, _, _| ()).unwrap_err();
-    assert!(e.to_string().contains("isn't built for a classification by a probe"), "{e}");
+    crate::prepare(&spec, dir, &|_, _, _| ())
+}
+
+#[test]
+fn counterfactuals_belong_to_the_records_that_a_probe_is_evaluated_on() {
+    let dir = folder("bert");
+    let words = ["one", "two", "three", "ring", "letter", "book"];
+    let other = |k: usize| words[(k + 1) % 6];
+    let all = twelve().into_iter().enumerate().map(|(k, mut r)| {
+        r["counterfactual"] = json!(format!("{} went", other(k / 2)));
+        r
+    });
+    records(dir.path(), all);
+    let p = prepared(dir.path(), "method = \"resample\"\ndonors = \"paired\"").unwrap();
+    let (own, donors) = (&p.prepared[0], &p.prepared[1]);
+    assert_eq!((own.items.len(), donors.items.len()), (6, 6));
+    assert_eq!(p.plan.ablations[0].sources[0].donors, [0, 1, 2, 3, 4, 5]);
+    // The tiny tokenizer numbers words, so that each word has one token and the counterfactual is that of the next word.
+    let next: std::collections::HashMap<u32, u32> = {
+        let text = crate::tokenizer::Text::new(&ablate_common::model::inspect(dir.path()).unwrap().tokenizer)
+            .unwrap();
+        let id = |w: &str| text.bare(w).unwrap()[0];
+        words.iter().enumerate().map(|(k, w)| (id(w), id(other(k)))).collect()
+    };
+    for (item, donor) in own.items.iter().zip(&donors.items) {
+        assert_eq!(donor.tokens[1], next[&item.tokens[1]]);
+        assert_eq!((donor.tokens[0], &donor.tokens[2..]), (item.tokens[0], &item.tokens[2..]));
+    }
+}
+
+#[test]
+fn constants_are_fitted_on_a_reference_set_with_the_labels_of_the_probe() {
+    let dir = folder("bert");
+    records(dir.path(), twelve());
+    let r = dir.path().join("r.jsonl");
+    fs::write(&r, "{\"text\": \"one\", \"label\": \"up\"}\n{\"text\": \"book\", \"label\": \"down\"}\n")
+        .unwrap();
+    let p = prepared(dir.path(), "method = \"optimal\"\nreference = \"r.jsonl\"").unwrap();
+    let set = &p.prepared[1];
+    assert!(
+        set.probe.is_none() && set.items.iter().all(|i| i.scored.is_empty()),
+        "an encoder's probe sees the mean"
+    );
+    assert_eq!(set.examples.iter().map(|e| e.gold).collect::<Vec<_>>(), [1.0, 0.0], "down is 0");
+    fs::write(&r, "{\"text\": \"one\", \"label\": \"sideways\"}\n").unwrap();
+    let e = prepared(dir.path(), "method = \"optimal\"\nreference = \"r.jsonl\"").unwrap_err();
+    assert!(
+        e.to_string()
+            .contains("r.jsonl:1: label sideways is none of those that the probe tells apart: down, up"),
+        "{e}"
+    );
 }

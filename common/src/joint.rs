@@ -201,8 +201,7 @@ mod tests {
     #[test]
     fn a_chain_is_no_group_but_a_clique_is() {
         // 0-1-2 with all links; 2-3 alone; 4-5 weak.
-        let edges =
-            [edge(0, 1, 3.0), edge(0, 2, 2.0), edge(1, 2, 2.5), edge(2, 3, 1.0), edge(4, 5, 0.1)];
+        let edges = [edge(0, 1, 3.0), edge(0, 2, 2.0), edge(1, 2, 2.5), edge(2, 3, 1.0), edge(4, 5, 0.1)];
         assert_eq!(groups(&edges, 8), [set(&[0, 1, 2]), set(&[4, 5])]);
         assert_eq!(groups(&edges, 1), [set(&[0, 1, 2])]);
         // Without 0-2 the strongest link decides, and 2 goes with 3.

@@ -167,7 +167,9 @@ impl SubsetSpace {
                 let k = s.len().checked_sub(1).filter(|&k| k < order.len())?;
                 (sorted(&order[..=k]) == s).then_some(k as u64)
             }
-            (Self::Random(_) | Self::Listed { .. }, s) => (0..self.len()).find(|&r| self.subset(r).as_deref() == Some(s)),
+            (Self::Random(_) | Self::Listed { .. }, s) => {
+                (0..self.len()).find(|&r| self.subset(r).as_deref() == Some(s))
+            }
             _ => None,
         }
     }

@@ -107,7 +107,10 @@ impl Picker {
                 }
             }
             let redundant: Vec<Edge> = resolved.iter().copied().filter(|e| e.2 > 0.0).collect();
-            let slots = [(joint::groups(&redundant, groups as usize), groups), (joint::triples(&resolved, triples as usize), triples)];
+            let slots = [
+                (joint::groups(&redundant, groups as usize), groups),
+                (joint::triples(&resolved, triples as usize), triples),
+            ];
             for (mut sets, n) in slots {
                 sets.resize(n as usize, Vec::new());
                 out.append(&mut sets);
@@ -140,14 +143,11 @@ pub fn rows(
     for ((g, all), joint) in groups.iter_mut().zip(all).zip(joint) {
         (g.q, g.interaction_q) = (all, joint);
     }
-    for (t, q) in triples.iter_mut().zip(q(of_triples(&triples))) {
+    let third = q(triples.iter().map(|t| t.interaction.p).collect());
+    for (t, q) in triples.iter_mut().zip(third) {
         t.q = q;
     }
     (groups, triples)
-}
-
-fn of_triples(triples: &[TripleRow]) -> Vec<f64> {
-    triples.iter().map(|t| t.interaction.p).collect()
 }
 
 /// What rows are made from.
@@ -209,7 +209,8 @@ impl Of<'_> {
         let value = |s: &Sample| self.measure.contrast_value(&[(1.0, s), (-1.0, self.none)]);
         let sum_alone: f64 = alone.iter().map(|s| value(s)).sum();
         let links = units.iter().enumerate().flat_map(|(k, &a)| units[k + 1..].iter().map(move |&b| (a, b)));
-        let sum_pairs = sum_alone + links.map(|p| self.by_pair.get(&p).copied().unwrap_or(f64::NAN)).sum::<f64>();
+        let sum_pairs =
+            sum_alone + links.map(|p| self.by_pair.get(&p).copied().unwrap_or(f64::NAN)).sum::<f64>();
         // ℓ(G) − Σ ℓ(i) + (n − 1) ℓ(∅).
         let mut terms = vec![(1.0, &all), (units.len() as f64 - 1.0, self.none)];
         terms.extend(alone.iter().map(|s| (-1.0, *s)));
@@ -225,7 +226,14 @@ impl Of<'_> {
     }
 
     /// `own` are the units by their place in the sweep, which shares its units with the pairs'.
-    fn triple(&self, sweep: u32, pairs: u32, rank: u64, own: &[UnitIx], units: &[UnitIx]) -> Option<TripleRow> {
+    fn triple(
+        &self,
+        sweep: u32,
+        pairs: u32,
+        rank: u64,
+        own: &[UnitIx],
+        units: &[UnitIx],
+    ) -> Option<TripleRow> {
         let (&[a, b, c], &[i, j, k]) = (own, units) else { return None };
         let all = self.sample(sweep, rank)?;
         let alone = self.singles(units)?;

@@ -34,8 +34,7 @@ pub fn groups(results: &Results, analysis: &Analysis) -> anyhow::Result<Vec<Reco
         c.push(("q_value", f(|r| r.q), false));
         c.push(("sum_alone", f(|r| r.sum_alone), false));
         c.push(("sum_pairs", f(|r| r.sum_pairs), false));
-        let joint =
-            ["interaction", "interaction_se", "interaction_low", "interaction_high", "interaction_p"];
+        let joint = ["interaction", "interaction_se", "interaction_low", "interaction_high", "interaction_p"];
         estimate(&mut c, joint, rows, |r| r.interaction);
         c.push(("interaction_q", f(|r| r.interaction_q), false));
         c.push(("n", ints(rows.iter().map(|_| g.examples as u32)), false));

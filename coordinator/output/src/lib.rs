@@ -27,7 +27,7 @@ pub use analyse::{Analysis, Group, HeadRow, PairRow, Relation, analyse};
 pub use curve::{Curve, Point};
 pub use facts::partial;
 pub use gradients::GradientRow;
-pub use joint::{GroupRow, TripleRow};
 pub use html::{report, report_analysed};
+pub use joint::{GroupRow, TripleRow};
 pub use text::{headline, headline_analysed};
 pub use write::{Format, Written, WrittenFile, export, export_analysed};

@@ -252,8 +252,7 @@ impl Experiment {
         self.rounds.iter().all(|((sweep, _), r)| {
             let shape = &self.sweeps[*sweep as usize];
             let lost = |n: &u32| self.rounds.get(&(*n, 0)).is_none_or(|x| x.ended() && !x.complete());
-            r.ended()
-                && (!shape.decides || r.decided || !r.complete() || shape.needs.iter().any(lost))
+            r.ended() && (!shape.decides || r.decided || !r.complete() || shape.needs.iter().any(lost))
         })
     }
 

@@ -139,7 +139,8 @@ async fn follow(
         rounds.insert((needed, 0), RoundResult { chunks, ..RoundResult::default() });
     }
     let per_chunk = bytes_per_chunk(&plan, sweep, &prepared);
-    let (all, step) = (plan.round_chunks(sweep, 0), u32::try_from(PART / per_chunk).unwrap_or(u32::MAX).max(1));
+    let (all, step) =
+        (plan.round_chunks(sweep, 0), u32::try_from(PART / per_chunk).unwrap_or(u32::MAX).max(1));
     let known =
         Results { id: id.to_owned(), plan: (*plan).clone(), prepared, rounds, run: RunInfo::default() };
     let mut picker = Picker::new(known, sweep);

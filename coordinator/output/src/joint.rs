@@ -211,9 +211,10 @@ impl Of<'_> {
         let links = units.iter().enumerate().flat_map(|(k, &a)| units[k + 1..].iter().map(move |&b| (a, b)));
         let sum_pairs =
             sum_alone + links.map(|p| self.by_pair.get(&p).copied().unwrap_or(f64::NAN)).sum::<f64>();
-        // ℓ(G) − Σ ℓ(i) + (n − 1) ℓ(∅).
-        let mut terms = vec![(1.0, &all), (units.len() as f64 - 1.0, self.none)];
+        // ℓ(G) − Σ ℓ(i) + (n − 1) ℓ(∅); in this order, so that a group of two has its pair's bits.
+        let mut terms = vec![(1.0, &all)];
         terms.extend(alone.iter().map(|s| (-1.0, *s)));
+        terms.push((units.len() as f64 - 1.0, self.none));
         Some(GroupRow {
             delta: self.measure.contrast(&[(1.0, &all), (-1.0, self.none)]),
             q: f64::NAN,

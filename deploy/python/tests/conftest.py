@@ -33,28 +33,21 @@ def ablate(*args: str | Path, **more: str) -> str:
 
 def reviews(path: Path) -> Path:
     """Short reviews, two a document, written for these tests."""
-    things = ["The film", "The hotel", "This kettle"]
-    good = [
-        "was a joy",
-        "was wonderful",
-        "is worth every penny",
-        "was quick and friendly",
-        "made us happy",
-        "is superb",
-    ]
-    bad = ["was a waste", "was dreadful", "is broken again", "was rude and slow", "made us angry", "is terrible"]
+    things = ["film", "hotel", "kettle"]
+    good = ["Wonderful", "Excellent", "Beautiful", "Friendly", "Perfect", "Great"]
+    bad = ["Horrible", "Terrible", "Ugly", "Rude", "Broken", "Awful"]
     lines = []
     for t, thing in enumerate(things):
         for k, both in enumerate(zip(good, bad, strict=True)):
-            for label, words in zip(("good", "bad"), both, strict=True):
-                lines.append({"text": f"{thing} {words}.", "label": label, "document": 6 * t + k})
+            for label, word in zip(("good", "bad"), both, strict=True):
+                lines.append({"text": f"{word} {thing}", "label": label, "document": 6 * t + k})
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     return path
 
 
 def sentences(path: Path) -> list[float]:
     """Pairs of sentences with a score of their likeness; gives the scores."""
-    texts = ["A cat sleeps.", "A kitten naps.", "Stocks fell today.", "Markets dropped.", "It will rain."]
+    texts = ["Cats sleep", "Cats rest", "Stocks fell", "Markets dropped", "Rain comes"]
     likeness = iter([4.5, 0.5, 0.7, 1.0, 0.6, 0.4, 1.2, 4.2, 1.4, 0.9])
     rows = [{"a": a, "b": b, "score": next(likeness)} for i, a in enumerate(texts) for b in texts[i + 1 :]]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 from conftest import ablate
+from test_tables import same
 
 import ablate_results as ar
 
@@ -112,8 +113,8 @@ def test_top_heads_are_sorted_by_what_was_asked(run: ar.Run) -> None:
 def test_scores_are_found_by_what_was_removed(run: ar.Run) -> None:
     one = run.per_example(["L2.H3"], task="reviews")
     assert list(one.columns) == ["index", "cluster", "half", "tokens", "scored", "nll", "prediction", "label"]
-    for same in ("L2.H3", [(2, 3)], [("self", 2, 3)]):
-        pd.testing.assert_frame_equal(run.per_example(same, task="reviews"), one)
+    for alike in ("L2.H3", [(2, 3)], [("self", 2, 3)]):
+        pd.testing.assert_frame_equal(run.per_example(alike, task="reviews"), one)
     pair = run.per_example(["L2.H3", "L4.H0"], task="reviews")
     pd.testing.assert_frame_equal(run.per_example([(4, 0), (2, 3)], task="reviews"), pair)
     assert not np.array_equal(pair.nll, one.nll)
@@ -139,8 +140,7 @@ def test_exports_in_text_hold_the_same(made: Path, run: ar.Run, tmp_path: Path, 
         for column in expected.columns:
             kept = f"{name}.{column}"
             if len(expected) and isinstance(expected[column].dropna().iloc[0:1].squeeze(), np.ndarray):
-                pairs = zip(expected[column], found[column], strict=True)
-                assert all((a is None and b is None) or np.array_equal(a, b, equal_nan=True) for a, b in pairs), kept
+                assert all(map(same, expected[column], found[column])), kept
             else:
                 pd.testing.assert_series_equal(found[column], expected[column], check_exact=True, obj=kept)
         if form == "csv":
@@ -184,8 +184,9 @@ def test_what_a_reader_should_know_is_warned_of(made: Path, tmp_path: Path) -> N
     # An older run.json has no list of warnings.
     del facts["warnings"]
     (copy / "run.json").write_text(json.dumps(facts))
-    with pytest.warns(ar.ResultsWarning, match="2 device classes: one, other"):
+    with pytest.warns(ar.ResultsWarning) as said:
         ar.load(copy)
+    assert any("2 device classes: one, other" in str(w.message) for w in said)
 
 
 def test_an_interrupted_runs_export_says_that_it_is_partial(made: Path, tmp_path: Path) -> None:
@@ -194,7 +195,9 @@ def test_an_interrupted_runs_export_says_that_it_is_partial(made: Path, tmp_path
 
     shutil.copy(made / "state.db", tmp_path / "state.db")
     with sqlite3.connect(tmp_path / "state.db") as db:
-        [(pairs,)] = db.execute("SELECT sweep FROM chunks GROUP BY sweep ORDER BY count(*) DESC LIMIT 1").fetchall()
+        [(pairs,)] = db.execute(
+            "SELECT sweep FROM chunks WHERE round = 0 GROUP BY sweep ORDER BY count(*) DESC LIMIT 1"
+        ).fetchall()
         db.execute("DELETE FROM chunks WHERE sweep = ? AND chunk = 0", (pairs,))
     with pytest.raises(ar.NotResults, match="unfinished run.*`ablate run` goes on"):
         ar.load(tmp_path)

@@ -78,13 +78,11 @@ def cell(value: object) -> str:
     """A value as `ablate export --format csv` writes it."""
     if isinstance(value, list):
         return f"[{', '.join(map(cell, value))}]"
-    if isinstance(value, float) and np.isnan(value):
-        return "NaN"
-    return (
-        {True: "true", False: "false", None: ""}.get(value, str(value))
-        if not isinstance(value, (int, float)) or isinstance(value, bool)
-        else str(value)
-    )
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return "NaN" if isinstance(value, float) and np.isnan(value) else str(value)
 
 
 def write(folder: Path, form: str) -> None:
@@ -105,10 +103,13 @@ def write(folder: Path, form: str) -> None:
 
 
 def same(a: object, b: object) -> bool:
+    """Equal, with lists and heads looked into, and nulls and NaN equal to each other."""
     if isinstance(a, (list, np.ndarray)) and isinstance(b, (list, np.ndarray)):
         return len(a) == len(b) and all(map(same, a, b))
+    if isinstance(a, dict) and isinstance(b, dict):
+        return a == b
     missing = [v is None or (isinstance(v, float) and np.isnan(v)) for v in (a, b)]
-    return a == b or all(missing)
+    return all(missing) or (not any(missing) and a == b)
 
 
 @pytest.mark.parametrize("form", ["parquet", "csv", "json"])

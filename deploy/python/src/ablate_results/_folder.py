@@ -12,8 +12,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from ._tables import TABLES, column_type
-from .errors import Damaged, NotResults
+from ._tables import NULLABLE, TABLES, column_type
+from .errors import Damaged, NotResults, NotThere
 
 #: Endings of tables, in the order in which they are looked for: Parquet keeps everything, JSON has no NaN.
 FORMATS = ("parquet", "csv", "json")
@@ -58,6 +58,9 @@ class Folder:
     def read(self, name: str, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
         """Read a table that is there; of Parquet only the columns, and row groups that the filters may fit."""
         path = self.files[name]
+        unknown = [c for c in columns or () if c not in self.columns(name)]
+        if unknown:
+            raise NotThere(f"{path} has no column {unknown[0]!r}; it has {', '.join(self.columns(name))}")
         if path.suffix == ".parquet":
             with _complaining(path):
                 return pyarrow.parquet.read_table(path, columns=columns, filters=filters)
@@ -151,6 +154,6 @@ def _json(path: Path, name: str) -> pa.Table:
     rows = json.loads(path.read_bytes())
     if not isinstance(rows, list):
         raise ValueError("not an array of rows")
-    columns = list(dict.fromkeys(c for row in rows for c in row))
+    columns = list(dict.fromkeys([*(c for row in rows for c in row), *(NULLABLE.get(name, ()) if rows else ())]))
     arrays = {c: pa.array([row.get(c) for row in rows], type=column_type(name, c)) for c in columns}
     return pa.table(arrays)

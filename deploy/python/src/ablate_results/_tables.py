@@ -99,6 +99,18 @@ _OWN: dict[str, dict[str, pa.DataType]] = {
     "patterns": {"attention": pa.float64()},
 }
 
+#: Columns that may hold nothing but nulls, which JSON leaves out.
+NULLABLE: dict[str, tuple[str, ...]] = {
+    "heads": ("stream", "layer", "head"),
+    "gradients": ("stream", "layer", "head", "importance_normalised"),
+    "pairs": ("a_stream", "a_layer", "a_head", "b_stream", "b_layer", "b_head", "normalised"),
+    "curve": ("greedy_sweep", "half", "stream", "layer", "head", "retained", "ratio", "name"),
+    "orders": ("half", "r_079", "largest_99", "largest_95", "largest_90", "area", "cpr", "cmd"),
+    "examples": ("half",),
+    "attention": ("duplicate_token", "induction"),
+    "shift": ("stream", "layer", "head", "reference"),
+}
+
 #: Columns of `scores` that describe a row; all others are lists of scores, one value per example.
 SCORE_KEYS = (
     "task",

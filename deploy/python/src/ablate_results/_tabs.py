@@ -53,7 +53,8 @@ class Tables:
         reported on; null: all. `step`, and the unit that it removed. `removed`: units gone. `fraction`: κ = heads
         gone / all heads. `value`: the metric P(κ). `retained`: (P(κ) − P_floor) / (P(0) − P_floor), where the floor
         has every head removed; not cut to [0, 1]; null where the floor isn't worse than P(0) beyond the interval of
-        their difference. `ratio`: P(κ)/P(0), or P(0)/P(κ) where lower is better. `value_low`, `value_high`,
+        their difference. `ratio`: P(κ)/P(0), or P(0)/P(κ) where lower is better; of a log
+        loss that of its perplexity. `value_low`, `value_high`,
         `retained_low`, `retained_high`: 95 % bands.
         """
         return self.table("curve")

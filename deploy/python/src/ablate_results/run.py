@@ -150,11 +150,7 @@ class Run(Tables):
             raise MissingTable(name, f"there is no table {name!r}; tables are {listed(TABLES)}")
         if name not in self._folder.files:
             raise self._missing(name)
-        try:
-            table = self._folder.read(name, columns, filters)
-        except KeyError as e:
-            have = listed(self._folder.columns(name))
-            raise NotThere(f"{self.path}: {name} has no column {e}; it has {have}") from e
+        table = self._folder.read(name, columns, filters)
         # A table that every run has may hold no row.
         if table.num_rows == 0 and filters is None and not self.partial:
             raise self._missing(name)

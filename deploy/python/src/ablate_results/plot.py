@@ -44,6 +44,11 @@ def _title(of: Condition, what: str) -> str:
     return f"{what}: {of.task}, {of.method} ablation"
 
 
+def _loss(metric: str) -> str:
+    """Name a metric as the loss that it is turned into."""
+    return metric if metric in ("loss", "perplexity", "kl") else f"−{metric}"
+
+
 def _limit(values: Any) -> tuple[float, str]:
     """Choose the end of a scale: the largest size, or the 99th percentile where few values are far beyond it."""
     numpy = need("numpy", "a plot")
@@ -97,7 +102,7 @@ def heads(
     values = run.matrix("heads", "delta", *named, unit=of.unit, stream=stream)
     layers, columns = values.shape
     ax = _axes(ax, 1.8 + 0.32 * max(columns, 8), 1.2 + 0.26 * max(layers, 6))
-    _map(ax, values, f"Δ ({of.metric} as a loss)", limit, origin="lower", aspect="auto")
+    _map(ax, values, f"Δ ({_loss(of.metric)})", limit, origin="lower", aspect="auto")
     if marks:
         q = run.matrix("heads", "q_value", *named, unit=of.unit, stream=stream)
         layer, head = numpy.nonzero(q <= RESOLVED)
@@ -165,7 +170,7 @@ def pairs(
         names, values, q = list(units), values[numpy.ix_(at, at)], q[numpy.ix_(at, at)]
     side = min(9.0, 3.0 + 0.16 * len(names))
     ax = _axes(ax, side + 1.2, side)
-    _map(ax, values, f"interaction ({of.metric} as a loss)", limit)
+    _map(ax, values, f"interaction ({_loss(of.metric)})", limit)
     if marks:
         row, column = numpy.nonzero(numpy.triu(q <= RESOLVED, 1))
         size = max(1.0, min(5.0, 160 / max(1, len(names))))
@@ -190,8 +195,8 @@ def _layers(ax: Axes, names: list[str]) -> None:
     ax.set_xticks(middles[::every], labels[::every], fontsize=8)
     ax.set_yticks(middles[::every], labels[::every], fontsize=8)
     for at in starts[1:]:
-        ax.axhline(at - 0.5, color="white", linewidth=0.6)
-        ax.axvline(at - 0.5, color="white", linewidth=0.6)
+        ax.axhline(at - 0.5, color="#999999", linewidth=0.5)
+        ax.axvline(at - 0.5, color="#999999", linewidth=0.5)
 
 
 def curve(

@@ -25,7 +25,7 @@ for name in [n for n in os.environ if n.startswith("ABLATE_")]:
 
 def ablate(*args: str | Path, **more: str) -> str:
     """What the program says on stdout; a failure is the test's."""
-    environment = {"PATH": os.environ["PATH"], "ABLATE_LOG": "error", **more}
+    environment = {**os.environ, "ABLATE_LOG": "error", **more}
     done = subprocess.run([ABLATE, *args], capture_output=True, text=True, env=environment, check=False, cwd=ROOT)
     assert done.returncode == 0, f"ablate {' '.join(map(str, args))} ended with {done.returncode}:\n{done.stderr}"
     return done.stdout

@@ -34,7 +34,7 @@ class Program:
     def __init__(self, log: Path, *args: str | Path, **more: str) -> None:
         self.log = log
         with log.open("a") as file:
-            environment = {"PATH": os.environ["PATH"], "HOME": str(log.parent), **more}
+            environment = {**os.environ, **more}
             self.process = subprocess.Popen(
                 list(map(str, args)), stderr=file, stdout=file, env=environment, cwd=log.parent
             )

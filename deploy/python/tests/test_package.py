@@ -13,7 +13,7 @@ from pathlib import Path
 import nbclient
 import nbformat
 import pytest
-from conftest import PACKAGE
+from conftest import PACKAGE, ROOT
 
 import ablate_results as ar
 
@@ -45,7 +45,8 @@ def test_a_wheel_holds_all_that_is_needed(tmp_path: Path) -> None:
     plain = [r for r in facts.get_all("Requires-Dist") if "extra ==" not in r]
     assert [re.split(r"[<>=]", r)[0] for r in plain] == ["pyarrow"]
     assert {"pandas", "polars", "plot", "client", "notebook"} <= set(facts.get_all("Provides-Extra"))
-    assert facts["Version"] == ar.__version__
+    workspace = re.search(r'^version = "(.*)"', (ROOT / "Cargo.toml").read_text(), re.MULTILINE)
+    assert facts["Version"] == ar.__version__ == workspace[1]
     # It can be imported without anything but pyarrow.
     code = f"""
 import sys

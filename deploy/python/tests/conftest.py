@@ -61,7 +61,7 @@ def spec(folder: Path, name: str, ablations: str, sweeps: str) -> Path:
     path = folder / f"{name}.toml"
     path.write_text(
         f'name = "{name}"\nseed = 3\n[model]\nsource = "{MINILM}"\ndtype = "f32"\n'
-        '[[task]]\nname = "reviews"\nkind = "classification"\ndata = "reviews.jsonl"\nmax_tokens = 8\ntrain = 0.6\n'
+        '[[task]]\nname = "reviews"\nkind = "classification"\ndata = "reviews.jsonl"\nmax_tokens = 8\ntrain = 0.7\n'
         'metric = "loss"\n'
         '[[task]]\nname = "sentences"\nkind = "similarity"\ndata = "sentences.jsonl"\nmax_tokens = 8\n'
         f'metric = "pearson"\n{ablations}{sweeps}'
@@ -81,7 +81,7 @@ tasks = ["reviews"]
 [[sweep]]
 kind = "greedy"
 tasks = ["reviews"]
-fraction = 0.08
+fraction = 0.05
 split = "none"
 orders = ["greedy", "importance", "random"]
 """
@@ -100,7 +100,7 @@ def made(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run with every head, every pair, gradients and pruning."""
     folder = tmp_path_factory.mktemp("made")
     path = spec(folder, "tour", MEAN, SWEEPS)
-    ablate("run", path, "--out", folder / "out", "--device", "cpu")
+    ablate("run", path, "--out", folder / "out", "--device", "cpu", "--threads", "1")
     return folder / "out"
 
 

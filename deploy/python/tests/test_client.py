@@ -130,7 +130,7 @@ def test_an_experiment_is_submitted_followed_and_loaded(service: Service, tmp_pa
 
 
 def test_the_same_spec_run_alone_gives_the_same_scores(service: Service, made: Path, tmp_path: Path) -> None:
-    """Deltas of `ablate run` with more threads: another device class, the same numbers but for rounding."""
+    """Deltas of `ablate run` with more sweeps: other batches, the same numbers but for rounding."""
     with service.client() as client:
         job = client.submit(spec(service.folder, "again", MEAN, SINGLE))
         client.wait(job)

@@ -124,7 +124,7 @@ def test_what_is_retained_follows_from_the_values(run: ar.Run) -> None:
     for order in summary["curves"][0]["orders"]:
         rows = run.curve[(run.curve.order == order["order"]) & (run.curve.task == "reviews")]
         start, floor = rows.value.iloc[0], order["floor"]
-        assert rows.fraction.iloc[-1] == pytest.approx(6 / 72)
+        assert rows.fraction.iloc[-1] == pytest.approx(4 / 72)
         if order["flagged"]:
             assert rows.retained.isna().all()
         else:

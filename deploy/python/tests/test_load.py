@@ -159,6 +159,9 @@ def test_a_table_that_no_sweep_gives_names_the_sweep(run: ar.Run) -> None:
         assert e.value.table == name
         assert "add that to the spec" in str(e.value)
         assert not hasattr(run, name), "so that hasattr() and notebooks' completion work"
+    with pytest.raises(ar.MissingTable, match="third_order above 0") as e:
+        _ = run.triples
+    assert "add that" not in str(e.value), "there is such a sweep, without that option"
     with pytest.raises(ar.MissingTable, match='method = "optimal"'):
         _ = run.constants
     with pytest.raises(ar.MissingTable, match="there is no table 'nothing'; tables are heads, pairs"):
@@ -175,6 +178,9 @@ def test_what_a_reader_should_know_is_warned_of(made: Path, tmp_path: Path) -> N
     (copy / "run.json").write_text(json.dumps(facts))
     with pytest.warns(ar.ResultsWarning) as said:
         run = ar.load(copy)
+    (copy / "curve.parquet").unlink()
+    with pytest.raises(ar.MissingTable, match="the run isn't complete, go on with it"):
+        _ = ar.Run(copy).curve
     texts = [str(w.message) for w in said]
     assert len(texts) == 2, "each thing is said once"
     assert "Computed on 2 device classes" in texts[0]

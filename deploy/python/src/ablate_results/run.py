@@ -158,7 +158,7 @@ class Run(Tables):
 
     def _missing(self, name: str) -> MissingTable:
         said = f"{self.path} has no table {name}: it comes from {TABLES[name].source}"
-        asked = {str(s.get("kind")) for s in self.run.get("spec", {}).get("sweep", []) if isinstance(s, dict)}
+        asked = {str(s["kind"]["kind"]) for s in self.run.get("spec", {}).get("sweeps", [])}
         kinds = asked & set(TABLES[name].kinds)
         if kinds and self.partial:
             said += "; the run isn't complete, go on with it"

@@ -77,8 +77,8 @@ pub enum Command {
     List(ClientArgs),
     /// Show the status of one experiment, or of all
     Status(MaybeOneArgs),
-    /// Follow an experiment until it ends
-    Watch(OneArgs),
+    /// Follow an experiment until it ends: on a full screen in a terminal, in lines elsewhere
+    Watch(WatchArgs),
     /// Lease nothing more of an experiment until it is resumed
     Pause(OneArgs),
     /// Go on with a paused experiment
@@ -309,6 +309,28 @@ pub struct SubmitArgs {
 pub struct OneArgs {
     /// Name, id, or a unique beginning of the id
     pub id: String,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Follows an experiment until it ends. In a terminal that is a full screen: progress, rates and time left of \
+each sweep, workers, the heads' effects filling in, the pruning curve, and chunks that failed; keys pause, resume, cancel and \
+retry (? lists them). Elsewhere, with --plain and with --json it is a line for each change. Without an experiment the \
+screen begins with the list of them, and stays until it is left.",
+    after_help = "Examples:\n  ablate watch sweep\n  ablate watch\n  ablate watch sweep --plain >> log\n\n$NO_COLOR=1 \
+draws without colours.\n\nExit codes: 0 done; 1 failed or cancelled; 3 finished with quarantined shards; 130 left before its end."
+)]
+pub struct WatchArgs {
+    /// Name, id, or a unique beginning of the id [default: chosen on the screen]
+    pub id: Option<String>,
+    /// Lines in a terminal too
+    #[arg(long)]
+    pub plain: bool,
+    /// Stay on the screen when the experiment has ended
+    #[arg(long, conflicts_with = "plain")]
+    pub stay: bool,
     #[command(flatten)]
     pub client: ClientArgs,
 }

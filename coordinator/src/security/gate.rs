@@ -86,7 +86,7 @@ fn needed(path: &str) -> &'static [Role] {
     match path.strip_prefix('/').and_then(|p| p.split_once('/')) {
         Some(("ablate.v1.Cluster", _)) => &[Role::Worker],
         Some(("ablate.v1.Experiments", "Leader")) => &[],
-        Some(("ablate.v1.Experiments", "List" | "Status" | "Watch" | "Workers" | "Export")) => {
+        Some(("ablate.v1.Experiments", "List" | "Status" | "Watch" | "Workers" | "Live" | "Export")) => {
             &[Role::Submit, Role::Read]
         }
         // Whatever is added is for those who may do most, until it is listed.

@@ -5,6 +5,7 @@ mod actor;
 mod commit;
 mod compute;
 mod decide;
+mod effects;
 mod known;
 mod lead;
 mod rpc;
@@ -24,13 +25,14 @@ pub use status::{Status, SweepStatus, WorkerStatus};
 use crate::scheduler::Config;
 use crate::security::Security;
 use crate::store::{self, NewExperiment, State, Store};
+use ablate_common::plan::Plan;
 use ablate_output::results::Results;
 use actor::Command;
 use commit::{Arrived, Committer};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use stop::Stopper;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -153,6 +155,7 @@ pub struct Handle {
     alive: watch::Sender<()>,
     store: Arc<dyn Store>,
     options: Arc<Options>,
+    plans: commit::Plans,
 }
 
 impl std::fmt::Debug for Handle {
@@ -239,7 +242,7 @@ impl Service {
             epoch,
             &options,
             commands.downgrade(),
-            plans,
+            Arc::clone(&plans),
             status_tx,
             fatal_tx,
         );
@@ -255,6 +258,7 @@ impl Service {
             alive,
             store: Arc::clone(&store),
             options,
+            plans,
         };
         for stored in store.experiments().await? {
             handle.send(Command::Load(Box::new(stored))).await?;
@@ -392,6 +396,12 @@ impl Handle {
     /// Where the store refuses.
     pub async fn add_seconds(&self, id: &str, seconds: &BTreeMap<String, f64>) -> Result<(), Error> {
         Ok(self.store.add_seconds(self.epoch, id, seconds).await?)
+    }
+
+    /// The recorded plan of an experiment.
+    #[must_use]
+    pub fn plan(&self, id: &str) -> Option<Arc<Plan>> {
+        self.plans.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
     }
 
     /// The store.

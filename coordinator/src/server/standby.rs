@@ -187,6 +187,10 @@ impl experiments_server::Experiments for Standby {
         Err(self.refusal())
     }
 
+    async fn live(&self, _: Request<v1::LiveRequest>) -> Result<Response<v1::LiveReply>, Refusal> {
+        Err(self.refusal())
+    }
+
     async fn export(&self, _: Request<v1::ExportRequest>) -> Result<Response<Self::ExportStream>, Refusal> {
         Err(self.refusal())
     }

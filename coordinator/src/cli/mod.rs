@@ -16,6 +16,7 @@ mod serve;
 mod stores;
 mod supervise;
 mod token;
+mod web;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};

@@ -10,6 +10,7 @@ mod curve;
 mod facts;
 mod gradients;
 mod html;
+pub mod live;
 mod measure;
 pub mod results;
 mod scores;

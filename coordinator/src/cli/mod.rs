@@ -17,6 +17,7 @@ mod stores;
 mod supervise;
 mod token;
 mod watch;
+mod web;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};

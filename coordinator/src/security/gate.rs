@@ -163,6 +163,27 @@ impl Security {
         }
     }
 
+    /// Lets somebody look who needn't be known, if not too often.
+    ///
+    /// # Errors
+    /// Where this address asks too much.
+    pub fn visit(self: &Arc<Self>, peer: &Peer) -> Result<Pass, Status> {
+        self.take(format!("v {}", peer.address.map_or_else(String::new, |a| a.ip().to_string())), false)
+    }
+
+    /// As a call of `Experiments.METHOD` is let in.
+    ///
+    /// # Errors
+    /// Why it isn't.
+    pub fn may(
+        self: &Arc<Self>,
+        peer: &Peer,
+        headers: &HeaderMap,
+        method: &str,
+    ) -> Result<(Caller, Pass), Status> {
+        self.admit(peer, &format!("/ablate.v1.Experiments/{method}"), headers)
+    }
+
     /// Lets a call in, or says why not.
     pub(super) fn admit(
         self: &Arc<Self>,

@@ -2,10 +2,11 @@
 
 use super::actor::Command;
 use super::commit::Arrived;
-use super::effects::Effects;
+use super::effects;
 use super::status::described;
 use super::stop::Stopped;
 use super::{Control, Error, Handle, Status};
+use crate::dashboard::Follows;
 use crate::scheduler::WorkerId;
 use crate::security::{Caller, GateLayer};
 use crate::store::{ChunkKey, Incoming};
@@ -42,14 +43,14 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// The services over a handle.
 pub fn routes(handle: Handle) -> Routes {
-    let effects = Arc::<Effects>::default();
-    let cluster = cluster_server::ClusterServer::new(Rpc(handle.clone(), Arc::clone(&effects)))
+    let follows = handle.follows();
+    let cluster = cluster_server::ClusterServer::new(Rpc(handle.clone(), Arc::clone(&follows)))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     // What clients send is small but for a spec; its own limit says more.
     let most = 2 * handle.options.security.limits().spec_bytes + FROM_CLIENT;
     let experiments =
-        experiments_server::ExperimentsServer::new(Rpc(handle, effects)).max_decoding_message_size(most);
+        experiments_server::ExperimentsServer::new(Rpc(handle, follows)).max_decoding_message_size(most);
     Routes::new(cluster).add_service(experiments)
 }
 
@@ -87,7 +88,7 @@ pub fn serve(handle: Handle, listener: TcpListener, stopped: Stopped) {
     });
 }
 
-struct Rpc(Handle, Arc<Effects>);
+struct Rpc(Handle, Arc<Follows>);
 
 /// Numbers the folders of exports.
 static EXPORTS: AtomicU64 = AtomicU64::new(0);
@@ -333,7 +334,7 @@ impl experiments_server::Experiments for Rpc {
     async fn live(&self, request: Request<v1::LiveRequest>) -> Result<Response<v1::LiveReply>, Refusal> {
         let v1::LiveRequest { id, seen } = request.into_inner();
         let id = self.0.find(&id).map_err(refusal)?;
-        Ok(Response::new(self.1.of(&self.0, &id, seen).await.map_err(refusal)?))
+        Ok(Response::new(effects::of(&self.1, &id, seen).await.map_err(refusal)?))
     }
 
     async fn export(

@@ -31,7 +31,7 @@ async fn connect(address: SocketAddr, protocol: u32) -> Stream {
 
 /// What a played worker does wrong.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Habit {
+pub(crate) enum Habit {
     Good,
     /// Its first result is garbage.
     Garbled,
@@ -40,7 +40,7 @@ pub(super) enum Habit {
 }
 
 /// Works until the stream ends.
-pub(super) async fn work(address: SocketAddr, new: NewExperiment, habit: Habit, pace: Duration) {
+pub(crate) async fn work(address: SocketAddr, new: NewExperiment, habit: Habit, pace: Duration) {
     let (to, mut from) = connect(address, PROTOCOL_VERSION).await;
     let send = async |body| to.send(v1::WorkerMessage { body: Some(body) }).await.is_ok();
     send(Body::Credit(v1::Credit { shards: 2 })).await;
@@ -81,7 +81,7 @@ pub(super) async fn work(address: SocketAddr, new: NewExperiment, habit: Habit, 
     }
 }
 
-pub(super) async fn until(service: &Handle, id: &str, want: impl Fn(&Status) -> bool) -> Status {
+pub(crate) async fn until(service: &Handle, id: &str, want: impl Fn(&Status) -> bool) -> Status {
     let mut statuses = service.subscribe();
     let wait = async {
         loop {

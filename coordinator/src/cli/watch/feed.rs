@@ -196,6 +196,8 @@ impl Feed {
                 self.tell(News::Effects(id, reply)).await
             }
             Ok(_) => Ok(()),
+            // They can't be worked out; the rest can be looked at.
+            Err(e) if e.code() == Code::FailedPrecondition => Ok(()),
             // An earlier release, which lets those who may only read make no calls that it doesn't know.
             Err(e) if [Code::Unimplemented, Code::PermissionDenied].contains(&e.code()) => {
                 self.effects = None;

@@ -3,59 +3,58 @@
 
 use ablate_tests::program::{Cluster, finish, refused, said, signal, small_spec, wait_until};
 use ablate_tests::root;
-use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, SlavePty, native_pty_system};
+use pty_process::Size;
+use pty_process::blocking::{Command, Pts, Pty, open};
 use std::io::{Read, Write};
 use std::num::NonZeroU16;
+use std::process::Child;
 use std::sync::{Arc, Mutex};
 
 /// A terminal with a program in it.
 struct Terminal {
-    master: Box<dyn MasterPty + Send>,
+    pty: Arc<Pty>,
     /// Held, so that it can be looked at when the program has ended.
-    slave: Box<dyn SlavePty + Send>,
-    child: Box<dyn Child + Send + Sync>,
-    keys: Box<dyn Write + Send>,
+    _end: Pts,
+    child: Child,
     screen: Arc<Mutex<vt100::Parser>>,
     sent: Arc<Mutex<Vec<u8>>>,
     /// The terminal's settings before the program began.
     before: String,
 }
 
-fn size(cols: u16, rows: u16) -> PtySize {
-    PtySize { rows, cols, ..PtySize::default() }
-}
-
 fn some(n: u16) -> NonZeroU16 {
     NonZeroU16::new(n).unwrap()
+}
+
+fn settings(pty: &Pty) -> String {
+    format!("{:?}", rustix::termios::tcgetattr(pty).unwrap())
 }
 
 impl Terminal {
     fn start(cluster: &Cluster, args: &[&str], env: &[(&str, &str)]) -> Self {
         let (cols, rows) = (110, 34);
-        let pair = native_pty_system().openpty(size(cols, rows)).unwrap();
-        let mut command = CommandBuilder::new(root().join("target/release/ablate"));
-        command.args(args);
-        command.args(["--coordinator", &cluster.url()]);
+        let (pty, end) = open().unwrap();
+        pty.resize(Size::new(rows, cols)).unwrap();
+        let mut command = Command::new(root().join("target/release/ablate"));
+        command = command.args(args).args(["--coordinator", &cluster.url()]);
         for name in ["NO_COLOR", "COLORTERM"] {
-            command.env_remove(name);
+            command = command.env_remove(name);
         }
-        command.env("TERM", "xterm-256color");
-        env.iter().for_each(|(name, value)| command.env(name, value));
-        let before = format!("{:?}", pair.master.get_termios());
-        let child = pair.slave.spawn_command(command).unwrap();
-        let mut reader = pair.master.try_clone_reader().unwrap();
+        command = command.env("TERM", "xterm-256color").envs(env.iter().copied());
+        let before = settings(&pty);
+        let child = command.spawn_borrowed(&end).unwrap();
+        let pty = Arc::new(pty);
         let screen = Arc::new(Mutex::new(vt100::Parser::new(some(rows), some(cols), 0)));
         let sent = Arc::new(Mutex::new(Vec::new()));
-        let (shown, kept) = (Arc::clone(&screen), Arc::clone(&sent));
+        let (from, shown, kept) = (Arc::clone(&pty), Arc::clone(&screen), Arc::clone(&sent));
         std::thread::spawn(move || {
             let mut part = [0; 4096];
-            while let Ok(n @ 1..) = reader.read(&mut part) {
+            while let Ok(n @ 1..) = (&*from).read(&mut part) {
                 kept.lock().unwrap().extend(&part[..n]);
                 shown.lock().unwrap().process(&part[..n]);
             }
         });
-        let keys = pair.master.take_writer().unwrap();
-        Self { master: pair.master, slave: pair.slave, child, keys, screen, sent, before }
+        Self { pty, _end: end, child, screen, sent, before }
     }
 
     fn text(&self) -> String {
@@ -78,25 +77,30 @@ impl Terminal {
         });
     }
 
-    fn press(&mut self, keys: &str) {
-        self.keys.write_all(keys.as_bytes()).unwrap();
-        self.keys.flush().unwrap();
+    fn press(&self, keys: &str) {
+        (&*self.pty).write_all(keys.as_bytes()).unwrap();
     }
 
     fn resize(&self, cols: u16, rows: u16) {
         self.screen.lock().unwrap().set_size(some(rows), some(cols));
-        self.master.resize(size(cols, rows)).unwrap();
+        self.pty.resize(Size::new(rows, cols)).unwrap();
     }
 
     /// Waits for the program's end: its exit code, and the screen that it leaves. The terminal is as it was.
-    fn end(mut self) -> (u32, String) {
-        let code = self.child.wait().unwrap().exit_code();
+    fn end(&mut self) -> (Option<i32>, String) {
+        let code = self.child.wait().unwrap().code();
         wait_until("the screen is given back", || !self.full());
-        let (screen, settings) = (self.text(), format!("{:?}", self.master.get_termios()));
-        assert_eq!(settings, self.before, "settings of the terminal");
+        assert_eq!(settings(&self.pty), self.before, "settings of the terminal");
         assert!(!self.screen.lock().unwrap().screen().hide_cursor(), "the cursor is hidden");
-        drop(self.slave);
-        (code, screen)
+        (code, self.text())
+    }
+}
+
+impl Drop for Terminal {
+    fn drop(&mut self) {
+        // It has ended, but where the test failed.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -158,7 +162,7 @@ fn a_live_sweep_is_followed_paused_and_left_and_outlives_its_coordinator_on_the_
 
     terminal.press("q");
     let (code, screen) = terminal.end();
-    assert_eq!(code, 130, "left before its end");
+    assert_eq!(code, Some(130), "left before its end");
     assert!(screen.contains("small") && screen.contains("chunks"), "{screen}");
     drop(said(cluster.client(&["cancel", &id])));
 }
@@ -169,7 +173,7 @@ fn it_ends_with_the_experiment_as_lines_do_and_is_quiet_about_colours_where_none
     let spec = small_spec(folder.path());
     let mut cluster = Cluster::start(folder.path());
     let id = said(cluster.client(&["submit", spec.to_str().unwrap()])).trim().to_owned();
-    let plain = Terminal::start(&cluster, &["watch", "small"], &[("NO_COLOR", "1")]);
+    let mut plain = Terminal::start(&cluster, &["watch", "small"], &[("NO_COLOR", "1")]);
     let mut staying = Terminal::start(&cluster, &["watch"], &[("COLORTERM", "truecolor")]);
     staying.wait_for(&["Experiments", "small", &id[..16], "Enter open"]);
     staying.press("\r");
@@ -179,12 +183,11 @@ fn it_ends_with_the_experiment_as_lines_do_and_is_quiet_about_colours_where_none
     staying.press("3");
     staying.wait_for(&["Pruning curve: lee", "greedy", "retained"]);
 
-    let sent = Arc::clone(&plain.sent);
     let (code, screen) = plain.end();
-    assert_eq!(code, 0);
+    assert_eq!(code, Some(0));
     let last = screen.lines().rfind(|l| !l.trim().is_empty()).unwrap().to_owned();
     assert!(last.contains("small") && last.contains("done"), "{screen}");
-    let bytes = String::from_utf8_lossy(&sent.lock().unwrap()).into_owned();
+    let bytes = plain.sent();
     for color in ["\x1b[3", "\x1b[4", "\x1b[9"] {
         let set = |rest: &str| rest.split('m').next().is_some_and(|n| n.contains("8;") || n.len() == 1);
         assert!(!bytes.split(color).skip(1).any(set), "a colour is sent");
@@ -196,7 +199,7 @@ fn it_ends_with_the_experiment_as_lines_do_and_is_quiet_about_colours_where_none
     staying.wait_for(&["72/72 heads"]);
     assert!(staying.sent().contains("\x1b[48;2;"), "effects have colours");
     staying.press("q");
-    assert_eq!(staying.end().0, 0);
+    assert_eq!(staying.end().0, Some(0));
 }
 
 #[test]
@@ -211,9 +214,9 @@ fn a_signal_and_a_refusal_give_the_terminal_back() {
         if ctrl_c {
             terminal.press("\x03");
         } else {
-            signal(terminal.child.process_id().unwrap(), name);
+            signal(terminal.child.id(), name);
         }
-        assert_eq!(terminal.end().0, 130, "{name}");
+        assert_eq!(terminal.end().0, Some(130), "{name}");
     }
     // Asked before it is done, and no is no.
     let mut terminal = Terminal::start(&cluster, &["watch", "small"], &[]);
@@ -227,9 +230,9 @@ fn a_signal_and_a_refusal_give_the_terminal_back() {
     terminal.wait_for(&["Cancel small?"]);
     terminal.press("y");
     let (code, screen) = terminal.end();
-    assert!(code == 1 && screen.contains("cancelled"), "{code} {screen}");
+    assert!(code == Some(1) && screen.contains("cancelled"), "{code:?} {screen}");
     let (code, screen) = Terminal::start(&cluster, &["watch", "nothing"], &[]).end();
-    assert!(code == 2 && screen.contains("nothing"), "{code} {screen}");
+    assert!(code == Some(2) && screen.contains("nothing"), "{code:?} {screen}");
 }
 
 #[test]
@@ -245,10 +248,9 @@ fn without_a_terminal_or_without_wanting_one_there_are_lines() {
     let piped = said(cluster.client(&["watch", "small"]));
     assert!(piped.lines().all(|l| l.contains("small") && l.contains("chunks")), "{piped}");
     assert!(piped.lines().last().unwrap().contains("done") && !piped.contains('\x1b'), "{piped}");
-    for terminal in [dumb, plain, json] {
-        let sent = Arc::clone(&terminal.sent);
-        assert_eq!(terminal.end().0, 0);
-        let sent = String::from_utf8_lossy(&sent.lock().unwrap()).into_owned();
+    for mut terminal in [dumb, plain, json] {
+        assert_eq!(terminal.end().0, Some(0));
+        let sent = terminal.sent();
         assert!(sent.contains("done") && !sent.contains('\x1b'), "{sent}");
     }
     refused(&finish(&mut cluster.client(&["watch"])), &["no experiment is named", "ablate list"]);

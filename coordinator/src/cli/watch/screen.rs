@@ -26,14 +26,18 @@ const INTERRUPTED: u8 = 130;
 /// The terminal in full; given back when this goes.
 struct Screen(Option<DefaultTerminal>);
 
+/// A panic gives the terminal back before it says why.
+fn begin() -> Result<DefaultTerminal, Fail> {
+    ratatui::try_init().map_err(|e| {
+        // It may have come half of the way.
+        let _ = ratatui::try_restore();
+        Fail::failed(format!("the terminal can't be used: {e}")).help("use --plain for lines")
+    })
+}
+
 impl Screen {
-    /// A panic gives the terminal back before it says why.
     fn take() -> Result<Self, Fail> {
-        let terminal = ratatui::try_init().map_err(|e| {
-            // It may have come half of the way.
-            let _ = ratatui::try_restore();
-            Fail::failed(format!("the terminal can't be used: {e}")).help("use --plain for lines")
-        })?;
+        let terminal = begin()?;
         say::keep();
         Ok(Self(Some(terminal)))
     }
@@ -48,7 +52,7 @@ impl Screen {
         drop(self.0.take());
         ratatui::restore();
         let stopped = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::TSTP);
-        *self = Self::take()?;
+        self.0 = Some(begin()?);
         stopped.map_err(|e| Fail::failed(format!("can't stop: {e}")))
     }
 }

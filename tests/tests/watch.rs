@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::num::NonZeroU16;
 use std::process::Child;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 /// A terminal with a program in it.
 struct Terminal {
@@ -89,7 +90,13 @@ impl Terminal {
     /// Waits for the program's end: its exit code, and the screen that it leaves. The terminal is as it was.
     fn end(&mut self) -> (Option<i32>, String) {
         let code = self.child.wait().unwrap().code();
-        wait_until("the screen is given back", || !self.full());
+        let mut read = 0;
+        wait_until("all that it said is read", || {
+            std::thread::sleep(Duration::from_millis(200));
+            let before = std::mem::replace(&mut read, self.sent().len());
+            read > 0 && before == read
+        });
+        assert!(!self.full(), "the screen is not given back");
         assert_eq!(settings(&self.pty), self.before, "settings of the terminal");
         assert!(!self.screen.lock().unwrap().screen().hide_cursor(), "the cursor is hidden");
         (code, self.text())

@@ -240,19 +240,23 @@ fn what_is_not_there_is_said() {
 
 #[test]
 fn no_size_and_no_view_is_too_much() {
-    let looks =
-        [MONO, Look { depth: Depth::True, braille: false }, Look { depth: Depth::Sixteen, braille: true }];
-    for make in [busy, broken, || State::new("u", false)] {
-        for view in View::ALL {
-            for over in [None, Some(Over::Help), Some(Over::Cancel("id".into(), "name".into()))] {
-                let mut state = make();
-                (state.view, state.over, state.scroll) = (view, over, 500);
-                for width in [1, 2, 5, 17, 39, 40, 41, 63, 80, 84, 131, 250] {
-                    for height in [1, 2, 3, 7, 8, 9, 12, 20, 24, 45, 80] {
-                        for look in looks {
-                            drawn(&mut state, width, height, look);
-                        }
-                    }
+    let bright = Look { depth: Depth::True, braille: false };
+    let few = Look { depth: Depth::Sixteen, braille: true };
+    let mut all = Vec::new();
+    for view in View::ALL {
+        all.extend([MONO, bright, few].map(|look| (view, None, look)));
+        all.push((view, Some(Over::Help), few));
+        all.push((view, Some(Over::Cancel("id".into(), "name".into())), MONO));
+    }
+    let makes: [fn() -> State; 3] = [busy, broken, || State::new("u", false)];
+    for make in makes {
+        let whole = make();
+        for (view, over, look) in &all {
+            for width in [1, 5, 17, 39, 40, 63, 84, 131, 250] {
+                for height in [1, 2, 3, 7, 8, 12, 20, 45] {
+                    let mut state = whole.clone();
+                    (state.view, state.over, state.scroll) = (*view, over.clone(), 500);
+                    drawn(&mut state, width, height, *look);
                 }
             }
         }

@@ -3,7 +3,7 @@ CARGO ?= cargo
 SHELL := /bin/bash
 BIN := target/release
 
-.PHONY: help setup rust libtorch models reference postgres build demo test python results lint fmt parity bench failover simulate chaos load clean
+.PHONY: help setup rust libtorch models reference postgres browser build demo test python results lint fmt parity bench failover simulate chaos load clean
 
 help:
 	@echo "make demo    set everything up and find the heads that matter in two real models"
@@ -38,6 +38,10 @@ reference: models
 postgres:
 	@deploy/setup/postgres.sh
 
+# Chromium and its driver, for tests of pages; compiles nothing.
+browser:
+	@deploy/setup/chromium.sh
+
 build: rust libtorch
 	$(CARGO) build --release --workspace --bins
 
@@ -57,7 +61,7 @@ fmt: rust
 	$(CARGO) fmt --all
 
 # The binaries come first: the integration tests start them. Tests run side by side, so each takes one thread.
-test: rust libtorch models reference postgres lint build python
+test: rust libtorch models reference postgres browser lint build python
 	OMP_NUM_THREADS=1 $(CARGO) test --release --workspace
 	$(CARGO) test --release --workspace --features ablate-simulation/mutations --test mutations
 

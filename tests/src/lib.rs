@@ -1,6 +1,7 @@
 //! What the integration tests share: the built programs, the Python reference, and where files lie.
 
 pub mod authority;
+pub mod browser;
 pub mod coordinators;
 pub mod planted;
 pub mod program;

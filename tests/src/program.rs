@@ -100,6 +100,24 @@ pub fn small_spec(folder: &Path) -> PathBuf {
     path
 }
 
+/// A spec of MiniLM on so many texts of so many tokens: every head, every pair, and greedy to a fraction.
+///
+/// # Panics
+/// Where set-up hasn't been run.
+#[must_use]
+pub fn minilm_spec(folder: &Path, name: &str, texts: usize, tokens: u32, fraction: f64) -> PathBuf {
+    lee(folder, texts);
+    let path = folder.join(format!("{name}.toml"));
+    let text = format!(
+        "name = {name:?}\n[model]\nsource = {:?}\n[[task]]\nname = \"lee\"\nkind = \"similarity\"\n\
+         data = \"pairs.jsonl\"\nmax_tokens = {tokens}\n[ablation]\nmethod = \"mean\"\n[[sweep]]\nkind = \"single\"\n\
+         [[sweep]]\nkind = \"pairs\"\n[[sweep]]\nkind = \"greedy\"\nfraction = {fraction:?}\n",
+        minilm()
+    );
+    std::fs::write(&path, text).expect("the folder can be written");
+    path
+}
+
 /// Every Parquet table of a folder, by name.
 ///
 /// # Panics

@@ -12,6 +12,7 @@ mod gradients;
 mod html;
 pub mod joint;
 mod joint_tables;
+pub mod live;
 mod measure;
 pub mod results;
 mod scores;

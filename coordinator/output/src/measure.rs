@@ -22,6 +22,13 @@ pub struct Sample {
     data: Vec<f64>,
 }
 
+impl Sample {
+    /// Keeps the value only.
+    pub fn forget(&mut self) {
+        self.data = Vec::new();
+    }
+}
+
 enum How {
     Mean { weighted: Weighted, link: Link },
     Correlation(Box<Bootstrap>),

@@ -106,7 +106,7 @@ fn similarity(texts: u32) -> Prepared {
 }
 
 /// A whole experiment on `layers` × `heads`; without `floor` no removal does anything.
-fn experiment(layers: u32, heads: u32, texts: u32, floor: bool) -> Results {
+pub(crate) fn experiment(layers: u32, heads: u32, texts: u32, floor: bool) -> Results {
     let prepared = vec![ioi(60), similarity(texts)];
     let n = layers * heads;
     let steps = (0.79 * f64::from(n)).ceil() as u32;

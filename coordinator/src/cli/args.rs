@@ -77,8 +77,8 @@ pub enum Command {
     List(ClientArgs),
     /// Show the status of one experiment, or of all
     Status(MaybeOneArgs),
-    /// Follow an experiment until it ends
-    Watch(OneArgs),
+    /// Follow an experiment until it ends: on a full screen in a terminal, in lines elsewhere
+    Watch(WatchArgs),
     /// Lease nothing more of an experiment until it is resumed
     Pause(OneArgs),
     /// Go on with a paused experiment
@@ -133,6 +133,9 @@ pub struct RunArgs {
     /// Share of the chunks that a second worker computes again, to be compared: 0.01 is one in a hundred
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     pub audit: f64,
+    /// Show the run in a browser, at this address of this machine, for example 127.0.0.1:7651
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<SocketAddr>,
     /// Fail if there is nothing to resume
     #[arg(long)]
     pub resume: bool,
@@ -174,6 +177,9 @@ impl RunArgs {
         }
         if self.audit > 0.0 {
             let _ = write!(line, " --audit {}", self.audit);
+        }
+        if let Some(http) = self.http {
+            let _ = write!(line, " --http {http}");
         }
         line
     }
@@ -229,11 +235,11 @@ over within seconds when it is gone.",
     after_help = "Examples:\n  ablate serve --store sqlite://state.db\n  ablate-worker --coordinator http://127.0.0.1:7650\n  ablate submit sweep.toml\n\n  export ABLATE_STORE=postgres://ablate@db.example/ablate PGPASSWORD=...\n  ablate serve --listen 127.0.0.1:7650 &\n  ablate serve --listen 127.0.0.1:7651 &\n  ablate-worker --coordinator http://127.0.0.1:7650,http://127.0.0.1:7651\n\nBeyond loopback:\n  ablate token create --role worker --name gpu-nodes     shown once; give it to workers in $ABLATE_TOKEN\n  \
 ablate serve --listen 0.0.0.0:7650 --tls-cert cert.pem --tls-key key.pem --allow /data\n  \
 ablate-worker --coordinator https://HOST:7650 --ca ca.pem --token-file token\n\n\
-A config file has the same settings (listen, advertise, store, output, tls_cert, tls_key, client_ca, require_auth, allow, [limits]) as TOML; options win. Give a database's password in \
+A config file has the same settings (listen, http, advertise, store, output, tls_cert, tls_key, client_ca, require_auth, allow, [limits]) as TOML; options win. Give a database's password in \
 $PGPASSWORD, ~/.pgpass or the config file rather than on the command line, which every user of the machine can read."
 )]
 pub struct ServeArgs {
-    /// Settings as TOML: listen, advertise, store, output, those of security, [limits]
+    /// Settings as TOML: listen, http, advertise, store, output, those of security, [limits]
     #[arg(long)]
     pub config: Option<PathBuf>,
     /// Address to listen on [default: 127.0.0.1:7650]
@@ -248,8 +254,8 @@ pub struct ServeArgs {
     /// Share of the chunks that a second worker with the same kind of device computes again, to be compared [default: 0]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub audit: Option<f64>,
-    /// Address of the web dashboard
-    #[arg(long)]
+    /// Address of the web dashboard, for example 127.0.0.1:7651; other machines' only with TLS [default: none]
+    #[arg(long, value_name = "ADDR")]
     pub http: Option<SocketAddr>,
     /// Folder for the tables of ended experiments [default: runs]
     #[arg(long)]
@@ -309,6 +315,28 @@ pub struct SubmitArgs {
 pub struct OneArgs {
     /// Name, id, or a unique beginning of the id
     pub id: String,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Follows an experiment until it ends. In a terminal that is a full screen: progress, rates and time left of \
+each sweep, workers, the heads' effects filling in, the pruning curve, and chunks that failed; keys pause, resume, cancel and \
+retry (? lists them). Elsewhere, with --plain and with --json it is a line for each change. Without an experiment the \
+screen begins with the list of them, and stays until it is left.",
+    after_help = "Examples:\n  ablate watch sweep\n  ablate watch\n  ablate watch sweep --plain >> log\n\n$NO_COLOR=1 \
+draws without colours.\n\nExit codes: 0 done; 1 failed or cancelled; 3 finished with quarantined shards; 130 left before its end."
+)]
+pub struct WatchArgs {
+    /// Name, id, or a unique beginning of the id [default: chosen on the screen]
+    pub id: Option<String>,
+    /// Lines in a terminal too
+    #[arg(long)]
+    pub plain: bool,
+    /// Stay on the screen when the experiment has ended
+    #[arg(long, conflicts_with = "plain")]
+    pub stay: bool,
     #[command(flatten)]
     pub client: ClientArgs,
 }

@@ -16,6 +16,8 @@ mod serve;
 mod stores;
 mod supervise;
 mod token;
+mod watch;
+mod web;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
@@ -79,7 +81,7 @@ async fn dispatch(command: Command) -> Result<u8, Fail> {
         Command::Submit(args) => client::submit(args).await,
         Command::List(args) => client::list(args).await,
         Command::Status(args) => client::status(args).await,
-        Command::Watch(args) => client::watch(args).await,
+        Command::Watch(args) => watch::watch(args).await,
         Command::Pause(args) => client::control(args, client::Wish::Pause).await,
         Command::Resume(args) => client::control(args, client::Wish::Resume).await,
         Command::Cancel(args) => client::control(args, client::Wish::Cancel).await,

@@ -2,8 +2,11 @@
 
 use super::actor::Command;
 use super::commit::Arrived;
+use super::effects;
+use super::status::described;
 use super::stop::Stopped;
 use super::{Control, Error, Handle, Status};
+use crate::dashboard::Follows;
 use crate::scheduler::WorkerId;
 use crate::security::{Caller, GateLayer};
 use crate::store::{ChunkKey, Incoming};
@@ -40,12 +43,14 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// The services over a handle.
 pub fn routes(handle: Handle) -> Routes {
-    let cluster = cluster_server::ClusterServer::new(Rpc(handle.clone()))
+    let follows = handle.follows();
+    let cluster = cluster_server::ClusterServer::new(Rpc(handle.clone(), Arc::clone(&follows)))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     // What clients send is small but for a spec; its own limit says more.
     let most = 2 * handle.options.security.limits().spec_bytes + FROM_CLIENT;
-    let experiments = experiments_server::ExperimentsServer::new(Rpc(handle)).max_decoding_message_size(most);
+    let experiments =
+        experiments_server::ExperimentsServer::new(Rpc(handle, follows)).max_decoding_message_size(most);
     Routes::new(cluster).add_service(experiments)
 }
 
@@ -83,7 +88,7 @@ pub fn serve(handle: Handle, listener: TcpListener, stopped: Stopped) {
     });
 }
 
-struct Rpc(Handle);
+struct Rpc(Handle, Arc<Follows>);
 
 /// Numbers the folders of exports.
 static EXPORTS: AtomicU64 = AtomicU64::new(0);
@@ -266,7 +271,7 @@ impl experiments_server::Experiments for Rpc {
         let id = self.0.find(&request.into_inner().id).map_err(refusal)?;
         let all = self.0.statuses();
         let status = all.get(&id).ok_or_else(|| refusal(Error::NoExperiment(id.clone())))?;
-        Ok(Response::new(status.into()))
+        Ok(Response::new(described(self.0.store.as_ref(), status).await))
     }
 
     async fn watch(
@@ -277,13 +282,15 @@ impl experiments_server::Experiments for Rpc {
         let id = self.0.find(&request.into_inner().id).map_err(refusal)?;
         let mut statuses = self.0.subscribe();
         let stopped = self.0.stop.subscribe();
+        let store = self.0.store();
         let (to, out) = mpsc::channel(8);
         tokio::spawn(async move {
             let mut ended = std::pin::pin!(caller.ended());
             loop {
                 let status: Option<Status> = statuses.borrow_and_update().get(&id).cloned();
                 let Some(status) = status else { return };
-                if to.send(Ok((&status).into())).await.is_err() || status.ended() {
+                let described = described(store.as_ref(), &status).await;
+                if to.send(Ok(described)).await.is_err() || status.ended() {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(200)).await;
@@ -322,6 +329,12 @@ impl experiments_server::Experiments for Rpc {
     async fn workers(&self, _: Request<v1::WorkersRequest>) -> Result<Response<v1::WorkersReply>, Refusal> {
         let workers = self.0.workers().await.map_err(refusal)?;
         Ok(Response::new(v1::WorkersReply { workers: workers.iter().map(Into::into).collect() }))
+    }
+
+    async fn live(&self, request: Request<v1::LiveRequest>) -> Result<Response<v1::LiveReply>, Refusal> {
+        let v1::LiveRequest { id, seen } = request.into_inner();
+        let id = self.0.find(&id).map_err(refusal)?;
+        Ok(Response::new(effects::of(&self.1, &id, seen).await.map_err(refusal)?))
     }
 
     async fn export(

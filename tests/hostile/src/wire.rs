@@ -18,7 +18,7 @@ fn taken<M: Message + Default + PartialEq>(bytes: &[u8]) -> bool {
 #[must_use]
 pub fn proto(bytes: &[u8]) -> bool {
     let Some((kind, rest)) = bytes.split_first() else { return false };
-    match kind % 8 {
+    match kind % 9 {
         0 => taken::<v1::WorkerMessage>(rest),
         1 => taken::<v1::CoordinatorMessage>(rest),
         2 => taken::<v1::SubmitRequest>(rest),
@@ -26,6 +26,7 @@ pub fn proto(bytes: &[u8]) -> bool {
         4 => taken::<v1::WorkersReply>(rest),
         5 => taken::<v1::ControlRequest>(rest),
         6 => taken::<v1::FilePart>(rest),
+        7 => taken::<v1::LiveReply>(rest),
         _ => {
             let status = Status::with_details(Code::ResourceExhausted, "", rest.to_vec().into());
             let wait = ablate_proto::retry_after(&status);
@@ -116,6 +117,12 @@ pub fn seeds() -> Vec<Vec<u8>> {
     all.push(with(5, v1::ControlRequest { id: "e".into(), action: 3 }.encode_to_vec()));
     all.push(with(6, v1::FilePart { name: "heads.csv".into(), data: vec![7; 9].into() }.encode_to_vec()));
     let over = v1::OverLimit { what: "calls".into(), limit: 5, retry_after_ms: 100 };
-    all.push(with(7, over.encode_to_vec()));
+    let unit =
+        v1::LiveUnit { name: "L0.H1".into(), layer: Some(0), delta: Some(0.5), ..v1::LiveUnit::default() };
+    let point = v1::LivePoint { removed: 1, value: 2.0, retained: Some(0.9), unit: "L0.H1".into() };
+    let curve = v1::LiveCurve { order: "greedy".into(), points: vec![point], ..v1::LiveCurve::default() };
+    let group = v1::LiveGroup { units: vec![unit], curves: vec![curve], ..v1::LiveGroup::default() };
+    all.push(with(7, v1::LiveReply { revision: 3, groups: vec![group] }.encode_to_vec()));
+    all.push(with(8, over.encode_to_vec()));
     all
 }

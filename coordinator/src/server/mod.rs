@@ -5,6 +5,7 @@ mod actor;
 mod commit;
 mod compute;
 mod decide;
+pub mod heard;
 mod known;
 mod lead;
 mod rpc;

@@ -16,7 +16,6 @@ mod tests;
 
 use crate::compute::Compute;
 use crate::lane::{Done, ExecError, Experiment, Jobs, LaneDevice, Starter};
-use ablate_common::ENGINE_VERSION;
 use ablate_proto::v1::{self as pb, coordinator_message::Body, worker_message};
 use desk::Desk;
 use fetch::OpenError;
@@ -44,6 +43,8 @@ pub struct Config {
     pub start: Starter,
     /// Newest version of the protocol to speak; coordinators that only know an older one are met there.
     pub protocol: u32,
+    /// Version of the engine's numbers: [`ablate_common::ENGINE_VERSION`], but in tests.
+    pub engine: u32,
     /// Makes connections: [`link::network`].
     pub dial: Dial,
     /// Bytes of results kept in memory, and in files, until they are acknowledged: [`spool::LIMITS`].
@@ -110,7 +111,7 @@ pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::R
         .collect();
     let hello = pb::Hello {
         protocol: config.protocol,
-        engine: ENGINE_VERSION,
+        engine: config.engine,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         name: config.name.clone(),
         lanes,

@@ -8,6 +8,7 @@ use super::stop::Stopped;
 use super::{Compute, Control, Error, Exporter, Options, Status, WorkerStatus, decide};
 use crate::scheduler::{Action, ChunkAt, Event, Fault, Millis, Scheduler, WorkerId};
 use crate::store::{self, NewExperiment, Outcome, State, Store, Stored};
+use ablate_proto::older;
 use ablate_proto::v1::{self, coordinator_message::Body};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -338,7 +339,7 @@ impl Actor {
         self.next_worker += 1;
         tracing::info!(worker = hello.name, lanes = hello.lanes.len(), "worker connected");
         let since = Instant::now();
-        let new = Connected { hello, to, since, accepted: 0, failures: 0, busy_us: 0, idle_us: 0 };
+        let new = Connected { hello, protocol, to, since, accepted: 0, failures: 0, busy_us: 0, idle_us: 0 };
         self.workers.insert(id, new);
         let welcome = v1::Welcome { worker: id, epoch: self.epoch, lease_ms: self.lease_ms, protocol };
         self.tell(id, Body::Welcome(welcome));
@@ -352,7 +353,9 @@ impl Actor {
     /// Sends to a worker. One that doesn't read is as good as gone.
     fn tell(&mut self, worker: WorkerId, body: Body) {
         if let Some(w) = self.workers.get(&worker)
-            && w.to.try_send(Ok(v1::CoordinatorMessage { body: Some(body) })).is_err()
+            && w.to
+                .try_send(Ok(older::from_coordinator(v1::CoordinatorMessage { body: Some(body) }, w.protocol)))
+                .is_err()
         {
             tracing::warn!(worker = w.hello.name, "worker doesn't read its stream");
             if let Some(me) = self.me.upgrade() {

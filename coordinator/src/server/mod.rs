@@ -8,6 +8,8 @@ mod decide;
 pub mod heard;
 mod known;
 mod lead;
+#[cfg(test)]
+mod migrated_tests;
 mod rpc;
 mod standby;
 #[cfg(test)]

@@ -16,6 +16,7 @@ mod tests;
 
 use crate::compute::Compute;
 use crate::lane::{Done, ExecError, Experiment, Jobs, LaneDevice, Starter};
+use ablate_proto::older;
 use ablate_proto::v1::{self as pb, coordinator_message::Body, worker_message};
 use desk::Desk;
 use fetch::OpenError;
@@ -196,6 +197,7 @@ impl Client {
             worker = w.worker,
             epoch = w.epoch,
             lease_ms = w.lease_ms,
+            protocol = w.protocol,
             resent = self.desk.unacked.len(),
             "connected"
         );
@@ -317,7 +319,10 @@ impl Client {
     /// Sends what there is to send. False where the stream is closed.
     fn flush(&mut self) -> bool {
         let Some(link) = &self.link else { return true };
-        let send = |body| link.to.send(pb::WorkerMessage { body: Some(body) }).is_ok();
+        let protocol = link.welcome.protocol;
+        let send = |body| {
+            link.to.send(older::from_worker(pb::WorkerMessage { body: Some(body) }, protocol)).is_ok()
+        };
         let mut open = self.desk.take_outbox().into_iter().all(send);
         while open && let Some(result) = self.desk.unacked.next_to_send() {
             open = send(worker_message::Body::Result(result));

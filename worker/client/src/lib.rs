@@ -157,7 +157,7 @@ pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::R
                 Ok(Some(pb::CoordinatorMessage { body: Some(body) })) => me.heard(body),
                 Ok(Some(_)) => tracing::debug!("a message of an unknown kind"),
                 Ok(None) => connecting = me.again("the coordinator ended the stream"),
-                Err(status) => connecting = me.again(&format!("stream: {}", status.message())),
+                Err(status) => connecting = me.again(&format!("stream: {}", causes(&status))),
             },
         }
         me.dispatch();
@@ -188,6 +188,21 @@ async fn receive(link: &mut Option<Link>) -> Result<Option<pb::CoordinatorMessag
         Some(link) => link.from.message().await,
         None => std::future::pending().await,
     }
+}
+
+/// What ended a stream, down to its cause: that pings had no answer, say.
+fn causes(status: &tonic::Status) -> String {
+    let mut said = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(e) = cause {
+        let one = e.to_string();
+        if !said.contains(&one) {
+            said.push_str(": ");
+            said.push_str(&one);
+        }
+        cause = e.source();
+    }
+    said
 }
 
 impl Client {

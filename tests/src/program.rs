@@ -178,6 +178,7 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 pub struct Cluster {
     folder: PathBuf,
     port: u16,
+    more: Vec<String>,
     coordinator: Option<Child>,
     workers: Vec<Child>,
 }
@@ -189,9 +190,23 @@ impl Cluster {
     /// Where it can't be started.
     #[must_use]
     pub fn start(folder: &Path) -> Self {
+        Self::start_with(folder, &[])
+    }
+
+    /// A coordinator with `more` options.
+    ///
+    /// # Panics
+    /// Where it can't be started.
+    #[must_use]
+    pub fn start_with(folder: &Path, more: &[&str]) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
-        let mut cluster =
-            Self { folder: folder.to_path_buf(), port: free.port(), coordinator: None, workers: Vec::new() };
+        let mut cluster = Self {
+            folder: folder.to_path_buf(),
+            port: free.port(),
+            more: more.iter().map(|&word| word.to_owned()).collect(),
+            coordinator: None,
+            workers: Vec::new(),
+        };
         cluster.serve();
         cluster
     }
@@ -213,7 +228,8 @@ impl Cluster {
             .args(["--listen", &format!("127.0.0.1:{}", self.port)])
             .args(["--store", &format!("sqlite://{}", self.folder.join("serve.db").display())])
             .arg("--output")
-            .arg(self.folder.join("served"));
+            .arg(self.folder.join("served"))
+            .args(&self.more);
         let mut child = command.stderr(Stdio::piped()).spawn().expect("ablate serve starts");
         let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
         let first = lines.next().and_then(Result::ok).unwrap_or_default();

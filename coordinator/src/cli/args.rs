@@ -235,7 +235,7 @@ over within seconds when it is gone.",
     after_help = "Examples:\n  ablate serve --store sqlite://state.db\n  ablate-worker --coordinator http://127.0.0.1:7650\n  ablate submit sweep.toml\n\n  export ABLATE_STORE=postgres://ablate@db.example/ablate PGPASSWORD=...\n  ablate serve --listen 127.0.0.1:7650 &\n  ablate serve --listen 127.0.0.1:7651 &\n  ablate-worker --coordinator http://127.0.0.1:7650,http://127.0.0.1:7651\n\nBeyond loopback:\n  ablate token create --role worker --name gpu-nodes     shown once; give it to workers in $ABLATE_TOKEN\n  \
 ablate serve --listen 0.0.0.0:7650 --tls-cert cert.pem --tls-key key.pem --allow /data\n  \
 ablate-worker --coordinator https://HOST:7650 --ca ca.pem --token-file token\n\n\
-A config file has the same settings (listen, http, advertise, store, output, tls_cert, tls_key, client_ca, require_auth, allow, [limits]) as TOML; options win. Give a database's password in \
+A config file has the same settings (listen, http, advertise, store, output, audit, lease, tls_cert, tls_key, client_ca, require_auth, allow, [limits]) as TOML; options win. Give a database's password in \
 $PGPASSWORD, ~/.pgpass or the config file rather than on the command line, which every user of the machine can read."
 )]
 pub struct ServeArgs {
@@ -254,6 +254,10 @@ pub struct ServeArgs {
     /// Share of the chunks that a second worker with the same kind of device computes again, to be compared [default: 0]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub audit: Option<f64>,
+    /// How long a worker keeps what it works on without being heard of, in seconds, from 1 to 3600: it renews at a third of
+    /// it, and what a vanished worker held goes to others after five quarters of it [default: 30]
+    #[arg(long, value_name = "SECONDS", value_parser = lease)]
+    pub lease: Option<f64>,
     /// Address of the web dashboard, for example 127.0.0.1:7651; other machines' only with TLS [default: none]
     #[arg(long, value_name = "ADDR")]
     pub http: Option<SocketAddr>,
@@ -283,6 +287,14 @@ fn share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
         _ => Err("a share is a number from 0 to 1".to_owned()),
+    }
+}
+
+/// A lease that is no wish for trouble: shorter ones run out while nothing is wrong, longer ones keep a dead machine's work.
+pub fn lease(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(s) if (1.0..=3600.0).contains(&s) => Ok(s),
+        _ => Err("a lease is a number of seconds from 1 to 3600".to_owned()),
     }
 }
 

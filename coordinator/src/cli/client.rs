@@ -211,7 +211,7 @@ pub async fn workers(args: ClientArgs) -> Result<u8, Fail> {
         if args.json {
             say::out(format_args!(
                 "{}",
-                serde_json::json!({"id": w.id, "name": w.name, "version": w.version, "lanes": lanes,
+                serde_json::json!({"id": w.id, "name": w.name, "version": w.version, "protocol": w.protocol, "lanes": lanes,
                 "leased_chunks": w.leased_chunks, "accepted_chunks": w.accepted_chunks, "failures": w.failures, "connected_ms": w.connected_ms,
                 "busy_s": w.busy_us as f64 / 1e6, "idle_s": w.idle_us as f64 / 1e6, "idle_share": idle})
             ));

@@ -1,6 +1,6 @@
 //! `ablate serve`: the coordinator as a service.
 
-use super::args::{ServeArgs, millionths};
+use super::args::{ServeArgs, lease, millionths};
 use super::experiment;
 use super::fail::Fail;
 use super::progress::Steps;
@@ -34,6 +34,7 @@ pub struct Config {
     pub store: Option<String>,
     output: Option<PathBuf>,
     audit: Option<f64>,
+    lease: Option<f64>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     client_ca: Option<PathBuf>,
@@ -54,7 +55,7 @@ pub fn read(path: &Path) -> Result<Config, Fail> {
         Fail::wrong(e.message().to_owned())
             .at(format!("{}:{line}", path.display()))
             .help(
-                "the settings are listen, http, advertise, store, output, audit, tls_cert, tls_key, client_ca, require_auth, allow and [limits]",
+                "the settings are listen, http, advertise, store, output, audit, lease, tls_cert, tls_key, client_ca, require_auth, allow and [limits]",
             )
     })
 }
@@ -92,7 +93,11 @@ pub async fn serve(args: ServeArgs) -> Result<u8, Fail> {
     if !(0.0..=1.0).contains(&audit) {
         return Err(Fail::wrong(format!("audit = {audit}: a share is a number from 0 to 1")));
     }
-    let scheduler = Scheduling { audit: millionths(audit), ..Scheduling::default() };
+    let mut scheduler = Scheduling { audit: millionths(audit), ..Scheduling::default() };
+    if let Some(seconds) = args.lease.or(config.lease) {
+        let seconds = lease(&seconds.to_string()).map_err(|e| Fail::wrong(format!("lease = {seconds}: {e}")))?;
+        scheduler.lease = (seconds * 1000.0).round() as u64;
+    }
     let options = Options {
         listen: address,
         scheduler,

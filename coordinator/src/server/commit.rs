@@ -195,7 +195,10 @@ impl Committer {
 }
 
 /// Whether scores have the shape that the plan gives a chunk.
-fn check(plan: &Plan, key: &ChunkKey, scores: &[u8]) -> Result<(), String> {
+///
+/// # Errors
+/// Says what they have instead.
+pub fn check(plan: &Plan, key: &ChunkKey, scores: &[u8]) -> Result<(), String> {
     let sweep = plan.sweeps.get(key.sweep as usize).ok_or("the plan has no such sweep")?;
     if key.round >= sweep.rounds() || key.chunk >= plan.round_chunks(key.sweep, key.round) {
         return Err("the plan has no such chunk".into());

@@ -6,8 +6,11 @@ mod commit;
 mod compute;
 mod decide;
 mod effects;
+pub mod heard;
 mod known;
 mod lead;
+#[cfg(test)]
+mod migrated_tests;
 mod rpc;
 mod standby;
 #[cfg(test)]

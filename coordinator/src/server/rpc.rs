@@ -1,16 +1,12 @@
 //! The gRPC services over a [`Handle`].
 
 use super::actor::Command;
-use super::commit::Arrived;
 use super::effects;
 use super::status::described;
 use super::stop::Stopped;
-use super::{Control, Error, Handle, Status};
+use super::{Control, Error, Handle, Status, heard};
 use crate::dashboard::Follows;
-use crate::scheduler::WorkerId;
 use crate::security::{Caller, GateLayer};
-use crate::store::{ChunkKey, Incoming};
-use ablate_common::{ENGINE_VERSION, OLDEST_PROTOCOL, PROTOCOL_VERSION};
 use ablate_proto::v1::{self, cluster_server, coordinator_message::Body, experiments_server};
 use ablate_proto::{MAX_MESSAGE, over_limit};
 use futures::Stream;
@@ -114,20 +110,6 @@ fn parts(data: Vec<u8>) -> impl Iterator<Item = bytes::Bytes> {
     (0..data.len().div_ceil(PART).max(1)).map(move |i| data.slice(i * PART..((i + 1) * PART).min(data.len())))
 }
 
-fn arrived(r: v1::ChunkResult, worker: WorkerId, name: &str, version: &str) -> Option<Arrived> {
-    let id = r.id?;
-    let incoming = Incoming {
-        key: ChunkKey { experiment: id.experiment, sweep: id.sweep, round: id.round, chunk: id.chunk },
-        scores: r.scores.into(),
-        device_class: r.device_class,
-        worker: name.to_owned(),
-        version: version.to_owned(),
-        // SQL's integers are signed.
-        busy_us: r.busy_us.min(i64::MAX as u64),
-    };
-    Some(Arrived { incoming, worker, lease: r.lease, idle_us: r.idle_us.min(i64::MAX as u64) })
-}
-
 #[tonic::async_trait]
 impl cluster_server::Cluster for Rpc {
     type WorkStream = Out<v1::CoordinatorMessage>;
@@ -146,25 +128,21 @@ impl cluster_server::Cluster for Rpc {
             return Err(Refusal::invalid_argument("the first message must be a Hello"));
         };
         let (to, out) = mpsc::channel(TO_WORKER);
-        // One that is newer offers what it has; it hears what is spoken here.
-        if !(OLDEST_PROTOCOL..=PROTOCOL_VERSION).contains(&hello.protocol) || hello.engine != ENGINE_VERSION {
-            let detail = format!(
-                "the worker speaks protocol {} with engine {}, the coordinator protocols {OLDEST_PROTOCOL} to {PROTOCOL_VERSION} with engine {ENGINE_VERSION}; run the same version of both",
-                hello.protocol, hello.engine
-            );
-            tracing::warn!(worker = hello.name, detail, "worker rejected");
-            let differs = v1::VersionDiffers { protocol: PROTOCOL_VERSION, engine: ENGINE_VERSION };
-            let reject = v1::Reject { detail, kind: Some(v1::reject::Kind::VersionDiffers(differs)) };
-            // The receiver is right here.
-            let _ = to.send(Ok(v1::CoordinatorMessage { body: Some(Body::Reject(reject)) })).await;
-            return Ok(Response::new(Box::pin(ReceiverStream::new(out))));
-        }
+        let joining = match heard::hello(&hello) {
+            Ok(joining) => joining,
+            Err(reject) => {
+                tracing::warn!(worker = hello.name, detail = reject.detail, "worker rejected");
+                // The receiver is right here.
+                let _ = to.send(Ok(v1::CoordinatorMessage { body: Some(Body::Reject(reject)) })).await;
+                return Ok(Response::new(Box::pin(ReceiverStream::new(out))));
+            }
+        };
         let (reply, id) = oneshot::channel();
         let (name, version) = (hello.name.clone(), hello.version.clone());
         // Weak: the stream ends when the actor lets go of the worker.
         let last = to.downgrade();
         let (commands, commits) = (self.0.commands.clone(), self.0.commits.clone());
-        commands.send(Command::Join(hello, to, reply)).await.map_err(|_| refusal(Error::Closed))?;
+        commands.send(Command::Join(hello, joining, to, reply)).await.map_err(|_| refusal(Error::Closed))?;
         let Some(id) = id.await.map_err(|_| refusal(Error::Closed))? else {
             return Ok(Response::new(Box::pin(ReceiverStream::new(out))));
         };
@@ -187,7 +165,7 @@ impl cluster_server::Cluster for Rpc {
                 };
                 match message {
                     Ok(Some(v1::WorkerMessage { body: Some(v1::worker_message::Body::Result(r)) })) => {
-                        let Some(arrived) = arrived(r, id, &name, &version) else { continue };
+                        let Some(arrived) = heard::arrived(r, id, &name, &version) else { continue };
                         // Waits while the store is behind: the worker's stream then waits too.
                         let sent = tokio::select! {
                             biased;

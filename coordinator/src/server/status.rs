@@ -64,6 +64,8 @@ pub struct WorkerStatus {
     pub name: String,
     /// Program version.
     pub version: String,
+    /// Version of the protocol that is spoken with it.
+    pub protocol: u32,
     /// (device, device class) of each lane.
     pub lanes: Vec<(String, String)>,
     /// Chunks leased to it.
@@ -202,6 +204,7 @@ impl From<&WorkerStatus> for v1::WorkerStatus {
             id: w.id,
             name: w.name.clone(),
             version: w.version.clone(),
+            protocol: w.protocol,
             lanes: w
                 .lanes
                 .iter()

@@ -4,6 +4,7 @@ pub mod authority;
 pub mod coordinators;
 pub mod planted;
 pub mod program;
+pub mod proof;
 pub mod reference;
 pub mod service;
 pub mod tensors;

@@ -52,6 +52,12 @@ impl SharedModel {
         Self(model, Measured::default())
     }
 
+    /// The model.
+    #[must_use]
+    pub fn model(&self) -> &Model {
+        &self.0
+    }
+
     /// Measurements made so far, by whichever lane.
     #[must_use]
     pub fn measurements(&self) -> u64 {

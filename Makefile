@@ -73,10 +73,14 @@ python: rust libtorch models results build
 	cd deploy/python && $(RESULTS)/ruff check . && $(RESULTS)/ruff format --check . && $(RESULTS)/mypy
 	cd deploy/python && $(RESULTS)/python -m pytest -q
 
-parity: rust libtorch models reference
+# Every comparison with a reference, one after the other; each appends its rows to target/proof/parity.jsonl.
+PARITY := parity language architectures kinds seq2seq images tasks probe gradients real_gradients optimal reactions
+parity: rust libtorch models reference build
 	@deploy/setup/peers.sh
-	@mkdir -p target/proof
-	OMP_NUM_THREADS=1 ABLATE_PARITY_LONG=1 $(CARGO) test --release --workspace --test parity -- --nocapture
+	@mkdir -p target/proof && rm -f target/proof/parity.jsonl
+	$(CARGO) build --release --workspace --examples
+	OMP_NUM_THREADS=1 ABLATE_PARITY_LONG=1 ABLATE_PROOF=$(CURDIR)/target/proof $(CARGO) test --release --workspace --no-fail-fast \
+	  $(PARITY:%=--test %); tested=$$?; target/release/examples/parity && exit $$tested
 
 # Compares with TransformerLens, nnsight and plain hooks; writes target/proof/bench.json. CASES narrows it.
 bench: rust libtorch models reference

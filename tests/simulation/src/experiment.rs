@@ -116,14 +116,10 @@ pub fn scores(
         let subset = space.subset(rank).unwrap_or_default();
         for &e in &keep {
             let hurt = |h: &UnitIx| f64::from((h.0 * 7 + 3) % 5) + f64::from(e) * 0.01;
-<<<<<<< HEAD
             // The first three heads stand in for each other, so that pairs have something to follow.
             let among = subset.iter().filter(|h| h.0 < 3).count() as f64;
             let both = among * (among - 1.0) / 2.0 * (1.0 + f64::from(e) * 0.01);
-            values.push(9.0 - subset.iter().map(hurt).sum::<f64>() - both);
-=======
-            values.push(first - subset.iter().map(hurt).sum::<f64>());
->>>>>>> proof4
+            values.push(first - subset.iter().map(hurt).sum::<f64>() - both);
         }
     }
     let block = TaskScores { task: 0, examples: keep.len() as u32, columns: 1, values };

@@ -5,14 +5,19 @@
 
 mod agreement;
 mod analyse;
+pub mod compare;
 mod constants;
 mod curve;
 mod facts;
 mod gradients;
 mod html;
 mod measure;
+mod orders;
+mod poly;
+mod reliability;
 pub mod results;
 mod scores;
+mod selected;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -25,6 +30,10 @@ pub use analyse::{Analysis, Group, HeadRow, PairRow, Relation, analyse};
 pub use curve::{Curve, Point};
 pub use facts::partial;
 pub use gradients::GradientRow;
+pub use orders::{OrderRow, orders};
+pub use poly::PolyRow;
+pub use reliability::ReliabilityRow;
+pub use selected::SelectedRow;
 pub use html::{report, report_analysed};
 pub use text::{headline, headline_analysed};
 pub use write::{Format, Written, WrittenFile, export, export_analysed};

@@ -5,6 +5,7 @@
 
 mod agreement;
 mod analyse;
+pub mod compare;
 mod constants;
 mod curve;
 mod facts;
@@ -14,8 +15,12 @@ pub mod joint;
 mod joint_tables;
 pub mod live;
 mod measure;
+mod orders;
+mod poly;
+mod reliability;
 pub mod results;
 mod scores;
+mod selected;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -28,6 +33,10 @@ pub use analyse::{Analysis, Group, HeadRow, PairRow, Relation, analyse};
 pub use curve::{Curve, Point};
 pub use facts::partial;
 pub use gradients::GradientRow;
+pub use orders::{OrderRow, orders};
+pub use poly::PolyRow;
+pub use reliability::ReliabilityRow;
+pub use selected::SelectedRow;
 pub use html::{report, report_analysed};
 pub use joint::{GroupRow, TripleRow};
 pub use text::{headline, headline_analysed};

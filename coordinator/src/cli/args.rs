@@ -93,6 +93,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Write the report of an experiment
     Report(ReportArgs),
+    /// Compare runs: which heads' ranks are stable over seeds or data sets
+    Compare(CompareArgs),
     /// Make, list and revoke the tokens by which callers of a coordinator are known
     Token(super::token::TokenArgs),
     /// Check libtorch, devices, the store and the disk, and say what to fix
@@ -403,6 +405,28 @@ pub struct ReportArgs {
     pub out: Option<PathBuf>,
     #[command(flatten)]
     pub client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Compares runs of several seeds or data sets on one model: how far every two of them rank the heads alike (Spearman, \
+Kendall, and the first tenth of each, with 95 % intervals), and of every head its ranks, the agreement of its signs and its pooled delta. \
+Scores are matched by task, method and unit; where no task is common and each run has one, those.",
+    after_help = "Examples:\n  ablate compare runs/seed-0 runs/seed-1 runs/seed-2\n  ablate compare runs/wiki runs/news --json\n  ablate compare runs/a runs/b --out stable.csv"
+)]
+pub struct CompareArgs {
+    /// Output folders of `ablate run`, or of `ablate export`
+    #[arg(required = true, num_args = 2.., value_name = "DIR")]
+    pub runs: Vec<PathBuf>,
+    /// File to write the table of heads to: its name ends in .parquet, .csv or .json
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Heads shown of each score
+    #[arg(long, default_value_t = 10)]
+    pub show: usize,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

@@ -232,7 +232,7 @@ pub async fn workers(args: ClientArgs) -> Result<u8, Fail> {
 }
 
 /// Results of a folder of `ablate run`.
-async fn of_folder(folder: &Path) -> Result<Results, Fail> {
+pub(super) async fn of_folder(folder: &Path) -> Result<Results, Fail> {
     let state = folder.join("state.db");
     if !state.exists() {
         return Err(Fail::wrong(format!(

@@ -2,6 +2,7 @@
 
 mod args;
 mod client;
+mod compare;
 mod coordinators;
 mod differ;
 mod doctor;
@@ -89,6 +90,7 @@ async fn dispatch(command: Command) -> Result<u8, Fail> {
         Command::Workers(args) => client::workers(args).await,
         Command::Export(args) => client::export(args).await,
         Command::Report(args) => client::report(args).await,
+        Command::Compare(args) => compare::compare(args).await,
         Command::Token(args) => token::token(args).await,
         Command::Doctor(args) => doctor::doctor(&args).await,
         Command::Completions { .. } => Ok(0),

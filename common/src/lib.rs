@@ -1,6 +1,7 @@
 //! What every part of Ablate agrees on: heads, subset spaces, specs, plans, prepared tasks, chunk
 //! scores, model files and statistics. Nothing here is async and nothing knows libtorch.
 
+pub mod attention;
 pub mod decide;
 pub mod fit;
 pub mod gradient;
@@ -13,6 +14,7 @@ pub mod pixels;
 pub mod plan;
 pub mod scores;
 pub mod sharing;
+pub mod shift;
 pub mod space;
 pub mod spec;
 pub mod stats;
@@ -24,6 +26,6 @@ pub mod units;
 pub const ENGINE_VERSION: u32 = 4;
 
 /// Version of the wire protocol between worker and coordinator.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 /// The oldest version that is still spoken with the other end, so that coordinators and workers can be upgraded one after another.
 pub const OLDEST_PROTOCOL: u32 = 2;

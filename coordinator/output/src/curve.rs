@@ -14,7 +14,7 @@ use ablate_common::units::UnitIx;
 /// One order of removal, evaluated along the way.
 #[derive(Clone, Debug)]
 pub struct Curve {
-    /// "greedy", "importance" or "random-NN".
+    /// "greedy", "importance", "gradient", "rollout" or "random-NN".
     pub order: String,
     /// Index of the greedy sweep it belongs to, if any.
     pub greedy: Option<u32>,

@@ -5,14 +5,17 @@
 
 mod agreement;
 mod analyse;
+mod attention;
 mod constants;
 mod curve;
 mod facts;
 mod gradients;
 mod html;
 mod measure;
+mod repair;
 pub mod results;
 mod scores;
+mod shift;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -22,9 +25,12 @@ mod write;
 
 pub use agreement::AgreementRow;
 pub use analyse::{Analysis, Group, HeadRow, PairRow, Relation, analyse};
+pub use attention::{AttentionRow, Pattern, patterns};
 pub use curve::{Curve, Point};
 pub use facts::partial;
 pub use gradients::GradientRow;
 pub use html::{report, report_analysed};
+pub use repair::RepairRow;
+pub use shift::ShiftRow;
 pub use text::{headline, headline_analysed};
 pub use write::{Format, Written, WrittenFile, export, export_analysed};

@@ -2,7 +2,7 @@
 
 use crate::analyse::{Analysis, analyse};
 use crate::results::Results;
-use crate::{constants, facts, scores, tables};
+use crate::{attention, constants, facts, repair, scores, shift, tables};
 use anyhow::Context as _;
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -90,10 +90,20 @@ pub fn export_analysed(
     put("heads", tables::heads(analysis)?)?;
     put("pairs", tables::pairs(analysis)?)?;
     put("gradients", tables::gradients(results, analysis)?)?;
+    let first = analysis.groups.iter().filter(|g| g.ablation == 0);
+    let heads: Vec<_> = first.map(|g| (g.task, g.attention.as_slice())).collect();
+    put("attention", attention::table(results, &heads)?)?;
+    put("repair", repair::table(results, &analysis.groups)?)?;
+    put("shift", shift::table(results, &analysis.groups)?)?;
     put("constants", constants::table(results)?)?;
     put("curve", tables::curve(analysis)?)?;
     put("agreement", vec![tables::agreement(analysis)?])?;
     put("examples", tables::examples(results)?)?;
+    if let Some(schema) = attention::schema(results)? {
+        let path = dir.join(format!("patterns.{}", format.extension()));
+        let rows = table(&path, format, &schema, &[], |write| attention::stream(results, |b| write(b)))?;
+        written.files.push(WrittenFile { path, rows });
+    }
     let path = dir.join(format!("scores.{}", format.extension()));
     let rows = table(&path, format, &scores::schema(results), &scores::score_columns(results), |write| {
         scores::stream(results, |b| write(b))

@@ -1,4 +1,4 @@
-//! Decisions of fits, and of greedy and gradient rounds: read what they follow from, decide, store, in a task of its own.
+//! Decisions of fits, and of greedy gradient and attention rounds: read what they follow from, decide, store, in a task of its own.
 
 use super::actor::Command;
 use super::compute::Compute;
@@ -84,7 +84,7 @@ async fn decide_round(
     let objective = match plan.sweeps[sweep as usize].kind {
         SweepKind::Greedy { objective, .. } => Some(objective),
         // Its one task is the objective of the greedy sweep that it is for.
-        SweepKind::Gradient { .. } => plan.sweeps[sweep as usize].tasks.first().copied(),
+        SweepKind::Gradient { .. } | SweepKind::Attention { .. } => plan.sweeps[sweep as usize].tasks.first().copied(),
         _ => None,
     };
     let Some(objective) = objective else { return Ok((Vec::new(), None)) };

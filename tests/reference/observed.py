@@ -143,6 +143,7 @@ class Plain(Observed, tiny.Tiny):
         return (out.logits if "logits" in out else out.last_hidden_state)[0]
 
     def weights(self, item):
+        self.calls = {}
         tokens = torch.tensor([item["tokens"]])
         out = self.model(input_ids=tokens, attention_mask=torch.ones_like(tokens), output_attentions=True)
         return [("self", a[0]) for a in out.attentions]
@@ -178,6 +179,7 @@ class Twofold(Observed, seq2seq.Model):
         return self.logits(item["tokens"], item["decoder"])
 
     def weights(self, item):
+        self.calls = {}
         out = self.model(input_ids=torch.tensor([item["tokens"]]), decoder_input_ids=torch.tensor([item["decoder"]]),
                          attention_mask=torch.ones(1, len(item["tokens"]), dtype=torch.long), use_cache=False,
                          output_attentions=True)

@@ -48,6 +48,7 @@ class Real(observed.Observed):
         return (out.logits if "logits" in out else out.last_hidden_state)[0]
 
     def weights(self, item):
+        self.calls = {}
         return [("self", a[0]) for a in self.output(item, output_attentions=True).attentions]
 
 

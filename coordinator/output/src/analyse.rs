@@ -1,14 +1,17 @@
 //! Every number that tables and report print, computed once.
 
 use crate::agreement::{self, AgreementRow};
+use crate::attention::{self, AttentionRow};
 use crate::curve::{self, Curve};
 use crate::gradients::{self, GradientRow};
 use crate::joint::{self, GroupRow, TripleRow};
 use crate::measure::{Measure, Sample};
 use crate::poly::{self, PolyRow};
 use crate::reliability::{self, ReliabilityRow};
+use crate::repair::{self, RepairRow};
 use crate::results::Results;
 use crate::selected::{self, SelectedRow};
+use crate::shift::{self, ShiftRow};
 use crate::view;
 use ablate_common::metric::Metric;
 use ablate_common::plan::SweepKind;
@@ -60,6 +63,12 @@ pub struct Group {
     pub heads: Vec<HeadRow>,
     /// Every unit by gradient, in the order of the units; empty where no sweep asks for it.
     pub gradients: Vec<GradientRow>,
+    /// What every head of the unablated model looks at: in the groups of the first ablation only, as it is the same for all.
+    pub attention: Vec<AttentionRow>,
+    /// Every unit's direct effect beside its whole one, in the order of the units; empty where no sweep asks for it.
+    pub repair: Vec<RepairRow>,
+    /// The residual stream without all heads and without every unit; empty where no sweep asks for it.
+    pub shift: Vec<ShiftRow>,
     /// Every pair, sweep by sweep, each in lexicographic order of the units.
     pub pairs: Vec<PairRow>,
     /// Redundancy groups with their joint delta, those with the most interaction first.
@@ -216,6 +225,9 @@ fn blank(
         floor: None,
         heads: Vec::new(),
         gradients: Vec::new(),
+        attention: if ablation == 0 { attention::rows(results, task) } else { Vec::new() },
+        repair: Vec::new(),
+        shift: shift::rows(results, ablation, task),
         pairs: Vec::new(),
         groups: Vec::new(),
         triples: Vec::new(),
@@ -235,6 +247,7 @@ fn group(results: &Results, ablation: u32, task: u32) -> Group {
     out.floor = all.map(|s| (s.value, measure.contrast(&[(1.0, &s), (-1.0, &none)])));
     let singles = singles(results, ablation, task, &measure);
     out.heads = heads(&measure, &none, &singles);
+    out.repair = repair::rows(results, ablation, task, &measure, &none, &singles);
     out.pairs = pairs(results, ablation, task, &measure, &none, &singles);
     (out.groups, out.triples) = joint::rows(results, ablation, task, &measure, &none, &singles, &out.pairs);
     out.reliability = reliability::rows(results, &out);

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 /// One order of removal, evaluated along the way.
 #[derive(Clone, Debug)]
 pub struct Curve {
-    /// "greedy", "importance" or "random-NN".
+    /// "greedy", "importance", "gradient", "rollout" or "random-NN".
     pub order: String,
     /// Index of the greedy sweep it belongs to, if any.
     pub greedy: Option<u32>,

@@ -6,6 +6,7 @@ use crate::curve::Curve;
 use crate::gradients::GradientRow;
 use crate::joint::GroupRow;
 use crate::results::Results;
+use crate::shift;
 use crate::view;
 use ablate_common::gradient;
 use ablate_common::head::Stream;
@@ -102,6 +103,7 @@ pub fn warnings(results: &Results, g: &Group) -> Vec<String> {
                 .into(),
         );
     }
+    out.extend(shift::warning(g));
     if constants::on_own_data(results, g.ablation, g.task) {
         out.push(constants::OWN_DATA.into());
     }

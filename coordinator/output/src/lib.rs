@@ -6,6 +6,7 @@
 mod agreement;
 mod analyse;
 pub mod compare;
+mod attention;
 mod constants;
 mod curve;
 mod facts;
@@ -18,9 +19,11 @@ mod measure;
 mod orders;
 mod poly;
 mod reliability;
+mod repair;
 pub mod results;
 mod scores;
 mod selected;
+mod shift;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -30,6 +33,7 @@ mod write;
 
 pub use agreement::AgreementRow;
 pub use analyse::{Analysis, Group, HeadRow, PairRow, Relation, analyse};
+pub use attention::{AttentionRow, Pattern, patterns};
 pub use curve::{Curve, Point};
 pub use facts::partial;
 pub use gradients::GradientRow;
@@ -39,5 +43,7 @@ pub use reliability::ReliabilityRow;
 pub use selected::SelectedRow;
 pub use html::{report, report_analysed};
 pub use joint::{GroupRow, TripleRow};
+pub use repair::RepairRow;
+pub use shift::ShiftRow;
 pub use text::{headline, headline_analysed};
 pub use write::{Format, Written, WrittenFile, export, export_analysed};

@@ -1,5 +1,7 @@
 //! Synthetic experiments with known truth.
 
+mod observed;
+
 use super::*;
 use crate::results::{Results, RoundResult, RunInfo};
 use ablate_common::ENGINE_VERSION;

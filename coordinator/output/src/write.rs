@@ -2,7 +2,10 @@
 
 use crate::analyse::{Analysis, analyse};
 use crate::results::Results;
-use crate::{agreement, constants, facts, joint_tables, orders, poly, reliability, scores, selected, tables};
+use crate::{
+    agreement, attention, constants, facts, joint_tables, orders, poly, reliability, repair, scores, selected, shift,
+    tables,
+};
 use anyhow::Context as _;
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -99,6 +102,11 @@ pub fn export_analysed(
     put("groups", joint_tables::groups(results, analysis)?)?;
     put("triples", joint_tables::triples(results, analysis)?)?;
     put("gradients", tables::gradients(results, analysis)?)?;
+    let first = analysis.groups.iter().filter(|g| g.ablation == 0);
+    let heads: Vec<_> = first.map(|g| (g.task, g.attention.as_slice())).collect();
+    put("attention", attention::table(results, &heads)?)?;
+    put("repair", repair::table(results, &analysis.groups)?)?;
+    put("shift", shift::table(results, &analysis.groups)?)?;
     put("constants", constants::table(results)?)?;
     put("curve", tables::curve(analysis)?)?;
     put("orders", orders::table(analysis)?)?;
@@ -107,6 +115,11 @@ pub fn export_analysed(
     put("reliability", reliability::table(&analysis.groups)?)?;
     put("selected", selected::table(&analysis.groups)?)?;
     put("examples", tables::examples(results)?)?;
+    if let Some(schema) = attention::schema(results)? {
+        let path = dir.join(format!("patterns.{}", format.extension()));
+        let rows = table(&path, format, &schema, &[], |write| attention::stream(results, |b| write(b)))?;
+        written.files.push(WrittenFile { path, rows });
+    }
     let path = dir.join(format!("scores.{}", format.extension()));
     let rows = table(&path, format, &scores::schema(results), &scores::score_columns(results), |write| {
         scores::stream(results, |b| write(b))

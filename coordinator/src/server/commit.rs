@@ -8,9 +8,7 @@ use super::lead::{self, Fatal};
 use super::stop::Stopped;
 use crate::scheduler::{LeaseId, WorkerId};
 use crate::store::{ChunkKey, Error, Incoming, Outcome, Store};
-use ablate_common::fit;
-use ablate_common::gradient;
-use ablate_common::plan::{Plan, SweepKind};
+use ablate_common::plan::Plan;
 use ablate_common::scores::ChunkScores;
 use ablate_common::task::Scope;
 use std::collections::BTreeMap;
@@ -215,11 +213,7 @@ pub fn check(plan: &Plan, key: &ChunkKey, scores: &[u8]) -> Result<(), String> {
         let Some(planned) = plan.tasks.get(task as usize) else {
             return Err("the plan has no such task".into());
         };
-        let rows = match sweep.kind {
-            SweepKind::Gradient { .. } if gradient::by_item(planned.kind) => planned.items,
-            SweepKind::Fit => fit::rows(plan.model.head_dim),
-            _ => planned.examples,
-        };
+        let rows = plan.most_rows(key.sweep, task);
         let examples = match sweep.scope {
             Scope::All => block.examples == rows,
             Scope::Select => block.examples <= rows,

@@ -98,11 +98,12 @@ impl Status {
                     (u64::from(chunks) * u64::from(sweep.chunk)).min(total)
                 };
                 SweepStatus {
-                    name: format!(
-                        "{} ({})",
-                        sweep.kind.name(),
-                        plan.ablations[sweep.ablation as usize].title()
-                    ),
+                    name: if sweep.kind.unablated() {
+                        sweep.kind.name().to_owned()
+                    } else {
+                        let method = plan.ablations[sweep.ablation as usize].title();
+                        format!("{} ({method})", sweep.kind.name())
+                    },
                     subsets_total: (0..sweep.rounds()).map(|r| plan.round_subsets(i, r)).sum(),
                     subsets_done: rounds.into_iter().flatten().map(|(&r, &n)| subsets(r, n)).sum(),
                     chunks_total: (0..sweep.rounds()).map(|r| u64::from(plan.round_chunks(i, r))).sum(),

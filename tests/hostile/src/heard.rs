@@ -21,8 +21,8 @@ fn shape(plan: &Plan) -> Vec<SweepShape> {
         .zip(&plan.sweeps)
         .map(|(i, s)| SweepShape {
             rounds: (0..s.rounds()).map(|r| plan.round_chunks(i, r)).collect(),
-            decides: s.kind.decides(),
-            reference: 0,
+            decides: plan.decides(i),
+            needs: vec![0],
         })
         .collect()
 }

@@ -168,8 +168,12 @@ fn check_plan(plan: &Plan) -> Result<(), String> {
     let sweep_ok = |s: &PlannedSweep| {
         let kind = match s.kind {
             SweepKind::Greedy { objective, .. } => (objective as usize) < plan.tasks.len(),
-            SweepKind::Path { greedy, .. } | SweepKind::Gradient { greedy: Some(greedy) } => {
-                (greedy as usize) < plan.sweeps.len()
+            SweepKind::Path { greedy, .. }
+            | SweepKind::Gradient { greedy: Some(greedy) }
+            | SweepKind::Attention { greedy: Some(greedy) } => (greedy as usize) < plan.sweeps.len(),
+            SweepKind::Patterns { ref items } => {
+                let of = s.tasks.first().and_then(|&t| plan.tasks.get(t as usize));
+                s.tasks.len() == 1 && items.iter().all(|i| of.is_some_and(|t| i.item < t.items))
             }
             SweepKind::Joint { pairs, .. } => (pairs as usize) < plan.sweeps.len(),
             _ => true,

@@ -80,16 +80,11 @@ impl Engine {
         let model = &shared.0;
         let heads = self.plan.heads().clone();
         let mut sums = Sums {
-            units: vec![Vec::new(); heads.len()],
+            units: self.places(sweep, units),
             items: data.items.len(),
             values: vec![0.0; units.len() * COLUMNS.len() * data.items.len()],
             nll: vec![f64::NAN; data.items.len()],
         };
-        for (at, &unit) in units.iter().enumerate() {
-            for head in self.plan.units(sweep).heads_of(unit) {
-                sums.units[head.at()].push(at);
-            }
-        }
         let batches = &self.batches[&(task, scope)];
         let (keep, source) = (self.keep(ablation), self.source(task, ablation));
         let fixed = self.replacements.get(&(first, ablation)).map(Arc::as_ref);

@@ -17,6 +17,15 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tch::Tensor;
 
+/// What comes behind heads that are removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// The model as it then runs.
+    Running,
+    /// What the unablated model had there: see [`Pass::direct`].
+    Frozen,
+}
+
 /// What a chunk does to the model.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Work<'a> {
@@ -30,6 +39,8 @@ pub(super) struct Work<'a> {
     pub subsets: usize,
     /// Which examples.
     pub scope: Scope,
+    /// What comes behind the heads that it removes.
+    pub how: How,
     /// Set when it is to stop.
     pub stop: &'a AtomicBool,
 }
@@ -74,7 +85,7 @@ impl Engine {
     /// The scores of tasks that show the model the same and replace z by the same, of which `first` is the first of the
     /// plan.
     fn run_group(&mut self, first: u32, tasks: &[u32], work: Work<'_>) -> Result<Vec<TaskScores>, Error> {
-        let Work { ablation, base, trie, subsets, scope, stop } = work;
+        let Work { ablation, base, trie, subsets, scope, how, stop } = work;
         let Some(&task) = tasks.first() else { return Ok(Vec::new()) };
         for &task in tasks {
             self.prepare_batches(task, scope);
@@ -123,7 +134,11 @@ impl Engine {
             let (state, views) = set.state_with(model, at, batch, tokens);
             self.passes += 1;
             let pass = Pass { model, batch, base: state, views, replacement };
-            for done in pass.run(trie, stop).map_err(|_| Error::Stopped)? {
+            let done = match how {
+                How::Running => pass.run(trie, stop),
+                How::Frozen => pass.direct(trie, subsets, stop),
+            };
+            for done in done.map_err(|_| Error::Stopped)? {
                 for (m, (&task, collector)) in tasks.iter().zip(&mut collectors).enumerate() {
                     let finals = self.finals.get(&(task, scope));
                     let beside =

@@ -7,12 +7,14 @@
 
 pub mod arch;
 mod attend;
+mod attention;
 pub mod backward;
 pub mod base;
 mod block;
 pub mod classify;
 mod decode;
 mod decoder;
+mod direct;
 
 mod fused;
 mod gradient;
@@ -28,6 +30,7 @@ pub mod readout;
 pub mod replace;
 pub mod score;
 mod shared;
+mod shift;
 pub mod trie;
 
 pub use opener::TorchOpener;
@@ -44,7 +47,7 @@ use ablate_common::task::{Prepared, Scope};
 use ablate_common::units::UnitIx;
 use base::{BaseSet, DeviceBatch};
 use classify::{FittedProbe, NoProbe};
-use group::{Joint, Work};
+use group::{How, Joint, Work};
 use model::Model;
 use replace::{DonorStates, Means, Replacement};
 use std::collections::{BTreeMap, HashMap};
@@ -92,6 +95,8 @@ pub struct Engine {
     probes: HashMap<u32, FittedProbe>,
     /// (first task, scope, ablation) → b of every batch, where it is z of donors.
     donors: HashMap<(u32, Scope, u32), DonorStates>,
+    /// Reference set → mean norms of the unablated residual stream.
+    reference_norms: HashMap<u32, Vec<f64>>,
     /// Fitted constants, by ablation.
     constants: Arc<BTreeMap<u32, ChunkScores>>,
     /// Passes over a batch so far.
@@ -121,6 +126,7 @@ impl Engine {
             replacements: HashMap::new(),
             probes: HashMap::new(),
             donors: HashMap::new(),
+            reference_norms: HashMap::new(),
             constants: Arc::default(),
             passes: 0,
             room: (CACHE_BYTES, states),
@@ -170,9 +176,19 @@ impl Engine {
         let space = self.plan.space(sweep, list);
         let base = self.plan.units(sweep).union(space.base());
         let ranks = self.plan.chunk_ranks(sweep, round, chunk);
-        if let SweepKind::Gradient { .. } = planned.kind {
-            let units: Vec<UnitIx> = ranks.map(|rank| UnitIx(rank as u32)).collect();
-            return self.guarded(|engine| engine.run_gradient(sweep, &units, stop));
+        let units = || -> Vec<UnitIx> { ranks.clone().map(|rank| UnitIx(rank as u32)).collect() };
+        match &planned.kind {
+            SweepKind::Gradient { .. } => {
+                return self.guarded(|engine| engine.run_gradient(sweep, &units(), stop));
+            }
+            SweepKind::Attention { .. } => {
+                return self.guarded(|engine| engine.run_attention(sweep, &units(), stop));
+            }
+            SweepKind::Patterns { items } => {
+                let items = items.clone();
+                return self.guarded(|engine| engine.run_patterns(sweep, &items, &units(), stop));
+            }
+            _ => {}
         }
         if planned.kind == SweepKind::Fit {
             let heads: Vec<HeadIx> = ranks.map(|rank| HeadIx(rank as u32)).collect();
@@ -188,7 +204,15 @@ impl Engine {
         }
         let interventions: Vec<Intervention> =
             subsets.iter().map(|s| self.intervention(ablation, &base, s)).collect();
-        self.run_interventions(ablation, &base, &interventions, &tasks, scope, stop)
+        match self.plan.sweeps[sweep as usize].kind {
+            SweepKind::Shift => self.guarded(|engine| engine.run_shift(sweep, &interventions, stop)),
+            SweepKind::Repair => self.guarded(|engine| {
+                let (trie, subsets) = (&Trie::new(&interventions), interventions.len());
+                let how = How::Frozen;
+                engine.run_tasks(&tasks, Work { ablation, base: &base, trie, subsets, scope, how, stop })
+            }),
+            _ => self.run_interventions(ablation, &base, &interventions, &tasks, scope, stop),
+        }
     }
 
     /// The scores of any interventions on top of a base set, on the given tasks: what [`Self::run`] does
@@ -207,7 +231,8 @@ impl Engine {
     ) -> Result<ChunkScores, Error> {
         self.guarded(|engine| {
             let (trie, subsets) = (&Trie::new(interventions), interventions.len());
-            engine.run_tasks(tasks, Work { ablation, base, trie, subsets, scope, stop })
+            let how = How::Running;
+            engine.run_tasks(tasks, Work { ablation, base, trie, subsets, scope, how, stop })
         })
     }
 

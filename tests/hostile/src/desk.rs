@@ -25,7 +25,7 @@ const OUTBOX: usize = (1 << 16) + 4096;
 #[must_use]
 pub fn run(bytes: &[u8]) -> bool {
     let mut now = Instant::now();
-    let mut desk = Desk::new(vec!["class".to_owned(); LANES], Unacked::new(1 << 16, 0), now);
+    let mut desk = Desk::new(vec!["class".to_owned(); LANES], Unacked::new(1 << 20, 1 << 20), now);
     let (mut rest, mut taken) = (bytes, false);
     while rest.has_remaining() {
         let Ok(message) = v1::CoordinatorMessage::decode_length_delimited(&mut rest) else { break };
@@ -53,7 +53,7 @@ pub fn run(bytes: &[u8]) -> bool {
 
 fn take(desk: &mut Desk, body: Body, now: Instant) {
     match body {
-        Body::Welcome(w) => desk.connected(Duration::from_millis(w.lease_ms.min(1 << 30)), now),
+        Body::Welcome(w) => desk.connected(Duration::from_millis(w.lease_ms.min(1 << 20)), now),
         Body::Open(open) => {
             if desk.open(&open) {
                 desk.opened(&open.experiment, opened(&open));

@@ -29,12 +29,13 @@ const LIMIT: f64 = 1e-9;
 /// Batches: unlike lengths; one item each; all, in another order.
 const LAYOUTS: [&[&[u32]]; 3] =
     [&[&[2], &[0, 1, 3, 4]], &[&[0], &[1], &[2], &[3], &[4]], &[&[3, 0, 4, 2, 1]]];
-/// Narrower formats, and how far a position's logits may be off, all together, relative to their length as a vector:
-/// so many rounding errors of one operation. (Three layers of about ten operations each, and attention that is far from even.)
+/// Narrower formats, and how far all logits may be off as one vector, relative to its length: so many rounding errors of one
+/// operation. T5's scores aren't scaled, so that attention is sharp: in transformers' own f32, f16 and bf16 the tiny T5 is
+/// 4.4e-6, 1.5e-2 and 0.17 off its f64, the others a tenth of that and less.
 const NARROW: [(Kind, &str, f64); 3] = [
-    (Kind::Float, "f32", 256.0 / 16_777_216.0),
+    (Kind::Float, "f32", 128.0 / 16_777_216.0),
     (Kind::Half, "f16", 64.0 / 2048.0),
-    (Kind::BFloat16, "bf16", 32.0 / 256.0),
+    (Kind::BFloat16, "bf16", 64.0 / 256.0),
 ];
 /// Tokens that every case's source and target know.
 const VOCAB: u32 = 46;
@@ -143,7 +144,7 @@ fn check(question: &Question, answer: &Answer, info: &ModelInfo, path: &std::pat
     }
     for (kind, narrow, limit) in NARROW {
         let off = states(kind, &answer.logits)[1];
-        rows.push((format!("logits as vectors, {narrow}"), off, limit));
+        rows.push((format!("all logits as one vector, {narrow}"), off, limit));
     }
     let model = Arc::new(SharedModel::new(load(info, path, Kind::Double)));
     let metric = if question.decoded.is_empty() { Metric::Loss } else { Metric::Bleu };

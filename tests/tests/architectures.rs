@@ -40,12 +40,13 @@ const LIMIT: f64 = 1e-9;
 const LIMIT_OF_BATCHES: f64 = 1e-11;
 /// Unlike lengths; one item each, one of them a single token; all, in another order.
 const LAYOUTS: [&[&[u32]]; 3] = [&[&[0, 3], &[1, 2]], &[&[0], &[1], &[2], &[3]], &[&[3, 0, 2, 1]]];
-/// Narrower formats with the largest relative rounding error of one operation, 2⁻ⁿ.
-const NARROW: [(Kind, &str, i32); 3] =
-    [(Kind::Float, "f32", 24), (Kind::Half, "f16", 11), (Kind::BFloat16, "bf16", 8)];
-/// So many rounding errors a position's logits or states may be off, all together, relative to their length as a
-/// vector: three layers of about ten operations that round, with attention that is far from even.
-const ROUNDINGS: f64 = 64.0;
+/// Narrower formats, and how far a position's logits or states may be off, all together, relative to their length as a vector:
+/// so many rounding errors of one operation. (Three layers of about ten operations each, and attention that is far from even.)
+const NARROW: [(Kind, &str, f64); 3] = [
+    (Kind::Float, "f32", 256.0 / 16_777_216.0),
+    (Kind::Half, "f16", 64.0 / 2048.0),
+    (Kind::BFloat16, "bf16", 32.0 / 256.0),
+];
 
 /// Column → subset → example.
 type Columns = BTreeMap<String, Vec<Vec<f64>>>;
@@ -351,9 +352,9 @@ fn check(path: &Path, subsets: &[Vec<HeadIx>]) -> bool {
         let off = states(&model, &answer.padded[side].last)[0];
         rows.push((format!("{what}, reference padded {side}, f64"), off, LIMIT));
     }
-    for (kind, name, bits) in NARROW {
+    for (kind, name, limit) in NARROW {
         let off = states(&load(path, kind).1, &answer.last)[1];
-        rows.push((format!("{what} as vectors, {name}"), off, ROUNDINGS * 2f64.powi(-bits)));
+        rows.push((format!("{what} as vectors, {name}"), off, limit));
     }
     let model = Arc::new(SharedModel::new(model));
     let (mut swept, mut on_base) = ([Worst::default(); 3], Worst::default());

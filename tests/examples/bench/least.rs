@@ -84,7 +84,8 @@ impl Peaks {
             tried.max_by(|a, b| a.per_s.total_cmp(&b.per_s)).unwrap_or_default()
         };
         let block = &model.blocks[0];
-        let feed = |of: fn(&Feed) -> &Tensor| block.feed.as_ref().map_or_else(Peak::default, |f| best(of(f), &[0]));
+        let feed =
+            |of: fn(&Feed) -> &Tensor| block.feed.as_ref().map_or_else(Peak::default, |f| best(of(f), &[0]));
         Self {
             qkv: best(&block.qkv, &[0]),
             out: best(&block.wo, &[0]),
@@ -99,7 +100,13 @@ impl Peaks {
 
     /// As JSON: what was reached, in GFLOP/s, and with how many rows.
     pub fn told(&self) -> Value {
-        let each = [("qkv", self.qkv), ("out", self.out), ("up", self.up), ("down", self.down), ("logits", self.logits)];
+        let each = [
+            ("qkv", self.qkv),
+            ("out", self.out),
+            ("up", self.up),
+            ("down", self.down),
+            ("logits", self.logits),
+        ];
         let told = |p: Peak| json!({"gflops": p.per_s / 1e9, "rows": p.rows, "columns": p.columns});
         let each = each.into_iter().filter(|(_, p)| p.per_s > 0.0);
         Value::Object(each.map(|(name, p)| (name.to_owned(), told(p))).collect::<Map<_, _>>())

@@ -150,8 +150,8 @@ fn bench(case: &Case, dtype: Dtype, alone: bool, device: Device) -> Vec<Value> {
             let ok = own.is_none_or(|d| d.rel <= limit)
                 && apart.filter(|_| comparable).is_none_or(|d| d.rel <= limit)
                 && (own.is_some() || apart.is_some());
-            let rate = answer
-                .map(|(_, a)| mine.len() as f64 / mine.iter().map(|&k| a.seconds[k]).sum::<f64>());
+            let rate =
+                answer.map(|(_, a)| mine.len() as f64 / mine.iter().map(|&k| a.seconds[k]).sum::<f64>());
             let seconds = r.least.seconds(&peaks);
             let row = json!({"case": case.name, "model": case.model, "task": case.task, "rows": prepared.items.len(),
                 "tokens": tokens, "sweep": r.sweep, "subsets": r.subsets.len(), "dtype": name_of(dtype), "device": on,

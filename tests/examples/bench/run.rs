@@ -144,14 +144,11 @@ impl Loaded {
             spread
         };
         let first = if whole { every(single, 0) } else { some(single) };
-        let mut ran = vec![
-            self.run(single, 0, &[], &first, "single"),
-            self.run(pairs, 0, &[], &some(pairs), "pairs"),
-        ];
+        let mut ran =
+            vec![self.run(single, 0, &[], &first, "single"), self.run(pairs, 0, &[], &some(pairs), "pairs")];
         if let Some(greedy) = find(|k| matches!(k, SweepKind::Greedy { .. })) {
             // A plausible order of removal: a third of the heads, the later layers' first.
-            let heads: Vec<UnitIx> =
-                (0..plan.heads().len() as u32).rev().step_by(3).map(UnitIx).collect();
+            let heads: Vec<UnitIx> = (0..plan.heads().len() as u32).rev().step_by(3).map(UnitIx).collect();
             let round = heads.len() as u32;
             ran.push(self.run(greedy, round, &heads, &every(greedy, round), "greedy"));
         }

@@ -40,9 +40,7 @@ fn info(shape: Shape, context: u32) -> ModelInfo {
 /// The model; the same seed gives the same weights in every format, but for rounding.
 pub fn model(shape: Shape, context: u32, kind: Kind, device: Device) -> Model {
     tch::manual_seed(8);
-    let random = |size: &[i64]| {
-        Tensor::randn(size, (Kind::Float, device)).g_mul_scalar(0.02).to_kind(kind)
-    };
+    let random = |size: &[i64]| Tensor::randn(size, (Kind::Float, device)).g_mul_scalar(0.02).to_kind(kind);
     let [d, h, kv, ff, vocab] =
         [shape.d_model, shape.heads, shape.kv_heads, shape.d_ff, shape.vocab].map(i64::from);
     let dh = d / h;
@@ -108,9 +106,7 @@ pub fn task(shape: Shape, sequences: u32, tokens: u32) -> Prepared {
         kind: TaskKind::LanguageModeling,
         items: (0..sequences).map(item).collect(),
         item_half: vec![0; sequences as usize],
-        examples: (0..sequences)
-            .map(|a| Example { a, b: a, gold: 0.0, cluster: a, half: None })
-            .collect(),
+        examples: (0..sequences).map(|a| Example { a, b: a, gold: 0.0, cluster: a, half: None }).collect(),
         probe: None,
     }
 }

@@ -56,7 +56,8 @@ fn machine(threads: i32) -> String {
         .unwrap_or("")
         .trim_start_matches(['\t', ':', ' ']);
     let cores = info.lines().filter(|l| l.starts_with("processor")).count();
-    let units: Vec<&str> = ["avx512f", "avx512_bf16", "amx_bf16"].into_iter().filter(|u| info.contains(u)).collect();
+    let units: Vec<&str> =
+        ["avx512f", "avx512_bf16", "amx_bf16"].into_iter().filter(|u| info.contains(u)).collect();
     format!(
         "{model}, {cores} cores ({}), {threads} threads for everybody, libtorch {LIBTORCH}; {}, commit {}",
         units.join(", "),

@@ -234,7 +234,10 @@ fn fitted_constants_and_what_sets_do_with_them_equal_autograd_and_adam() {
     }
     let mut failed = Vec::new();
     for (case, all) in worst {
-        println!("{case:10} losses {:.1e}, constants {:.1e}, scores {:.1e}", all[0].rel, all[1].rel, all[2].rel);
+        println!(
+            "{case:10} losses {:.1e}, constants {:.1e}, scores {:.1e}",
+            all[0].rel, all[1].rel, all[2].rel
+        );
         let limits = [LIMIT, LIMIT_OF_CONSTANTS, LIMIT_OF_CONSTANTS];
         let checks = ["losses of fits", "fitted constants of heads", "scores with fitted constants"];
         for ((worst, limit), check) in all.into_iter().zip(limits).zip(checks) {

@@ -182,8 +182,8 @@ pub fn given(prepared: &Prepared) -> Arc<Vec<Prepared>> {
     Arc::new(vec![prepared.clone(), reference])
 }
 
-/// Deviations of the unablated logits, number by number relative to max(1, |expected|), and position by position
-/// relative to the length of the expected vector.
+/// Deviations of the unablated logits, number by number relative to max(1, |expected|), and of all together as one
+/// vector, relative to its length.
 ///
 /// # Panics
 /// Where the model has no logits, or others than expected.
@@ -194,8 +194,8 @@ pub fn logits(
     items: &[Vec<u32>],
     expected: &[Vec<Vec<f64>>],
 ) -> [Worst; 2] {
-    let (mut each, mut whole) = (Worst::default(), Worst::default());
-    let norm = |v: &mut dyn Iterator<Item = f64>| v.map(|x| x * x).sum::<f64>().sqrt();
+    let mut each = Worst::default();
+    let (mut off, mut length) = (0.0, 0.0);
     for b in batches(prepared, items) {
         let device = DeviceBatch::new(model, prepared, &b);
         let len = device.final_tokens() as usize / b.items.len();
@@ -206,12 +206,13 @@ pub fn logits(
             for (t, want) in expected[item as usize].iter().enumerate() {
                 let got = host(&last.get((row * len + t) as i64));
                 each.see_all(&got, want);
-                whole.cases += 1;
-                let off = norm(&mut got.iter().zip(want).map(|(g, w)| g - w));
-                whole.see_off(off, norm(&mut want.iter().copied()));
+                off += got.iter().zip(want).map(|(g, w)| (g - w) * (g - w)).sum::<f64>();
+                length += want.iter().map(|w| w * w).sum::<f64>();
             }
         }
     }
+    let mut whole = Worst { cases: 1, ..Worst::default() };
+    whole.see_off(off.sqrt(), length.sqrt());
     [each, whole]
 }
 

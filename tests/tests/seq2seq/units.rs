@@ -50,8 +50,9 @@ fn sets() -> Vec<HeadSet> {
 
 /// A model's shape, which is known before it is made.
 fn shape(encoder: u32, decoder: u32) -> ModelInfo {
-    let heads =
-        HeadMap { streams: vec![(Encoder, encoder, HEADS), (Decoder, decoder, HEADS), (Cross, decoder, HEADS)] };
+    let heads = HeadMap {
+        streams: vec![(Encoder, encoder, HEADS), (Decoder, decoder, HEADS), (Cross, decoder, HEADS)],
+    };
     serde_json::from_value(json!({"arch": "t5", "title": "", "weights_sha256": "", "layers": encoder, "n_heads": HEADS,
         "heads": heads, "n_kv_heads": HEADS, "head_dim": 2, "d_model": 8, "d_ff": 8, "vocab": 61, "context": 24,
         "rope_theta": null, "norm_eps": 1e-5, "tied": true}))
@@ -118,7 +119,12 @@ fn subsets(plan: &Plan) -> Vec<Vec<HeadIx>> {
 }
 
 /// Deviations by method and unit.
-fn compare(question: &Question, answer: &Answer, plan: &Arc<Plan>, engine: &mut Engine) -> BTreeMap<String, Worst> {
+fn compare(
+    question: &Question,
+    answer: &Answer,
+    plan: &Arc<Plan>,
+    engine: &mut Engine,
+) -> BTreeMap<String, Worst> {
     let mut worst: BTreeMap<String, Worst> = BTreeMap::new();
     for (sweep, round, list) in rounds(plan) {
         let ablation = plan.sweeps[sweep as usize].ablation as usize;

@@ -99,9 +99,8 @@ impl Engine {
         let given = Given { prepared: data, probe: self.probes.get(&task), toward: toward.as_ref() };
         let (mut held, room) = (0, room(self.room, model, batches, resampled));
         for (at, batch) in batches.iter().enumerate() {
-            let tokens = donors
-                .as_deref_mut()
-                .map(|s| s.get(at, || shared.donated(donated, &source.donors, batch)));
+            let tokens =
+                donors.as_deref_mut().map(|s| s.get(at, || shared.donated(donated, &source.donors, batch)));
             let replacement = tokens.or(fixed);
             let (base, views) = set.state(model, at, batch);
             let begins = top(model, batch, given, &base.x[model.blocks.len()]);

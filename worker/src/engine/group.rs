@@ -127,9 +127,8 @@ impl Engine {
                 Some((batch, picks)) => (batch, picks.as_slice()),
                 None => (alone, &[][..]),
             };
-            let tokens = states
-                .as_deref_mut()
-                .map(|s| s.get(at, || shared.donated(donated, &source.donors, batch)));
+            let tokens =
+                states.as_deref_mut().map(|s| s.get(at, || shared.donated(donated, &source.donors, batch)));
             let replacement = tokens.or(replacement);
             let (state, views) = set.state_with(model, at, batch, tokens);
             self.passes += 1;

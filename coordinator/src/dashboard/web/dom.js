@@ -23,6 +23,13 @@ export const fmt = v => {
   return minus(a >= 1e-3 && a < 1e5 ? (a >= 1000 ? v.toFixed(0) : v.toPrecision(3)) : v.toExponential(1));
 };
 export const sgn = v => (v > 0 ? '+' : '') + fmt(v);
+/** A value with its standard error, to two digits of that. */
+export const pm = (v, se) => {
+  if (v == null || se == null || !(se > 0)) return sgn(v);
+  const digits = 1 - Math.floor(Math.log10(se));
+  if (digits > 6 || digits < 0) return sgn(v) + ' \u00b1 ' + fmt(se);
+  return minus((v > 0 ? '+' : '') + v.toFixed(digits)) + ' \u00b1 ' + se.toFixed(digits);
+};
 export const pct = (v, digits = 0) => v == null ? 'n/a' : minus((100 * v).toFixed(digits)) + '\u202f%';
 export const count = n => n.toLocaleString('en').replaceAll(',', '\u202f');
 /** A share of work that isn't through is never 100 %. */

@@ -42,7 +42,7 @@ export const time = s => {
   if (s < 172800) return `${Math.floor(s / 3600)}\u202fh ${Math.round(s % 3600 / 60)}\u202fmin`;
   return `${Math.round(s / 86400)} days`;
 };
-export const rate = v => v == null ? null : (v >= 10 ? count(Math.round(v)) : fmt(v)) + '/s';
+export const rate = v => v == null ? null : (v >= 10 ? count(Math.round(v)) : v.toFixed(v >= 1 ? 1 : 2)) + '/s';
 export const plural = (n, one, many = one + 's') => `${count(n)} ${n === 1 ? one : many}`;
 
 export const css = v => getComputedStyle(document.documentElement).getPropertyValue(v).trim();

@@ -279,7 +279,7 @@ export const curvePlot = group => {
     if (!view) return;
     width = e.clientWidth || 320;
     const lines = view.lines.filter(l => l.points.length > 1), named = lines.filter(l => !l.order.startsWith('random')), random = lines.filter(l => l.order.startsWith('random'));
-    const walks = lines.length ? [] : view.walks.filter(w => w.points.length > 0);
+    const walks = lines.length ? [] : view.walks.filter(w => w.points.length > 1);
     const shown = lines.length ? [...named, ...random] : walks;
     const retained = lines.length > 0 && !lines[0].flagged, pick = p => retained ? p[2] : p[1];
     const narrow = width < 520, W = width, H = narrow ? 260 : 340, L = 52, R = narrow ? 14 : 104, T = 14, B = 42;

@@ -140,6 +140,7 @@ def finished(page):
     tab.locator(".brand").click()
     tab.get_by_role("link", name=re.compile("watched")).click()
     tab.locator(".curve .order").first.wait_for()
+    tab.wait_for_timeout(1000)
     page.shot("dashboard-light")
     # The report opens, in a place of its own that can't reach this site.
     with tab.context.expect_page() as opened:

@@ -79,7 +79,11 @@ pub async fn serve(args: ServeArgs) -> Result<u8, Fail> {
     let url = args.advertise.or(config.advertise).unwrap_or_else(|| own_url(address, security.encrypted()));
     super::coordinators::check(&url).map_err(|what| Fail::wrong(format!("--advertise {url}: {what}")))?;
     let web = args.http.or(config.http).map(|http| {
-        let files = args.tls_cert.as_ref().or(config.tls_cert.as_ref()).zip(args.tls_key.as_ref().or(config.tls_key.as_ref()));
+        let files = args
+            .tls_cert
+            .as_ref()
+            .or(config.tls_cert.as_ref())
+            .zip(args.tls_key.as_ref().or(config.tls_key.as_ref()));
         web::open(http, files, security.required(), config.limits)
     });
     let web = web.transpose()?;
@@ -190,10 +194,13 @@ fn security(args: &ServeArgs, config: &mut Config, wish: SocketAddr) -> Result<A
     let beyond = !wish.ip().to_canonical().is_loopback();
     let required = beyond || args.require_auth || config.require_auth || client_ca.is_some();
     let tls = match (cert, key) {
-        (Some(cert), Some(key)) => Some(Tls::open(Files { cert, key, client_ca, web: false }).map_err(|e| {
-            Fail::wrong(e)
-                .help("name PEM files that this user can read: a certificate, and the key that belongs to it")
-        })?),
+        (Some(cert), Some(key)) => {
+            Some(Tls::open(Files { cert, key, client_ca, web: false }).map_err(|e| {
+                Fail::wrong(e).help(
+                    "name PEM files that this user can read: a certificate, and the key that belongs to it",
+                )
+            })?)
+        }
         (None, None) if client_ca.is_some() => {
             return Err(Fail::wrong("--client-ca: clients can show certificates over TLS only")
                 .help("give --tls-cert and --tls-key too"));

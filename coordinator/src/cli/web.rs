@@ -59,7 +59,9 @@ pub fn open(
         Some((cert, key)) => {
             let files = Files { cert: cert.clone(), key: key.clone(), client_ca: None, web: true };
             Some(Tls::open(files).map_err(|e| {
-                Fail::wrong(e).help("name PEM files that this user can read: a certificate, and the key that belongs to it")
+                Fail::wrong(e).help(
+                    "name PEM files that this user can read: a certificate, and the key that belongs to it",
+                )
             })?)
         }
     };
@@ -70,8 +72,9 @@ pub fn open(
 /// Listens on loopback, for one who has `token`.
 pub fn private(http: SocketAddr, token: ablate_coordinator::token::Token) -> Result<Web, Fail> {
     if !http.ip().to_canonical().is_loopback() {
-        return Err(Fail::wrong(format!("--http {http}: a run's dashboard is for this machine only"))
-            .help("serve it on 127.0.0.1 and reach it through an SSH tunnel, or use `ablate serve` with TLS"));
+        return Err(Fail::wrong(format!("--http {http}: a run's dashboard is for this machine only")).help(
+            "serve it on 127.0.0.1 and reach it through an SSH tunnel, or use `ablate serve` with TLS",
+        ));
     }
     Ok(Web { listener: bind(http)?, security: Security::private(token) })
 }

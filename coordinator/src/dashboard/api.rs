@@ -306,7 +306,8 @@ async fn report(State(site): At, Path(id): Path<String>) -> Reply {
         Ok(found) => found,
         Err(why) => return why,
     };
-    let none = || reply::refuse(StatusCode::NOT_FOUND, "there is no report: it is written when the experiment ends");
+    let none =
+        || reply::refuse(StatusCode::NOT_FOUND, "there is no report: it is written when the experiment ends");
     let Some(brief) = leading.hub.one(&id) else { return none() };
     let path = std::path::Path::new(&brief.output).join("report.html");
     let Ok(meta) = tokio::fs::symlink_metadata(&path).await else { return none() };

@@ -24,7 +24,10 @@ pub fn file(path: &str, headers: &HeaderMap) -> Option<Reply> {
     static TAGS: OnceLock<Vec<HeaderValue>> = OnceLock::new();
     let tags = TAGS.get_or_init(|| {
         let tag = |f: &(&str, &str, &str)| format!("\"{}\"", &blake3::hash(f.2.as_bytes()).to_hex()[..16]);
-        FILES.iter().map(|f| HeaderValue::from_str(&tag(f)).unwrap_or(HeaderValue::from_static("\"\""))).collect()
+        FILES
+            .iter()
+            .map(|f| HeaderValue::from_str(&tag(f)).unwrap_or(HeaderValue::from_static("\"\"")))
+            .collect()
     });
     let (_, kind, content) = FILES[at];
     let known = headers.get(header::IF_NONE_MATCH).is_some_and(|v| *v == tags[at]);

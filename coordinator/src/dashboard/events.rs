@@ -23,7 +23,10 @@ const RETRY: u32 = 1500;
 /// `GET /api/v1/events`, with `id`: also what is computed of that experiment.
 pub fn stream(site: &Arc<Site>, headers: &HeaderMap, id: Option<String>) -> Reply {
     let Ok(counted) = Arc::clone(&site.streams).try_acquire_owned() else {
-        return reply::refuse(StatusCode::SERVICE_UNAVAILABLE, "too many pages follow this dashboard; ask now and then instead");
+        return reply::refuse(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too many pages follow this dashboard; ask now and then instead",
+        );
     };
     let mut role = site.role.clone();
     let last = headers.get("last-event-id").and_then(|v| v.to_str().ok()).map(str::to_owned);
@@ -93,11 +96,7 @@ fn event(name: &str, id: Option<&str>, data: &Value) -> Bytes {
 }
 
 /// Events of one leadership, until its service ends.
-fn follow(
-    leading: Leading,
-    last: Option<String>,
-    id: Option<String>,
-) -> impl futures::Stream<Item = Bytes> {
+fn follow(leading: Leading, last: Option<String>, id: Option<String>) -> impl futures::Stream<Item = Bytes> {
     async_stream::stream! {
         let Leading { handle, hub, follows } = leading;
         let mut changed = hub.subscribe();

@@ -125,7 +125,8 @@ impl Follows {
         }
         let (asks, asked) = mpsc::channel(64);
         let look = Mutex::new(Look { id: id.to_owned(), ..Look::default() });
-        let follow = Arc::new(Follow { asks: asks.clone(), look, used: Mutex::new(now), task: Mutex::default() });
+        let follow =
+            Arc::new(Follow { asks: asks.clone(), look, used: Mutex::new(now), task: Mutex::default() });
         let mut run = Run {
             handle: self.handle.clone(),
             store: self.handle.store(),
@@ -326,7 +327,9 @@ impl Run {
             return Ok(!fresh);
         }
         for &at in &now {
-            if matches!(self.plan.sweeps[at.0 as usize].kind, SweepKind::Path { .. }) && self.listed.insert(at.0) {
+            if matches!(self.plan.sweeps[at.0 as usize].kind, SweepKind::Path { .. })
+                && self.listed.insert(at.0)
+            {
                 self.list(at.0, 0).await?;
             }
         }
@@ -396,7 +399,8 @@ impl Run {
             }
             let removed = self.list(sweep, latest).await?;
             for round in taken..removed {
-                let Some(Some(chunk)) = ask(&self.asks, move |live| live.greedy_chunk(sweep, round)).await else {
+                let Some(Some(chunk)) = ask(&self.asks, move |live| live.greedy_chunk(sweep, round)).await
+                else {
                     continue;
                 };
                 let at = (sweep, round, chunk);

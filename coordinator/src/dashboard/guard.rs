@@ -85,7 +85,10 @@ fn check(request: &Request<Body>, encrypted: bool) -> Result<(), (StatusCode, &'
             }
             let kind = text(headers, "content-type").unwrap_or_default();
             if kind.split(';').next().is_none_or(|k| !k.trim().eq_ignore_ascii_case("application/json")) {
-                return Err((StatusCode::UNSUPPORTED_MEDIA_TYPE, "send JSON, with Content-Type: application/json"));
+                return Err((
+                    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                    "send JSON, with Content-Type: application/json",
+                ));
             }
             Ok(())
         }
@@ -121,10 +124,20 @@ mod tests {
 
     #[test]
     fn in_clear_text_only_this_machines_own_names_are_answered() {
-        for host in ["localhost", "LOCALHOST:7651", "127.0.0.1:80", "127.9.9.9", "[::1]:7651", "[::ffff:127.0.0.1]"] {
+        for host in
+            ["localhost", "LOCALHOST:7651", "127.0.0.1:80", "127.9.9.9", "[::1]:7651", "[::ffff:127.0.0.1]"]
+        {
             assert_eq!(verdict("GET", "/", &[("host", host)], false), 200, "{host}");
         }
-        for host in ["evil.example", "evil.example:7651", "localhost.evil.example", "10.0.0.1:7651", "[::2]:1", "", "127.0.0.1.evil.example:1"] {
+        for host in [
+            "evil.example",
+            "evil.example:7651",
+            "localhost.evil.example",
+            "10.0.0.1:7651",
+            "[::2]:1",
+            "",
+            "127.0.0.1.evil.example:1",
+        ] {
             assert_eq!(verdict("GET", "/", &[("host", host)], false), 421, "{host}");
             assert_eq!(verdict("GET", "/", &[("host", host)], true), 200, "a certificate names it: {host}");
         }
@@ -138,12 +151,21 @@ mod tests {
             assert_eq!(verdict("GET", "/", &[host, ("sec-fetch-site", site)], false), 200);
             assert_eq!(verdict("GET", "/api/v1/experiments", &[host, ("sec-fetch-site", site)], false), 403);
         }
-        assert_eq!(verdict("GET", "/api/v1/experiments", &[host, ("sec-fetch-site", "same-origin")], false), 200);
+        assert_eq!(
+            verdict("GET", "/api/v1/experiments", &[host, ("sec-fetch-site", "same-origin")], false),
+            200
+        );
         let path = "/api/v1/experiments/a/control";
         let json = ("content-type", "application/json; charset=utf-8");
         assert_eq!(verdict("POST", path, &[host, json], false), 200, "curl");
         assert_eq!(verdict("POST", path, &[host, json, ("origin", "http://127.0.0.1:7651")], false), 200);
-        for origin in ["http://127.0.0.1:3000", "https://127.0.0.1:7651", "http://localhost:7651", "null", "http://evil.example"] {
+        for origin in [
+            "http://127.0.0.1:3000",
+            "https://127.0.0.1:7651",
+            "http://localhost:7651",
+            "null",
+            "http://evil.example",
+        ] {
             assert_eq!(verdict("POST", path, &[host, json, ("origin", origin)], false), 403, "{origin}");
         }
         assert_eq!(verdict("POST", path, &[host, json, ("sec-fetch-site", "cross-site")], false), 403);

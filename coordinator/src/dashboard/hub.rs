@@ -283,7 +283,8 @@ impl Hub {
         let fits = |b: &&Brief| {
             wanted.is_empty() || b.name.to_lowercase().contains(&wanted) || b.id.starts_with(&wanted)
         };
-        let mut all: Vec<&Brief> = state.experiments.values().filter_map(|e| e.brief.as_ref()).filter(fits).collect();
+        let mut all: Vec<&Brief> =
+            state.experiments.values().filter_map(|e| e.brief.as_ref()).filter(fits).collect();
         let rank = |b: &Brief| match b.state.as_str() {
             "running" => 0,
             "paused" => 1,
@@ -302,8 +303,9 @@ impl Hub {
     /// Some of the workers, and those that have gone lately.
     pub fn some_workers(&self, from: usize, most: usize) -> (Crowd, Vec<WorkerRow>, Vec<WorkerRow>) {
         let (state, now) = (self.read(), Instant::now());
-        let gone = state.gone.iter().map(|(t, r)| {
-            WorkerRow { gone_s: Some(now.saturating_duration_since(*t).as_secs()), ..r.clone() }
+        let gone = state.gone.iter().map(|(t, r)| WorkerRow {
+            gone_s: Some(now.saturating_duration_since(*t).as_secs()),
+            ..r.clone()
         });
         let some = state.workers.iter().skip(from).take(most).cloned().collect();
         (state.crowd.clone(), some, gone.collect())
@@ -438,7 +440,10 @@ mod tests {
     fn a_worker_that_vanishes_stays_in_sight_until_it_is_back() {
         let (hub, now) = (hub(), Instant::now());
         hub.workers(&[worker(1, "one"), worker(2, "two")], now);
-        assert_eq!(hub.crowd(0).map(|c| (c.connected, c.lanes, c.failures, c.idle)), Some((2, 2, 2, Some(0.1))));
+        assert_eq!(
+            hub.crowd(0).map(|c| (c.connected, c.lanes, c.failures, c.idle)),
+            Some((2, 2, 2, Some(0.1)))
+        );
         hub.workers(&[worker(2, "two")], now + Duration::from_secs(1));
         let (crowd, rows, gone) = hub.some_workers(0, 10);
         assert_eq!((crowd.connected, crowd.gone, rows.len()), (1, 1, 1));

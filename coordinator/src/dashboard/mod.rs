@@ -87,7 +87,8 @@ impl Dashboard {
         let address = address.map_err(unusable)?;
         let listener = tokio::net::TcpListener::from_std(listener).map_err(unusable)?;
         let role = watch::Sender::new(Role::Starting);
-        let streams = Arc::new(Semaphore::new(security.limits().dashboard_streams.min(Semaphore::MAX_PERMITS)));
+        let streams =
+            Arc::new(Semaphore::new(security.limits().dashboard_streams.min(Semaphore::MAX_PERMITS)));
         let site = Arc::new(Site { role: role.subscribe(), security: Arc::clone(&security), streams });
         let mut serving = JoinSet::new();
         serving.spawn(serve(api::router(site), security, listener));

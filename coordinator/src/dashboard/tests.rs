@@ -66,7 +66,11 @@ async fn post(to: SocketAddr, path: &str, token: Option<&str>, body: &str) -> (u
 }
 
 /// Opens the stream of events, and gives what comes as (event, data), until it ends or as many came as are wanted.
-async fn events(to: SocketAddr, more: &str, want: impl Fn(&[(String, Value)]) -> bool + Send + 'static) -> Vec<(String, Value)> {
+async fn events(
+    to: SocketAddr,
+    more: &str,
+    want: impl Fn(&[(String, Value)]) -> bool + Send + 'static,
+) -> Vec<(String, Value)> {
     let head = format!("GET /api/v1/events{more}\r\nhost: {to}\r\n\r\n");
     let read = tokio::task::spawn_blocking(move || {
         let mut stream = TcpStream::connect(to).unwrap();
@@ -147,7 +151,8 @@ async fn what_is_shown_in_the_end_is_what_the_tables_say() {
         let heads = settle(at, &format!("{ONE}/heads"), |v| v["data"]["known"] == 6).await;
         for (row, own) in heads["data"]["rows"].as_array().unwrap().iter().zip(&table.heads) {
             let d = own.delta;
-            let wanted = json!([own.ix, short(own.value), short(d.value), short(d.se), short(d.low), short(d.high)]);
+            let wanted =
+                json!([own.ix, short(own.value), short(d.value), short(d.se), short(d.low), short(d.high)]);
             assert_eq!(*row, wanted);
         }
         let pairs = settle(at, &format!("{ONE}/pairs"), |v| v["data"]["known"] == 15).await;
@@ -199,7 +204,10 @@ async fn who_comes_back_to_the_stream_goes_on_where_it_was() {
     assert_eq!(seen[0].1["fresh"], false);
     let (_, change) = seen.iter().find(|e| e.0 == "experiments").unwrap();
     assert_eq!(change["items"][0]["state"], "paused");
-    assert!(seen.iter().any(|(n, id)| n == "id" && id.as_str().unwrap().starts_with(list["boot"].as_str().unwrap())));
+    assert!(
+        seen.iter()
+            .any(|(n, id)| n == "id" && id.as_str().unwrap().starts_with(list["boot"].as_str().unwrap()))
+    );
     // A number of another leadership means nothing: the page asks anew.
     let seen = events(at, " HTTP/1.1\r\nlast-event-id: 1-0.5", |seen| !seen.is_empty()).await;
     assert_eq!(seen[0].1["fresh"], true);
@@ -249,13 +257,27 @@ async fn other_sites_names_and_floods_are_refused() {
     dashboard.lead(&service);
     let page = send(at, "GET / HTTP/1.1", "").await;
     assert!(page.0 == 200 && page.2.contains("<title>Ablate</title>"), "{}", page.1);
-    for word in ["content-security-policy: default-src 'none'; script-src 'self'", "nosniff", "frame-ancestors 'none'", "etag: "] {
+    for word in [
+        "content-security-policy: default-src 'none'; script-src 'self'",
+        "nosniff",
+        "frame-ancestors 'none'",
+        "etag: ",
+    ] {
         assert!(page.1.contains(word), "{word} isn't in {}", page.1);
     }
     assert!(!page.1.contains("access-control"), "{}", page.1);
     let tag = page.1.split("etag: ").nth(1).unwrap().split("\r\n").next().unwrap();
     assert_eq!(send(at, &format!("GET / HTTP/1.1\r\nif-none-match: {tag}"), "").await.0, 304);
-    for name in ["/style.css", "/app.js", "/dom.js", "/server.js", "/list.js", "/experiment.js", "/figures.js", "/icon.svg"] {
+    for name in [
+        "/style.css",
+        "/app.js",
+        "/dom.js",
+        "/server.js",
+        "/list.js",
+        "/experiment.js",
+        "/figures.js",
+        "/icon.svg",
+    ] {
         let file = send(at, &format!("GET {name} HTTP/1.1"), "").await;
         assert!(file.0 == 200 && file.1.contains("content-type: "), "{name}");
         assert!(!file.2.contains("//cdn") && !file.2.contains("@import url"), "{name} asks others");
@@ -271,7 +293,9 @@ async fn other_sites_names_and_floods_are_refused() {
     assert_eq!(send(at, origin, r#"{"action":"pause"}"#).await.0, 403);
     assert_eq!(service.statuses().values().next().unwrap().state, "running");
     // One page follows; a second is told to ask now and then.
-    let following = tokio::spawn(events(at, " HTTP/1.1", |seen| seen.iter().any(|(n, v)| n == "role" && v["role"] == "standby")));
+    let following = tokio::spawn(events(at, " HTTP/1.1", |seen| {
+        seen.iter().any(|(n, v)| n == "role" && v["role"] == "standby")
+    }));
     settle_streams(&dashboard, at).await;
     dashboard.stand_by("http://other:7650");
     assert!(!following.await.unwrap().is_empty());

@@ -175,7 +175,12 @@ impl Security {
     ///
     /// # Errors
     /// Why it isn't.
-    pub fn may(self: &Arc<Self>, peer: &Peer, headers: &HeaderMap, method: &str) -> Result<(Caller, Pass), Status> {
+    pub fn may(
+        self: &Arc<Self>,
+        peer: &Peer,
+        headers: &HeaderMap,
+        method: &str,
+    ) -> Result<(Caller, Pass), Status> {
         self.admit(peer, &format!("/ablate.v1.Experiments/{method}"), headers)
     }
 

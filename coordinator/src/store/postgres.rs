@@ -312,11 +312,7 @@ impl Store for PostgresStore {
                 "SELECT sweep, round, list, decision FROM rounds WHERE experiment = $1 ORDER BY 1, 2",
             )
             .bind(id);
-            rows.fetch_all(&self.readers)
-                .await?
-                .iter()
-                .map(round_of)
-                .collect()
+            rows.fetch_all(&self.readers).await?.iter().map(round_of).collect()
         })
     }
 

@@ -14,7 +14,9 @@ use ablate_common::scores::ChunkScores;
 use ablate_output::results::Results;
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
 use sqlx::{Row, Sqlite, SqlitePool, Transaction};
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -238,11 +240,7 @@ impl Store for SqliteStore {
                 "SELECT sweep, round, list, decision FROM rounds WHERE experiment = ? ORDER BY 1, 2",
             )
             .bind(id);
-            rows.fetch_all(&self.readers)
-                .await?
-                .iter()
-                .map(round_of)
-                .collect()
+            rows.fetch_all(&self.readers).await?.iter().map(round_of).collect()
         })
     }
 

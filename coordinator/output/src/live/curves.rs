@@ -120,8 +120,11 @@ impl<'a> Curves<'a> {
         let metric = frame.plan.tasks[task as usize].metric;
         let splits = frame.plan.sweeps.iter().any(|s| s.ablation == ablation && s.scope == Scope::Select);
         let half = |which: u8| {
-            let keep: Vec<u32> =
-                (0u32..).zip(&prepared.examples).filter(|(_, e)| e.half == Some(which)).map(|(i, _)| i).collect();
+            let keep: Vec<u32> = (0u32..)
+                .zip(&prepared.examples)
+                .filter(|(_, e)| e.half == Some(which))
+                .map(|(i, _)| i)
+                .collect();
             let measure = Measure::new(prepared, metric, keep, frame.plan.spec.seed);
             Half { measure, none: None, all: None }
         };
@@ -160,14 +163,7 @@ impl<'a> Curves<'a> {
     }
 
     /// Values along a path or random orders; `split` where they are reported on a half.
-    pub fn take(
-        &mut self,
-        sweep: u32,
-        split: bool,
-        chunk: &Chunk<'_>,
-        measure: &Measure<'_>,
-        version: u64,
-    ) {
+    pub fn take(&mut self, sweep: u32, split: bool, chunk: &Chunk<'_>, measure: &Measure<'_>, version: u64) {
         let measure = self.report.as_ref().filter(|_| split).map_or(measure, |h| &h.measure);
         let values = self.values.entry(sweep).or_default();
         for (rank, columns) in chunk.each() {
@@ -210,8 +206,7 @@ impl<'a> Curves<'a> {
         version: u64,
     ) -> CurvesView {
         let plan = &frame.plan;
-        let mut out =
-            CurvesView { version, heads: plan.heads().len() as u32, ..CurvesView::default() };
+        let mut out = CurvesView { version, heads: plan.heads().len() as u32, ..CurvesView::default() };
         for (sweep, planned) in (0u32..).zip(&plan.sweeps) {
             if planned.ablation != self.ablation || !planned.tasks.contains(&self.task) {
                 continue;
@@ -245,7 +240,8 @@ impl<'a> Curves<'a> {
     fn line(&self, order: String, split: bool) -> Line {
         let (start, floor, flagged) = self.ends(split);
         let half = split.then_some(1);
-        let mut line = Line { order, half, start: short(start), floor: short(floor), flagged, points: Vec::new() };
+        let mut line =
+            Line { order, half, start: short(start), floor: short(floor), flagged, points: Vec::new() };
         if !start.is_nan() {
             line.points.push(self.mark(split, 0, start, String::new()));
         }
@@ -319,8 +315,7 @@ impl<'a> Curves<'a> {
             Some(half) if split => &half.none,
             _ => &self.none,
         };
-        let mut points: Vec<Mark> =
-            start.iter().map(|s| (0, short(s.value), None, String::new())).collect();
+        let mut points: Vec<Mark> = start.iter().map(|s| (0, short(s.value), None, String::new())).collect();
         let gone = counts(frame.plan.units(sweep), list);
         for (&round, &value) in self.steps.get(&sweep).into_iter().flatten() {
             if let (Some(unit), Some(&removed)) = (list.get(round as usize), gone.get(round as usize)) {

@@ -135,7 +135,8 @@ impl Matrix {
                 if cell.pairs == 0 || cell.version <= since {
                     continue;
                 }
-                let (row, column, strongest, (a, b)) = (r as u32, c as u32, short(cell.strongest), cell.units);
+                let (row, column, strongest, (a, b)) =
+                    (r as u32, c as u32, short(cell.strongest), cell.units);
                 out.push(if self.bins.single() {
                     CellView::One(row, column, strongest)
                 } else {

@@ -66,7 +66,10 @@ pub struct Live<'a> {
 
 impl std::fmt::Debug for Live<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Live").field("id", &self.frame.id).field("version", &self.version).finish_non_exhaustive()
+        f.debug_struct("Live")
+            .field("id", &self.frame.id)
+            .field("version", &self.version)
+            .finish_non_exhaustive()
     }
 }
 
@@ -179,8 +182,10 @@ impl<'a> Live<'a> {
     pub fn new(frame: &'a Results) -> Self {
         let ablations = 0..frame.plan.ablations.len() as u32;
         let tasks = frame.plan.tasks.len().min(frame.prepared.len()) as u32;
-        let groups =
-            ablations.flat_map(|a| (0..tasks).map(move |t| (a, t))).map(|(a, t)| Watched::new(frame, a, t)).collect();
+        let groups = ablations
+            .flat_map(|a| (0..tasks).map(move |t| (a, t)))
+            .map(|(a, t)| Watched::new(frame, a, t))
+            .collect();
         let places = (0..frame.plan.sweeps.len() as u32).map(|s| analyse::places(frame, s)).collect();
         Self { frame, groups, places, lists: BTreeMap::new(), version: 0, began: 0 }
     }
@@ -208,7 +213,9 @@ impl<'a> Live<'a> {
     pub fn ready(&self, (sweep, round, chunk): At, settled: bool) -> Ready {
         let Some(planned) = self.frame.plan.sweeps.get(sweep as usize) else { return Ready::Never };
         match planned.kind {
-            SweepKind::Reference | SweepKind::Single | SweepKind::Path { .. } | SweepKind::Random { .. } => Ready::Now,
+            SweepKind::Reference | SweepKind::Single | SweepKind::Path { .. } | SweepKind::Random { .. } => {
+                Ready::Now
+            }
             SweepKind::Pairs if settled => Ready::Now,
             SweepKind::Pairs => {
                 let space = self.frame.plan.space(sweep, &[]);
@@ -350,7 +357,9 @@ impl<'a> Live<'a> {
         let plan = &self.frame.plan;
         let planned = (0u32..)
             .zip(&plan.sweeps)
-            .filter(|(_, s)| s.ablation == g.ablation && s.tasks.contains(&g.task) && s.kind == SweepKind::Pairs)
+            .filter(|(_, s)| {
+                s.ablation == g.ablation && s.tasks.contains(&g.task) && s.kind == SweepKind::Pairs
+            })
             .map(|(i, _)| plan.round_subsets(i, 0))
             .sum();
         let top = |v: &[Strong]| v.iter().map(|s| (s.a.0, s.b.0, short(s.value), short(s.se))).collect();

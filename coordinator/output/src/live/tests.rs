@@ -12,7 +12,8 @@ fn shuffled(results: &Results, seed: u64) -> Vec<At> {
         .filter(|(k, _)| k.0 != 3)
         .flat_map(|(k, r)| r.chunks.keys().map(move |&c| (k.0, k.1, c)))
         .map(|at| {
-            let mix = (u64::from(at.0) * 977 + u64::from(at.2) * 131 + seed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+            let mix =
+                (u64::from(at.0) * 977 + u64::from(at.2) * 131 + seed).wrapping_mul(0x9E37_79B9_7F4A_7C15);
             (mix >> 20, at)
         })
         .collect();
@@ -79,7 +80,10 @@ fn in_whatever_order_chunks_come_the_numbers_are_those_of_the_tables() {
             let mut strongest: Vec<_> = table.pairs.iter().filter(|p| p.interaction.value > 0.0).collect();
             strongest.sort_by(|a, b| b.interaction.value.total_cmp(&a.interaction.value));
             let best = own.redundant[0];
-            assert_eq!((best.a, best.b, best.se), (strongest[0].a, strongest[0].b, strongest[0].interaction.se));
+            assert_eq!(
+                (best.a, best.b, best.se),
+                (strongest[0].a, strongest[0].b, strongest[0].interaction.se)
+            );
             let lines = live.curves(i, 0).unwrap().lines;
             assert_eq!(lines.len(), table.curves.len());
             for curve in &table.curves {
@@ -104,7 +108,8 @@ fn only_what_changed_is_said_again_and_greedy_is_followed_round_by_round() {
     let results = experiment(2, 4, 14, true);
     let frame = frame(results.id.clone(), results.plan.clone(), results.prepared.clone());
     let mut live = Live::new(&frame);
-    let order: Vec<UnitIx> = (0..7).map(|r| results.rounds[&(3, r)].decision.clone().unwrap().remove.unwrap()).collect();
+    let order: Vec<UnitIx> =
+        (0..7).map(|r| results.rounds[&(3, r)].decision.clone().unwrap().remove.unwrap()).collect();
     live.take((0, 0, 0), scores(&results, (0, 0, 0)));
     live.take((1, 0, 0), scores(&results, (1, 0, 0)));
     let first = live.heads(0, 0).unwrap();

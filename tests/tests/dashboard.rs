@@ -32,9 +32,12 @@ fn address(log: &str) -> String {
 #[test]
 fn a_run_is_watched_in_a_browser_while_one_of_its_workers_is_killed() {
     let folder = tempfile::tempdir().unwrap();
-    let spec = minilm_spec(folder.path(), "watched", 20, 20, 0.3);
+    let spec = minilm_spec(folder.path(), "watched", 12, 8, 0.1);
     let tokens = ["worker", "submit"].map(|role| token(folder.path(), role, role));
-    let service = Service::start(folder.path(), "127.0.0.1", &["--http", "127.0.0.1:0", "--require-auth"]);
+    let models = ablate_tests::root().join("models").canonicalize().unwrap();
+    let allow = ["--allow", models.to_str().unwrap(), "--allow", folder.path().to_str().unwrap()];
+    let more = [&["--http", "127.0.0.1:0", "--require-auth"][..], &allow[..]].concat();
+    let service = Service::start(folder.path(), "127.0.0.1", &more);
     let workers = [start_worker(&service, &tokens[0]), start_worker(&service, &tokens[0])];
     wait_until("both workers are there", || {
         said(service.with_token(&tokens[1], &["workers", "--json"])).matches("\"version\"").count() == 2

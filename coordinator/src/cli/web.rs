@@ -4,7 +4,7 @@ use super::fail::Fail;
 use super::say;
 use ablate_coordinator::dashboard::Dashboard;
 use ablate_coordinator::security::{Files, Limits, Security, Tls};
-use ablate_coordinator::server::{Handle, listen};
+use ablate_coordinator::server::{Error, Handle, listen};
 use ablate_coordinator::store::Store;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -81,7 +81,11 @@ pub fn private(http: SocketAddr, token: ablate_coordinator::token::Token) -> Res
 
 fn bind(http: SocketAddr) -> Result<TcpListener, Fail> {
     listen(http).map_err(|e| {
-        Fail::wrong(format!("--http {http}: {e}")).help("choose another address; port 0 picks a free one")
+        let what = match e {
+            Error::AddressInUse(_) => "it is in use by another program".to_owned(),
+            e => e.to_string(),
+        };
+        Fail::wrong(format!("--http {http}: {what}")).help("choose another address; port 0 picks a free one")
     })
 }
 

@@ -93,7 +93,7 @@ fn unescape(text: &str) -> String {
 
 impl Site {
     /// Who leads must answer.
-    #[expect(clippy::result_large_err, reason = "an answer either way")]
+    #[allow(clippy::result_large_err, reason = "an answer either way")]
     fn leading(&self) -> Result<Leading, Reply> {
         match &*self.role.borrow() {
             Role::Leading(leading) => Ok(leading.clone()),
@@ -106,7 +106,7 @@ impl Site {
     }
 
     /// The leader, and the whole identity of an experiment.
-    #[expect(clippy::result_large_err, reason = "an answer either way")]
+    #[allow(clippy::result_large_err, reason = "an answer either way")]
     fn find(&self, id: &str) -> Result<(Leading, String), Reply> {
         let leading = self.leading()?;
         let id = leading.handle.find(id).map_err(|e| reply::failed(&e))?;
@@ -114,7 +114,7 @@ impl Site {
     }
 
     /// What follows an experiment's chunks.
-    #[expect(clippy::result_large_err, reason = "an answer either way")]
+    #[allow(clippy::result_large_err, reason = "an answer either way")]
     fn follow(&self, id: &str) -> Result<(Leading, String, Arc<Follow>), Reply> {
         let (leading, id) = self.find(id)?;
         let none = || reply::refuse(StatusCode::NOT_FOUND, "there is no such experiment");

@@ -177,7 +177,7 @@ async fn what_is_shown_in_the_end_is_what_the_tables_say() {
         }
         // What didn't change isn't sent again.
         let version = pairs["data"]["version"].as_u64().unwrap();
-        let (_, later) = get(at, &format!("{ONE}/pairs?since={}", version + 0)).await;
+        let (_, later) = get(at, &format!("{ONE}/pairs?since={version}")).await;
         assert_eq!((&later["data"]["whole"], later["data"]["known"].as_u64()), (&json!(false), Some(15)));
         let (_, one) = get(at, ONE).await;
         assert_eq!((&one["brief"]["state"], &one["brief"]["share"]), (&json!("done"), &json!(1.0)));

@@ -55,13 +55,25 @@ impl Bins {
         Self { rows: first.len(), first, of }
     }
 
+    /// Whether each unit has a row of its own.
+    fn single(&self) -> bool {
+        self.rows == self.of.len()
+    }
+
     fn row(&self, unit: UnitIx) -> Option<usize> {
         self.of.get(unit.at()).map(|&r| r as usize)
     }
 }
 
-/// A cell as it is shown: (row, column, strongest interaction, mean of all, pairs in it, the strongest's units).
-pub type CellView = (u32, u32, f64, f64, u32, u32, u32);
+/// A cell as it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum CellView {
+    /// A pair of units: row, column, interaction.
+    One(u32, u32, f64),
+    /// Pairs of neighbours: row, column, strongest interaction, mean of all, number of pairs, the strongest's units.
+    Several(u32, u32, f64, f64, u32, u32, u32),
+}
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Cell {
@@ -120,11 +132,17 @@ impl Matrix {
             let start = self.row_start(r);
             for c in r..self.bins.rows {
                 let cell = &self.cells[start + c - r];
-                if cell.pairs > 0 && cell.version > since {
-                    let mean = short(cell.sum / f64::from(cell.pairs));
-                    let (a, b) = cell.units;
-                    out.push((r as u32, c as u32, short(cell.strongest), mean, cell.pairs, a, b));
+                if cell.pairs == 0 || cell.version <= since {
+                    continue;
                 }
+                let (row, column, strongest, (a, b)) =
+                    (r as u32, c as u32, short(cell.strongest), cell.units);
+                out.push(if self.bins.single() {
+                    CellView::One(row, column, strongest)
+                } else {
+                    let mean = short(cell.sum / f64::from(cell.pairs));
+                    CellView::Several(row, column, strongest, mean, cell.pairs, a, b)
+                });
             }
         }
         out
@@ -188,7 +206,11 @@ mod tests {
             }
         }
         assert_eq!(matrix.known(), 13_104_640);
-        let cells = matrix.changed(0);
+        let several = |c: CellView| match c {
+            CellView::Several(r, c, strongest, mean, pairs, a, b) => (r, c, strongest, mean, pairs, a, b),
+            CellView::One(..) => panic!("a row holds several heads"),
+        };
+        let cells: Vec<_> = matrix.changed(0).into_iter().map(several).collect();
         assert_eq!(cells.len(), 256 * 257 / 2);
         assert_eq!(cells.iter().map(|c| u64::from(c.4)).sum::<u64>(), 13_104_640);
         for &(r, c, strongest, mean, pairs, a, b) in cells.iter().step_by(997) {
@@ -203,6 +225,8 @@ mod tests {
         assert!(sum.is_finite());
         // Later on only what changed is sent.
         matrix.add(UnitIx(0), UnitIx(5119), 1e6, 9000);
-        assert_eq!(matrix.changed(8999), [(0, 255, 1e6, matrix.changed(8999)[0].3, 401, 0, 5119)]);
+        let changed: Vec<_> = matrix.changed(8999).into_iter().map(several).collect();
+        let &[(row, column, strongest, _, pairs, a, b)] = changed.as_slice() else { panic!("{changed:?}") };
+        assert_eq!((row, column, strongest, pairs, a, b), (0, 255, 1e6, 401, 0, 5119));
     }
 }

@@ -23,6 +23,13 @@ export const fmt = v => {
   return minus(a >= 1e-3 && a < 1e5 ? (a >= 1000 ? v.toFixed(0) : v.toPrecision(3)) : v.toExponential(1));
 };
 export const sgn = v => (v > 0 ? '+' : '') + fmt(v);
+/** A value with its standard error, to two digits of that. */
+export const pm = (v, se) => {
+  if (v == null || se == null || !(se > 0)) return sgn(v);
+  const digits = 1 - Math.floor(Math.log10(se));
+  if (digits > 6 || digits < 0) return sgn(v) + ' \u00b1 ' + fmt(se);
+  return minus((v > 0 ? '+' : '') + v.toFixed(digits)) + ' \u00b1 ' + se.toFixed(digits);
+};
 export const pct = (v, digits = 0) => v == null ? 'n/a' : minus((100 * v).toFixed(digits)) + '\u202f%';
 export const count = n => n.toLocaleString('en').replaceAll(',', '\u202f');
 /** A share of work that isn't through is never 100 %. */
@@ -35,7 +42,7 @@ export const time = s => {
   if (s < 172800) return `${Math.floor(s / 3600)}\u202fh ${Math.round(s % 3600 / 60)}\u202fmin`;
   return `${Math.round(s / 86400)} days`;
 };
-export const rate = v => v == null ? null : (v >= 10 ? count(Math.round(v)) : fmt(v)) + '/s';
+export const rate = v => v == null ? null : (v >= 10 ? count(Math.round(v)) : v.toFixed(v >= 1 ? 1 : 2)) + '/s';
 export const plural = (n, one, many = one + 's') => `${count(n)} ${n === 1 ? one : many}`;
 
 export const css = v => getComputedStyle(document.documentElement).getPropertyValue(v).trim();

@@ -1,7 +1,7 @@
 // One experiment: how far it is, what it has found so far, and what can be done with it.
 import { curvePlot, heatMap, pairMatrix } from './figures.js';
 import { bar, workers } from './list.js';
-import { chip, count, done, el, fmt, put, rate, sgn, text, time } from './dom.js';
+import { chip, count, done, el, fmt, pm, put, rate, text, time } from './dom.js';
 import { get, state } from './server.js';
 
 const PACE = 700;
@@ -68,13 +68,13 @@ const results = (id, group, index) => {
       const base = v.baseline == null ? '' : `; ${group.metric} is ${fmt(v.baseline)} with everything in place` + (v.floor == null ? '' : ` and ${fmt(v.floor)} with nothing`);
       text(note, `\u0394: how much worse ${group.metric} gets. ${known(v.known, group.units.length, 'measured')}${v.known ? `, ${count(v.resolved.length)} resolved` : ''}${base}.`);
       const best = [...map.rows.values()].filter(r => r[2] != null).sort((a, b) => b[2] - a[2]).slice(0, 8);
-      top.set(best.map(r => [name(r[0]), sgn(r[2]) + (r[3] == null ? '' : ' \u00b1 ' + fmt(r[3]))]));
+      top.set(best.map(r => [name(r[0]), pm(r[2], r[3])]));
     } });
   }
   if (group.has[1]) {
     const matrix = pairMatrix(group), note = el('p', { class: 'note' });
     const red = table('Most redundant', ['pair', 'interaction \u00b1 SE']), over = table('Most overlapping', ['pair', 'interaction \u00b1 SE']);
-    const rows = v => v.slice(0, 6).map(p => [`${name(p[0])} + ${name(p[1])}`, sgn(p[2]) + (p[3] == null ? '' : ' \u00b1 ' + fmt(p[3]))]);
+    const rows = v => v.slice(0, 6).map(p => [`${name(p[0])} + ${name(p[1])}`, pm(p[2], p[3])]);
     e.append(el('section', { class: 'card', 'aria-label': 'Pairs' }, el('h2', {}, 'Every pair, removed together'), note, el('div', { class: 'two' }, matrix.e, el('div', { class: 'side' }, red.e, over.e))));
     parts.push({ path: 'pairs', version: 0, redraw: matrix.redraw, update: v => {
       matrix.update(v);

@@ -1,9 +1,10 @@
 // Figures that fill in while results come: the heat map of units, the matrix of pairs, the pruning curve. Each can be read by pointer, by touch
 // and by keyboard; what is under the cursor is said in words below.
-import { count, css, el, fmt, pct, put, scale, sgn, sv, text } from './dom.js';
+import { count, css, el, fmt, pct, pm, put, scale, sgn, sv, text } from './dom.js';
 
 const calm = matchMedia('(prefers-reduced-motion: reduce)');
 const FADE = 500;
+const touch = matchMedia('(pointer: coarse)').matches, how = one => touch ? `Tap a ${one}.` : `Point at a ${one}, or use the arrow keys.`;
 
 /** A canvas of cells with a cursor. `at(x, y)` gives what lies under a point of the canvas, `move(place, key)` what lies beside it. */
 const board = (label, parts) => {
@@ -80,9 +81,9 @@ export const heatMap = group => {
     let y = 0;
     for (const g of streams) {
       const named = streams.length > 1, left = 34, top = y + (named ? 24 : 4);
-      const c = Math.max(3, Math.min(34, Math.floor((w - left - 4) / g.layers), Math.floor(620 / g.rows)));
-      boxes.push({ ...g, left, top, c, named });
-      y = top + g.rows * c + 40;
+      const c = Math.max(3, Math.min(60, Math.floor((w - left - 4) / g.layers))), t = Math.max(3, Math.min(30, c * 2, Math.floor(600 / g.rows)));
+      boxes.push({ ...g, left, top, c, t, named });
+      y = top + g.rows * t + 40;
     }
     return y;
   };
@@ -95,50 +96,51 @@ export const heatMap = group => {
     const r = rows.get(i), name = group.units[i][0];
     if (!r) return `${name}: not measured yet`;
     const range = r[4] == null ? '' : ` [${sgn(r[4])}, ${sgn(r[5])}]`;
-    return `${name}: \u0394 ${sgn(r[2])}${r[3] == null ? '' : ' \u00b1 ' + fmt(r[3])}${range}; ${group.metric} ${fmt(r[1])} without it${resolved.has(i) ? '; resolved' : ''}`;
+    return `${name}: \u0394 ${pm(r[2], r[3])}${range}; ${group.metric} ${fmt(r[1])} without it${resolved.has(i) ? '; resolved' : ''}`;
   };
   const draw = (canvas, place) => {
     const [w, h] = size(), ctx = paint(canvas, w, h), now = performance.now(), s = scale(most || 1);
     const ink = css('--ink'), soft = css('--soft'), card = css('--card'), blank = css('--blank');
     let moving = false;
     for (const box of boxes) {
-      const { c, left, top, layers, rows: tall } = box, gap = c > 12 ? 1.5 : c > 5 ? 1 : 0;
+      const { c, t, left, top, layers, rows: tall } = box, least = Math.min(c, t), gap = least > 12 ? 2 : least > 5 ? 1 : 0, r0 = least > 12 ? 4 : 0;
       ctx.fillStyle = soft;
       if (box.named) { ctx.textAlign = 'left'; ctx.fillText(box.stream, left, top - 9); }
-      const each = n => Math.max(1, Math.ceil(n * 22 / (n * c)));
+      const each = size => Math.max(1, Math.ceil(22 / size));
       ctx.textAlign = 'center';
-      for (let l = 0; l < layers; l += each(layers)) ctx.fillText(l, left + (l + .5) * c, top + tall * c + 15);
-      ctx.fillText(group.unit[0] === 'set' ? 'set' : 'layer', left + layers * c / 2, top + tall * c + 31);
+      for (let l = 0; l < layers; l += each(c)) ctx.fillText(l, left + (l + .5) * c - gap / 2, top + tall * t + 15);
+      ctx.fillText(group.unit[0] === 'set' ? 'set' : 'layer', left + layers * c / 2, top + tall * t + 31);
       ctx.textAlign = 'right';
-      if (tall > 1) for (let r = 0; r < tall; r += each(tall)) ctx.fillText(r, left - 7, top + (r + .5) * c + 4);
+      if (tall > 1) for (let r = 0; r < tall; r += each(t)) ctx.fillText(r, left - 7, top + (r + .5) * t + 4 - gap / 2);
       for (const [key, i] of box.at) {
-        const l = Math.floor(key / 4096), r = key % 4096, row = rows.get(i), x = left + l * c, y = top + r * c;
+        const l = Math.floor(key / 4096), r = key % 4096, row = rows.get(i), x = left + l * c, y = top + r * t, W = c - gap, H = t - gap;
         ctx.fillStyle = blank;
-        round(ctx, x, y, c - gap, c > 12 ? 3 : 0);
+        round(ctx, x, y, W, H, r0);
         if (!row || row[2] == null) continue;
         const age = calm.matches ? FADE : now - (born.get(i) ?? -FADE);
         if (age < FADE) moving = true;
         ctx.globalAlpha = Math.min(1, age / FADE);
         ctx.fillStyle = `rgb(${s(row[2])})`;
-        round(ctx, x, y, c - gap, c > 12 ? 3 : 0);
+        round(ctx, x, y, W, H, r0);
         ctx.globalAlpha = 1;
-        if (resolved.has(i) && c >= 9) {
+        if (resolved.has(i) && least >= 9) {
           ctx.fillStyle = Math.sqrt(Math.abs(row[2]) / (most || 1)) > .55 ? card : ink;
-          ctx.beginPath(); ctx.arc(x + (c - gap) / 2, y + (c - gap) / 2, Math.max(1.5, c / 14), 0, 7); ctx.fill();
+          ctx.beginPath(); ctx.arc(x + W / 2, y + H / 2, Math.max(1.5, least / 12), 0, 7); ctx.fill();
         }
-        if (i === place) frameOf(ctx, x, y, c - gap, ink);
       }
-      if (place != null && !rows.has(place)) for (const [key, i] of box.at) if (i === place)
-        frameOf(ctx, left + Math.floor(key / 4096) * c, top + key % 4096 * c, c - gap, ink);
+      if (place != null) for (const [key, i] of box.at) if (i === place) {
+        ctx.strokeStyle = ink; ctx.lineWidth = 2;
+        ctx.strokeRect(left + Math.floor(key / 4096) * c - 1, top + key % 4096 * t - 1, Math.max(4, c - gap) + 2, Math.max(4, t - gap) + 2);
+      }
     }
     return moving;
   };
   const b = board(`Effect of removing each ${one} alone, by layer`, {
-    hint: `A dot marks what is resolved at q \u2264 0.05. Point at a ${one}, or use the arrow keys.`,
+    hint: `A dot marks what is resolved at q \u2264 0.05. ${how(one)}`,
     read, draw,
     at: (x, y) => {
       for (const box of boxes) {
-        const l = Math.floor((x - box.left) / box.c), r = Math.floor((y - box.top) / box.c), i = find(box, l, r);
+        const l = Math.floor((x - box.left) / box.c), r = Math.floor((y - box.top) / box.t), i = find(box, l, r);
         if (l >= 0 && r >= 0 && l < box.layers && r < box.rows && i != null) return i;
       }
       return null;
@@ -172,8 +174,7 @@ export const heatMap = group => {
     b.again();
   } };
 };
-const round = (ctx, x, y, c, r) => { if (!r) return ctx.fillRect(x, y, c, c); ctx.beginPath(); ctx.roundRect(x, y, c, c, r); ctx.fill(); };
-const frameOf = (ctx, x, y, c, ink) => { ctx.strokeStyle = ink; ctx.lineWidth = 2; ctx.strokeRect(x - .5, y - .5, Math.max(4, c) + 1, Math.max(4, c) + 1); };
+const round = (ctx, x, y, w, h, r) => { if (!r) return ctx.fillRect(x, y, w, h); ctx.beginPath(); ctx.roundRect(x, y, w, h, r); ctx.fill(); };
 
 export const pairMatrix = group => {
   const cells = new Map(), img = el('canvas');
@@ -234,12 +235,12 @@ export const pairMatrix = group => {
     if (r === c && bins.rows === group.units.length) return rowName(r);
     const names = `${rowName(Math.min(r, c))} + ${rowName(Math.max(r, c))}`;
     if (!v) return names + ': not measured yet';
-    if (v[4] === 1) return `${names}: interaction ${sgn(v[2])}`;
+    if (v.length === 3) return `${names}: interaction ${sgn(v[2])}`;
     return `${names}: strongest ${sgn(v[2])} (${group.units[v[5]][0]} + ${group.units[v[6]][0]}), mean ${sgn(v[3])} of ${plural(v[4])}`;
   };
   const plural = k => count(k) + ' pairs';
   const b = board('Interactions of pairs', {
-    hint: 'Orange: losing both costs more than the sum. Blue: less. Point at a pair, or use the arrow keys.',
+    hint: `Orange: losing both costs more than the sum. Blue: less. ${how('pair')}`,
     read, draw,
     at: (x, y) => {
       const c = Math.floor((x - pad) / side * n), r = Math.floor((y - pad) / side * n);
@@ -278,7 +279,7 @@ export const curvePlot = group => {
     if (!view) return;
     width = e.clientWidth || 320;
     const lines = view.lines.filter(l => l.points.length > 1), named = lines.filter(l => !l.order.startsWith('random')), random = lines.filter(l => l.order.startsWith('random'));
-    const walks = lines.length ? [] : view.walks.filter(w => w.points.length > 0);
+    const walks = lines.length ? [] : view.walks.filter(w => w.points.length > 1);
     const shown = lines.length ? [...named, ...random] : walks;
     const retained = lines.length > 0 && !lines[0].flagged, pick = p => retained ? p[2] : p[1];
     const narrow = width < 520, W = width, H = narrow ? 260 : 340, L = 52, R = narrow ? 14 : 104, T = 14, B = 42;
@@ -287,11 +288,13 @@ export const curvePlot = group => {
     let lo = Math.min(...ys, retained ? 0 : Infinity), hi = Math.max(...ys, retained ? 1 : -Infinity);
     if (!(hi > lo)) { const d = Math.abs(hi) * .05 || .5; lo -= d; hi += d; }
     const raw = (hi - lo) / 4, mag = 10 ** Math.floor(Math.log10(raw)), step = [1, 2, 2.5, 5, 10].map(k => k * mag).find(k => k >= raw);
-    lo = Math.floor(lo / step + 1e-9) * step; hi = Math.ceil(hi / step - 1e-9) * step;
+    const room = (hi - lo) * .04;
+    if (!retained || lo < 0) lo -= room;
+    hi += room;
     const units = walks[0] ? walks[0].rounds : 0, last = Math.max(...shown.flatMap(s => s.points.map(p => p[0])), units, 1);
     const xm = Math.min(1, Math.ceil(last / view.heads * 20) / 20), x = k => L + k / view.heads / xm * (W - L - R), y = v => T + (hi - v) / (hi - lo) * (H - T - B);
     const svg = sv('svg', { width: W, height: H, viewBox: `0 0 ${W} ${H}`, role: 'img', tabindex: 0, 'aria-label': label(lines, walks) });
-    for (let v = lo; v <= hi + step / 2; v += step) svg.append(sv('line', { class: 'grid', x1: L, x2: W - R, y1: y(v), y2: y(v) }),
+    for (let v = Math.ceil(lo / step - 1e-9) * step; v <= hi; v += step) svg.append(sv('line', { class: 'grid', x1: L, x2: W - R, y1: y(v), y2: y(v) }),
       sv('text', { x: L - 8, y: y(v) + 4, 'text-anchor': 'end' }, retained ? pct(Math.abs(v) < 1e-9 ? 0 : v) : fmt(Math.abs(v) < step / 1e6 ? 0 : v)));
     const ticks = xm > .5 ? .2 : xm > .2 ? .1 : .05;
     for (let k = 0; k <= xm + 1e-9; k += ticks) svg.append(sv('text', { x: x(k * view.heads), y: H - B + 18, 'text-anchor': 'middle' }, pct(k)));

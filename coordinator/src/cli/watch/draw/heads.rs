@@ -178,6 +178,9 @@ fn legend(area: Rect, buf: &mut Buffer, group: &v1::LiveGroup, extent: f64, hidd
         }
     };
     put(&format!("{count}  "), Style::new());
+    if !hidden.is_empty() {
+        put(&format!("{hidden}  "), look.alarm());
+    }
     if extent > 0.0 {
         if look.fills() {
             put(&format!("{} ", signed(-extent)), look.dim());
@@ -189,9 +192,6 @@ fn legend(area: Rect, buf: &mut Buffer, group: &v1::LiveGroup, extent: f64, hidd
         } else {
             put(&format!("9 = ±{}, + hurts, bold: q ≤ 0.05", number(extent)), look.dim());
         }
-    }
-    if !hidden.is_empty() {
-        put(&format!("  {hidden}"), look.alarm());
     }
 }
 

@@ -207,7 +207,7 @@ fn read(path: &Path) -> Vec<arrow::array::RecordBatch> {
 
 #[test]
 fn the_planted_pair_and_head_are_found() {
-    let r = experiment(2, 4, 14, true);
+    let r = experiment(2, 4, 30, true);
     let a = analyse(&r);
     for g in &a.groups {
         let top = facts::top_heads(g, 1)[0];
@@ -237,7 +237,7 @@ fn the_planted_pair_and_head_are_found() {
 
 #[test]
 fn curves_have_bands_and_orders_a_row_each() {
-    let a = analyse(&experiment(2, 4, 14, true));
+    let a = analyse(&experiment(2, 4, 30, true));
     for g in &a.groups {
         for c in g.curves.iter().filter(|c| !c.order.starts_with("random")) {
             for p in &c.points {
@@ -264,7 +264,7 @@ fn curves_have_bands_and_orders_a_row_each() {
 
 #[test]
 fn an_order_that_removes_every_head_has_cpr_and_cmd() {
-    let r = experiment(2, 2, 8, true);
+    let r = experiment(2, 4, 8, true);
     let mut c = analyse(&r).groups[0].curves[0].clone();
     assert!(c.cpr().is_none() && c.cmd().is_none());
     // r = 1, 0.5, −0.25, 0 at κ = 0, 1/4, 1/2, 1: areas 3/16 + 1/32 − 1/16, and of |1 − r| 1/16 + 7/32 + 9/16.
@@ -278,7 +278,7 @@ fn an_order_that_removes_every_head_has_cpr_and_cmd() {
 
 #[test]
 fn scores_are_reliable_where_the_halves_agree_and_the_first_are_measured_again() {
-    let a = analyse(&experiment(2, 4, 14, true));
+    let a = analyse(&experiment(2, 4, 30, true));
     for g in &a.groups {
         let r = &g.reliability[0];
         assert_eq!((r.score.clone(), r.n), (format!("delta {} mean", g.name), 8));

@@ -2,7 +2,7 @@
 
 use crate::analyse::{Analysis, analyse};
 use crate::results::Results;
-use crate::{agreement, constants, facts, orders, poly, reliability, scores, selected, tables};
+use crate::{agreement, constants, facts, joint_tables, orders, poly, reliability, scores, selected, tables};
 use anyhow::Context as _;
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -96,6 +96,8 @@ pub fn export_analysed(
     stream("pairs", &mut tables::pairs(analysis))?;
     let mut put = |name: &str, batches: Vec<RecordBatch>| stream(name, &mut batches.into_iter().map(Ok));
     put("heads", tables::heads(analysis)?)?;
+    put("groups", joint_tables::groups(results, analysis)?)?;
+    put("triples", joint_tables::triples(results, analysis)?)?;
     put("gradients", tables::gradients(results, analysis)?)?;
     put("constants", constants::table(results)?)?;
     put("curve", tables::curve(analysis)?)?;

@@ -26,7 +26,10 @@ pub struct Sample {
 enum How {
     /// Values without errors.
     Value,
-    Mean { weighted: Weighted, link: Link },
+    Mean {
+        weighted: Weighted,
+        link: Link,
+    },
     Correlation(Box<CorrelationBootstrap>),
     Labels(LabelBootstrap),
     Bleu(Resamples),

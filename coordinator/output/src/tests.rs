@@ -243,7 +243,12 @@ fn curves_have_bands_and_orders_a_row_each() {
             for p in &c.points {
                 let (low, high) = (p.retained_low.unwrap(), p.retained_high.unwrap());
                 let r = p.retained.unwrap();
-                assert!(low <= r + 1e-12 && r <= high + 1e-12, "{} {}: {r} in {low} {high}", g.name, p.removed);
+                assert!(
+                    low <= r + 1e-12 && r <= high + 1e-12,
+                    "{} {}: {r} in {low} {high}",
+                    g.name,
+                    p.removed
+                );
                 assert!(p.value_low.unwrap() < p.value && p.value < p.value_high.unwrap());
                 assert!(p.removed == 0 || p.removed == c.heads || low < high);
             }
@@ -287,7 +292,9 @@ fn scores_are_reliable_where_the_halves_agree_and_the_first_are_measured_again()
         // Head 2 and the pair (1, 5) are the first on either half.
         let first = |pair: bool| g.selected.iter().find(|s| s.b.is_some() == pair).unwrap();
         assert_eq!((first(false).a.0, first(false).rank, first(true).a.0), (2, 1, 1));
-        assert!(first(true).effect_select > 0.0 && first(true).effect.value > 0.0 && first(true).effect.se > 0.0);
+        assert!(
+            first(true).effect_select > 0.0 && first(true).effect.value > 0.0 && first(true).effect.se > 0.0
+        );
         assert_eq!(g.selected.len(), 18, "eight units and ten pairs");
     }
     assert_eq!(a.groups[0].selected[0].n, 30, "half of the examples");
@@ -350,10 +357,19 @@ fn tables_are_complete_and_the_same_bytes_every_time() {
         "curve.parquet",
         "task metric order step stream layer head removed fraction value retained ratio method unit value_low value_high retained_low retained_high",
     );
-    has("orders.parquet", "task metric method unit order objective half r_079 r_079_low largest_99 largest_90 area area_high cpr cmd");
+    has(
+        "orders.parquet",
+        "task metric method unit order objective half r_079 r_079_low largest_99 largest_90 area area_high cpr cmd",
+    );
     has("reliability.parquet", "task metric method unit score split_half corrected ci_low ci_high n");
-    has("selected.parquet", "task metric method unit effect_kind rank a_name b_name effect_select effect ci_low");
-    has("polysemanticity.parquet", "method unit stream layer head name participation tasks deltas ses strongest");
+    has(
+        "selected.parquet",
+        "task metric method unit effect_kind rank a_name b_name effect_select effect ci_low",
+    );
+    has(
+        "polysemanticity.parquet",
+        "method unit stream layer head name participation tasks deltas ses strongest",
+    );
     has(
         "agreement.parquet",
         "task score_a score_b scope spearman kendall ci_low ci_high method unit kendall_low top_k jaccard jaccard_high",

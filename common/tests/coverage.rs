@@ -88,11 +88,7 @@ fn discovers(name: &str, real: usize, repeats: u64, of: impl Fn(&mut ChaCha8Rng)
 fn documents(rng: &mut ChaCha8Rng, heavy: bool) -> (Vec<u32>, Vec<f64>) {
     let (mut cluster, mut tokens) = (Vec::new(), Vec::new());
     for g in 0..50u32 {
-        let size = if heavy {
-            (1.0 + normal(rng)).exp().ceil() as u32
-        } else {
-            rng.random_range(1..=12)
-        };
+        let size = if heavy { (1.0 + normal(rng)).exp().ceil() as u32 } else { rng.random_range(1..=12) };
         for _ in 0..size.min(60) {
             cluster.push(g);
             tokens.push(f64::from(rng.random_range(20..=128u32)));
@@ -129,7 +125,8 @@ fn intervals_of_means_cover() {
     covers("interaction, by token, 50 documents", 0.2, |rng| {
         let (cluster, tokens) = documents(rng, false);
         let [base, a, b, both] = [3.0, 0.3, 0.4, 0.2].map(|m| sums(rng, &cluster, &tokens, m));
-        let add = |v: &[&[f64]]| -> Vec<f64> { (0..base.len()).map(|i| v.iter().map(|x| x[i]).sum()).collect() };
+        let add =
+            |v: &[&[f64]]| -> Vec<f64> { (0..base.len()).map(|i| v.iter().map(|x| x[i]).sum()).collect() };
         let (with_a, with_b) = (add(&[&base, &a]), add(&[&base, &b]));
         let with_both = add(&[&base, &a, &b, &both]);
         let terms: [(f64, &[f64]); 4] = [(1.0, &with_both), (-1.0, &with_a), (-1.0, &with_b), (1.0, &base)];
@@ -228,7 +225,8 @@ fn intervals_of_correlations_cover() {
             let after = mix(&[(0.5, &gold), (0.5, &shared), (0.5, &b)]);
             let boot = CorrelationBootstrap::new(pearson, &gold, &pairs.texts, 200, 1);
             let value = difference(pearson, &boot, &gold, &before, &after).value;
-            let v: Vec<f64> = boot.vector(&after).iter().zip(boot.vector(&before)).map(|(a, b)| a - b).collect();
+            let v: Vec<f64> =
+                boot.vector(&after).iter().zip(boot.vector(&before)).map(|(a, b)| a - b).collect();
             bootstrap::estimate(value, &v[..200])
         });
         assert!(wrong.contains(&covered), "{name}: {covered}");
@@ -275,9 +273,8 @@ fn predictions(rng: &mut ChaCha8Rng, ones: f64, right: [f64; 2]) -> (Vec<f64>, V
 fn intervals_of_label_metrics_cover() {
     println!("| scores | covered | truth above | below | se / sd |\n|---|---|---|---|---|");
     let (before, after) = (0.85, 0.75);
-    let binary = |ones: f64, right: f64| {
-        2.0 * ones * right / (ones + ones * right + (1.0 - ones) * (1.0 - right))
-    };
+    let binary =
+        |ones: f64, right: f64| 2.0 * ones * right / (ones + ones * right + (1.0 - ones) * (1.0 - right));
     let macro_f1 = |ones: f64, right: f64| (binary(ones, right) + binary(1.0 - ones, right)) / 2.0;
     let matthews = |ones: f64, right: f64| {
         let said = ones * right + (1.0 - ones) * (1.0 - right);

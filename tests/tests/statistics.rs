@@ -85,7 +85,10 @@ fn job() -> Job {
     let t = (0..200).map(|k| (d.unit() * f64::from(k % 14), 1.0 + f64::from(d.below(400)))).collect();
     let p = (0..40).map(|k| (0..=k * 5).map(|_| d.unit().powi(1 + k % 4)).collect()).collect();
     let xy = (0..80).map(|k| d.two(5 + k * 3, [0, 3, 20][k % 3])).collect();
-    let distinct = (0..40).map(|k| d.two(4 + k * 7, 0)).map(|(x, y)| (x, y.iter().map(|v| v + d.unit()).collect())).collect();
+    let distinct = (0..40)
+        .map(|k| d.two(4 + k * 7, 0))
+        .map(|(x, y)| (x, y.iter().map(|v| v + d.unit()).collect()))
+        .collect();
     let long = (0..2).map(|_| d.two(400, 0)).collect();
     let labels = (0..80).map(|k| d.two(6 + k, 2 + (k as u32) % 4)).collect();
     let clustered = (2..30u32)
@@ -159,7 +162,9 @@ fn every_statistic_is_that_of_scipy_or_scikit_learn() {
         let pairs: Vec<(u32, u32)> = (0..x.len() as u32).map(|i| (2 * i, 2 * i + 1)).collect();
         let b = CorrelationBootstrap::new(Correlation::Pearson, y, &pairs, 4000, 1);
         let e = b.estimate(pearson(x, y), &b.vector(x));
-        for (got, want) in [(e.se, want[0]), (e.low - e.value, want[1] - e.value), (e.high - e.value, want[2] - e.value)] {
+        for (got, want) in
+            [(e.se, want[0]), (e.low - e.value, want[1] - e.value), (e.high - e.value, want[2] - e.value)]
+        {
             assert!((got / want - 1.0).abs() < 0.08, "{got} is not {want}");
         }
     }

@@ -222,9 +222,7 @@ impl CorrelationBootstrap {
             let [xx, xy] = ranks_of(rows, ranked, &side.order, &side.tied);
             // Midranks of W draws add up to W (W + 1) / 2, whatever their ties.
             out.extend(
-                sums.iter()
-                    .enumerate()
-                    .map(|(k, s)| correlation(*s, s.0 * (s.0 + 1.0) / 2.0, xx[k], xy[k])),
+                sums.iter().enumerate().map(|(k, s)| correlation(*s, s.0 * (s.0 + 1.0) / 2.0, xx[k], xy[k])),
             );
         }
     }
@@ -494,8 +492,7 @@ mod tests {
             assert!(total <= 10.0 && total.fract() == 0.0, "{total}");
         }
         let again = |seed| CorrelationBootstrap::new(Correlation::Pearson, &gold, &pairs, 16, seed);
-        let bits =
-            |b: &CorrelationBootstrap| b.vector(&x).iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        let bits = |b: &CorrelationBootstrap| b.vector(&x).iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(&b), bits(&again(1)));
         assert_ne!(b.weights, again(2).weights);
     }
@@ -535,7 +532,9 @@ mod tests {
         assert!(b.vector(&x).iter().all(|v| v.is_nan()));
         assert!(b.estimate(0.1, &b.vector(&x)).p.is_nan());
         let none = CorrelationBootstrap::new(Correlation::Spearman, &[], &[], 3, 1);
-        assert!(none.vector(&[]).iter().all(|v| v.is_nan()) && none.estimate(0.1, &none.vector(&[])).se.is_nan());
+        assert!(
+            none.vector(&[]).iter().all(|v| v.is_nan()) && none.estimate(0.1, &none.vector(&[])).se.is_nan()
+        );
     }
 
     #[test]

@@ -130,7 +130,11 @@ mod tests {
         assert_eq!(top_jaccard(&x, &x, 2), 1.0);
         assert_eq!(top_jaccard(&x, &y, 2), 1.0 / 3.0);
         assert_eq!(top_jaccard(&x, &y, 5), 1.0);
-        assert_eq!(top_jaccard(&[0.0, -0.0, 1.0], &[0.0, 0.0, 1.0], 2), 1.0, "equal scores go by their place");
+        assert_eq!(
+            top_jaccard(&[0.0, -0.0, 1.0], &[0.0, 0.0, 1.0], 2),
+            1.0,
+            "equal scores go by their place"
+        );
         assert!(top_jaccard(&[], &[], 1).is_nan() && top_jaccard(&[f64::NAN], &[1.0], 1).is_nan());
         assert_eq!((top_of(0), top_of(10), top_of(11), top_of(270)), (1, 1, 2, 27));
         assert_eq!((spearman_brown(0.5), spearman_brown(1.0), spearman_brown(0.0)), (2.0 / 3.0, 1.0, 0.0));

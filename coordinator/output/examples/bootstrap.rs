@@ -28,7 +28,8 @@ fn noise(a: u64, b: u64) -> f64 {
 fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let word = |at: usize, usual: &str| args.get(at).cloned().unwrap_or_else(|| usual.to_owned());
-    let number = |at: usize, usual: &str| word(at, usual).parse::<u32>().expect("HEADS and EXAMPLES are numbers");
+    let number =
+        |at: usize, usual: &str| word(at, usual).parse::<u32>().expect("HEADS and EXAMPLES are numbers");
     let (kind, metric) = match word(0, "spearman").as_str() {
         "pearson" => (TaskKind::Similarity, Metric::Pearson),
         "spearman" => (TaskKind::Similarity, Metric::Spearman),
@@ -67,7 +68,13 @@ fn peak() -> u64 {
 /// Examples, and for similarity texts: 50 at most, which share pairs.
 fn prepared(kind: TaskKind, examples: u32) -> Prepared {
     let item = || Item { tokens: vec![1, 2, 3], ..Item::default() };
-    let example = |i: u32| Example { a: i, b: i, gold: f64::from(i % 3), cluster: i / 4, half: Some((i / 4 % 2) as u8) };
+    let example = |i: u32| Example {
+        a: i,
+        b: i,
+        gold: f64::from(i % 3),
+        cluster: i / 4,
+        half: Some((i / 4 % 2) as u8),
+    };
     let (items, examples) = if kind == TaskKind::Similarity {
         let texts = (2..).find(|t| t * (t - 1) / 2 >= examples).unwrap_or(2).max(50);
         let pairs = (0..texts).flat_map(|a| (a + 1..texts).map(move |b| (a, b)));
@@ -94,7 +101,8 @@ fn experiment(kind: TaskKind, metric: Metric, heads: u32, examples: u32) -> Resu
     let layers = (1..=heads.min(100)).rev().find(|l| heads.is_multiple_of(*l)).unwrap_or(1);
     let map = HeadMap::single_stream(layers, heads / layers);
     let prepared = prepared(kind, examples);
-    let sweep = |kind| PlannedSweep { kind, ablation: 0, tasks: vec![0], units: 0, scope: Scope::All, chunk: 256 };
+    let sweep =
+        |kind| PlannedSweep { kind, ablation: 0, tasks: vec![0], units: 0, scope: Scope::All, chunk: 256 };
     let plan = Plan {
         engine: ENGINE_VERSION,
         spec: Spec {
@@ -162,16 +170,17 @@ fn round(plan: &Plan, prepared: &Prepared, sweep: u32) -> RoundResult {
                 TaskKind::Classification => {
                     let label = |e: usize| prepared.examples[e].gold;
                     values.extend((0..n).map(|e| at(e, 0)));
-                    values.extend((0..n).map(|e| {
-                        if at(e, 1) < wrong { (at(e, 2) * 3.0).floor() } else { label(e) }
-                    }));
+                    values.extend(
+                        (0..n).map(|e| if at(e, 1) < wrong { (at(e, 2) * 3.0).floor() } else { label(e) }),
+                    );
                     values.extend((0..n).map(label));
                 }
                 _ => values.extend((0..n).map(|e| 2.0 + noise(e as u64, 3) - wrong * at(e, 0))),
             }
         }
         let task = TaskScores { task: 0, examples: n as u32, columns: columns as u32, values };
-        out.chunks.insert(chunk, ChunkScores { subsets: (ranks.end - ranks.start) as u32, tasks: vec![task] });
+        out.chunks
+            .insert(chunk, ChunkScores { subsets: (ranks.end - ranks.start) as u32, tasks: vec![task] });
     }
     out
 }

@@ -198,13 +198,7 @@ fn measure(results: &Results, task: u32) -> Measure<'_> {
 }
 
 /// A group before anything is known of its units.
-fn blank(
-    results: &Results,
-    ablation: u32,
-    task: u32,
-    measure: &Measure<'_>,
-    none: Option<&Sample>,
-) -> Group {
+fn blank(results: &Results, ablation: u32, task: u32, measure: &Measure<'_>, none: Option<&Sample>) -> Group {
     let planned = &results.plan.tasks[task as usize];
     let planned_ablation = &results.plan.ablations[ablation as usize];
     let units = units(results, ablation);

@@ -207,8 +207,7 @@ pub fn compare(runs: &[Run], seed: u64) -> Result<Comparison, String> {
     }
     let (mut agreement, mut units) = (Vec::new(), Vec::new());
     for shared in &shared(runs)? {
-        let delta =
-            |lines: &[&Line]| lines.iter().map(|l| l.delta.unwrap_or(f64::NAN)).collect::<Vec<f64>>();
+        let delta = |lines: &[&Line]| lines.iter().map(|l| l.delta.unwrap_or(f64::NAN)).collect::<Vec<f64>>();
         let deltas: Vec<Vec<f64>> = shared.lines.iter().map(|l| delta(l)).collect();
         for a in 0..runs.len() {
             for b in a + 1..runs.len() {
@@ -258,7 +257,8 @@ fn shared(runs: &[Run]) -> Result<Vec<Shared<'_>>, String> {
     }
     if out.is_empty() {
         let have = |(run, scores): (&Run, &BTreeMap<Key, _>)| {
-            let keys: Vec<String> = scores.keys().map(|k| format!("{} by {} of {}s", k.0, k.1, k.2)).collect();
+            let keys: Vec<String> =
+                scores.keys().map(|k| format!("{} by {} of {}s", k.0, k.1, k.2)).collect();
             format!("{} has {}", run.name, if keys.is_empty() { "no deltas".into() } else { keys.join(", ") })
         };
         let have: Vec<String> = runs.iter().zip(&of).map(have).collect();
@@ -271,12 +271,7 @@ fn shared(runs: &[Run]) -> Result<Vec<Shared<'_>>, String> {
 }
 
 /// Brings every run's units into the order of the first's.
-fn aligned<'a>(
-    runs: &[Run],
-    task: String,
-    key: &Key,
-    all: Vec<Vec<&'a Line>>,
-) -> Result<Shared<'a>, String> {
+fn aligned<'a>(runs: &[Run], task: String, key: &Key, all: Vec<Vec<&'a Line>>) -> Result<Shared<'a>, String> {
     let name = |l: &Line| l.name.clone().unwrap_or_default();
     let names: Vec<BTreeSet<String>> = all.iter().map(|l| l.iter().map(|l| name(l)).collect()).collect();
     for (run, own) in runs.iter().zip(&names).skip(1) {
@@ -464,11 +459,18 @@ impl Comparison {
             writeln!(out, "run {}: {run}", k + 1)?;
         }
         let number = |name: &str| self.runs.iter().position(|r| r == name).map_or(0, |k| k + 1);
-        for units in self.units.chunk_by(|a, b| (&a.task, &a.method, &a.unit) == (&b.task, &b.method, &b.unit)) {
+        for units in
+            self.units.chunk_by(|a, b| (&a.task, &a.method, &a.unit) == (&b.task, &b.method, &b.unit))
+        {
             let Some(first) = units.first() else { continue };
             writeln!(out, "\n{} ({} ablation, {} {}s)", first.task, first.method, units.len(), first.unit)?;
-            writeln!(out, "  runs    scope          Spearman               Kendall                first tenth alike")?;
-            let same = |a: &&ComparedRuns| (&a.task, &a.method, &a.unit) == (&first.task, &first.method, &first.unit);
+            writeln!(
+                out,
+                "  runs    scope          Spearman               Kendall                first tenth alike"
+            )?;
+            let same = |a: &&ComparedRuns| {
+                (&a.task, &a.method, &a.unit) == (&first.task, &first.method, &first.unit)
+            };
             for a in self.agreement.iter().filter(same) {
                 let value = |v: f64, ci: (f64, f64)| format!("{v:.3} [{:.3}, {:.3}]", ci.0, ci.1);
                 writeln!(
@@ -481,7 +483,11 @@ impl Comparison {
                     value(a.jaccard, a.jaccard_ci)
                 )?;
             }
-            writeln!(out, "  {:<16} mean rank   ranks        sign   pooled Δ     95 % interval            I²", first.unit)?;
+            writeln!(
+                out,
+                "  {:<16} mean rank   ranks        sign   pooled Δ     95 % interval            I²",
+                first.unit
+            )?;
             for u in units.iter().take(top) {
                 writeln!(
                     out,
@@ -498,7 +504,10 @@ impl Comparison {
             let runs = self.runs.len() as u32;
             let stable = units.iter().filter(|u| u.in_top == runs).count();
             let ever = units.iter().filter(|u| u.in_top > 0).count();
-            writeln!(out, "  {stable} of {ever} that are ever in the first tenth are there in all {runs} runs")?;
+            writeln!(
+                out,
+                "  {stable} of {ever} that are ever in the first tenth are there in all {runs} runs"
+            )?;
         }
         Ok(())
     }

@@ -33,7 +33,10 @@ impl Sample {
 enum How {
     /// Values without errors.
     Value,
-    Mean { weighted: Weighted, link: Link },
+    Mean {
+        weighted: Weighted,
+        link: Link,
+    },
     Correlation(Box<CorrelationBootstrap>),
     Labels(LabelBootstrap),
     Bleu(Resamples),

@@ -55,7 +55,8 @@ pub fn rows(groups: &[Group]) -> Vec<PolyRow> {
                 continue;
             }
             let strength: Vec<f64> = known.iter().map(|(_, h)| strength(h.delta.value, h.delta.se)).collect();
-            let strongest = (0..known.len()).max_by(|&a, &b| strength[a].total_cmp(&strength[b]).then(b.cmp(&a)));
+            let strongest =
+                (0..known.len()).max_by(|&a, &b| strength[a].total_cmp(&strength[b]).then(b.cmp(&a)));
             out.push(PolyRow {
                 method: first.method,
                 unit: first.unit,

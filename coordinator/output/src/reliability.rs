@@ -49,7 +49,8 @@ pub fn rows(results: &Results, g: &Group) -> Vec<ReliabilityRow> {
 
 /// The reliability of one score; `None` where fewer than two units have it on both halves.
 pub fn row(score: String, [a, b]: &Halves, seed: u64) -> Option<ReliabilityRow> {
-    let both = a.iter().filter_map(|(ix, x)| Some((*x, *b.get(ix)?))).filter(|v| !v.0.is_nan() && !v.1.is_nan());
+    let both =
+        a.iter().filter_map(|(ix, x)| Some((*x, *b.get(ix)?))).filter(|v| !v.0.is_nan() && !v.1.is_nan());
     let (x, y): (Vec<f64>, Vec<f64>) = both.unzip();
     if x.len() < 2 {
         return None;
@@ -137,7 +138,12 @@ mod tests {
         assert_eq!((r.split_half, r.corrected, r.ci_low, r.ci_high, r.n), (1.0, 1.0, 1.0, 1.0, 40));
         let near = of(&|i| f64::from(i * 7 % 41) + 20.0 * f64::from(i * 13 % 17) / 17.0);
         let r = row("delta".into(), &[alike, near], 1).unwrap();
-        assert!(r.split_half < r.corrected && r.corrected < 1.0 && r.ci_low < r.corrected && r.corrected < r.ci_high);
+        assert!(
+            r.split_half < r.corrected
+                && r.corrected < 1.0
+                && r.ci_low < r.corrected
+                && r.corrected < r.ci_high
+        );
         assert!(row("delta".into(), &[BTreeMap::new(), BTreeMap::new()], 1).is_none());
     }
 }

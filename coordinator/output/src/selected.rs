@@ -71,10 +71,12 @@ impl<'a> Half<'a> {
 
     /// Where the unit alone is: sweep and rank.
     fn single(&self, unit: UnitIx) -> Option<Sample> {
-        view::sweeps_of(self.results, self.ablation, self.task, |k| *k == SweepKind::Single).find_map(|sweep| {
-            let rank = places(self.results, sweep).iter().position(|p| *p == Some(unit))?;
-            self.sample(sweep, rank as u64)
-        })
+        view::sweeps_of(self.results, self.ablation, self.task, |k| *k == SweepKind::Single).find_map(
+            |sweep| {
+                let rank = places(self.results, sweep).iter().position(|p| *p == Some(unit))?;
+                self.sample(sweep, rank as u64)
+            },
+        )
     }
 }
 
@@ -98,7 +100,8 @@ pub fn rows(results: &Results, ablation: u32, task: u32) -> Vec<SelectedRow> {
         let (n, clusters) = (report.measure.examples() as u32, report.measure.clusters() as u32);
         out.push(SelectedRow { rank: rank as u32 + 1, a, b, effect_select, effect, n, clusters });
     };
-    let mut units: Vec<(UnitIx, f64)> = deltas.iter().map(|(u, d)| (*u, *d)).filter(|d| !d.1.is_nan()).collect();
+    let mut units: Vec<(UnitIx, f64)> =
+        deltas.iter().map(|(u, d)| (*u, *d)).filter(|d| !d.1.is_nan()).collect();
     units.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     for (rank, (unit, effect)) in units.into_iter().take(CHOSEN).enumerate() {
         let Some(s) = report.single(unit) else { continue };

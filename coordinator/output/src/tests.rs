@@ -209,7 +209,7 @@ fn read(path: &Path) -> Vec<arrow::array::RecordBatch> {
 
 #[test]
 fn the_planted_pair_and_head_are_found() {
-    let r = experiment(2, 4, 14, true);
+    let r = experiment(2, 4, 30, true);
     let a = analyse(&r);
     for g in &a.groups {
         let top = facts::top_heads(g, 1)[0];
@@ -239,13 +239,18 @@ fn the_planted_pair_and_head_are_found() {
 
 #[test]
 fn curves_have_bands_and_orders_a_row_each() {
-    let a = analyse(&experiment(2, 4, 14, true));
+    let a = analyse(&experiment(2, 4, 30, true));
     for g in &a.groups {
         for c in g.curves.iter().filter(|c| !c.order.starts_with("random")) {
             for p in &c.points {
                 let (low, high) = (p.retained_low.unwrap(), p.retained_high.unwrap());
                 let r = p.retained.unwrap();
-                assert!(low <= r + 1e-12 && r <= high + 1e-12, "{} {}: {r} in {low} {high}", g.name, p.removed);
+                assert!(
+                    low <= r + 1e-12 && r <= high + 1e-12,
+                    "{} {}: {r} in {low} {high}",
+                    g.name,
+                    p.removed
+                );
                 assert!(p.value_low.unwrap() < p.value && p.value < p.value_high.unwrap());
                 assert!(p.removed == 0 || p.removed == c.heads || low < high);
             }
@@ -266,7 +271,7 @@ fn curves_have_bands_and_orders_a_row_each() {
 
 #[test]
 fn an_order_that_removes_every_head_has_cpr_and_cmd() {
-    let r = experiment(2, 2, 8, true);
+    let r = experiment(2, 4, 8, true);
     let mut c = analyse(&r).groups[0].curves[0].clone();
     assert!(c.cpr().is_none() && c.cmd().is_none());
     // r = 1, 0.5, −0.25, 0 at κ = 0, 1/4, 1/2, 1: areas 3/16 + 1/32 − 1/16, and of |1 − r| 1/16 + 7/32 + 9/16.
@@ -280,7 +285,7 @@ fn an_order_that_removes_every_head_has_cpr_and_cmd() {
 
 #[test]
 fn scores_are_reliable_where_the_halves_agree_and_the_first_are_measured_again() {
-    let a = analyse(&experiment(2, 4, 14, true));
+    let a = analyse(&experiment(2, 4, 30, true));
     for g in &a.groups {
         let r = &g.reliability[0];
         assert_eq!((r.score.clone(), r.n), (format!("delta {} mean", g.name), 8));
@@ -289,7 +294,9 @@ fn scores_are_reliable_where_the_halves_agree_and_the_first_are_measured_again()
         // Head 2 and the pair (1, 5) are the first on either half.
         let first = |pair: bool| g.selected.iter().find(|s| s.b.is_some() == pair).unwrap();
         assert_eq!((first(false).a.0, first(false).rank, first(true).a.0), (2, 1, 1));
-        assert!(first(true).effect_select > 0.0 && first(true).effect.value > 0.0 && first(true).effect.se > 0.0);
+        assert!(
+            first(true).effect_select > 0.0 && first(true).effect.value > 0.0 && first(true).effect.se > 0.0
+        );
         assert_eq!(g.selected.len(), 18, "eight units and ten pairs");
     }
     assert_eq!(a.groups[0].selected[0].n, 30, "half of the examples");
@@ -352,10 +359,19 @@ fn tables_are_complete_and_the_same_bytes_every_time() {
         "curve.parquet",
         "task metric order step stream layer head removed fraction value retained ratio method unit value_low value_high retained_low retained_high",
     );
-    has("orders.parquet", "task metric method unit order objective half r_079 r_079_low largest_99 largest_90 area area_high cpr cmd");
+    has(
+        "orders.parquet",
+        "task metric method unit order objective half r_079 r_079_low largest_99 largest_90 area area_high cpr cmd",
+    );
     has("reliability.parquet", "task metric method unit score split_half corrected ci_low ci_high n");
-    has("selected.parquet", "task metric method unit effect_kind rank a_name b_name effect_select effect ci_low");
-    has("polysemanticity.parquet", "method unit stream layer head name participation tasks deltas ses strongest");
+    has(
+        "selected.parquet",
+        "task metric method unit effect_kind rank a_name b_name effect_select effect ci_low",
+    );
+    has(
+        "polysemanticity.parquet",
+        "method unit stream layer head name participation tasks deltas ses strongest",
+    );
     has(
         "agreement.parquet",
         "task score_a score_b scope spearman kendall ci_low ci_high method unit kendall_low top_k jaccard jaccard_high",

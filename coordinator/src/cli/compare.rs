@@ -44,9 +44,11 @@ async fn run(folder: &Path) -> Result<Run, Fail> {
     }
     match Run::read(name, folder) {
         Ok(Some(run)) => Ok(run),
-        Ok(None) => Err(Fail::wrong("the folder holds neither a run (state.db) nor a table of heads (heads.parquet)")
-            .at(folder.display().to_string())
-            .help("give folders of `ablate run` or `ablate export`")),
+        Ok(None) => {
+            Err(Fail::wrong("the folder holds neither a run (state.db) nor a table of heads (heads.parquet)")
+                .at(folder.display().to_string())
+                .help("give folders of `ablate run` or `ablate export`"))
+        }
         Err(e) => Err(Fail::failed(format!("{e:#}")).help("export the tables again")),
     }
 }

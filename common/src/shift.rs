@@ -59,6 +59,9 @@ mod tests {
 
     #[test]
     fn twofold_either_way_is_flagged() {
-        assert_eq!([0.5, 0.51, 1.0, 1.99, 2.0, f64::NAN].map(flagged), [true, false, false, false, true, true]);
+        assert_eq!(
+            [0.5, 0.51, 1.0, 1.99, 2.0, f64::NAN].map(flagged),
+            [true, false, false, false, true, true]
+        );
     }
 }

@@ -98,7 +98,8 @@ struct Sweeps {
 }
 
 fn plan(info: &ModelInfo, prepared: &[&Prepared], chunk: u32) -> (Plan, Sweeps) {
-    let mut units = [UnitKind::Head, UnitKind::Layer].map(|kind| UnitMap::of(kind, info, &[]).unwrap()).to_vec();
+    let mut units =
+        [UnitKind::Head, UnitKind::Layer].map(|kind| UnitMap::of(kind, info, &[]).unwrap()).to_vec();
     let batch = |p: &Prepared, items: Vec<u32>| Batch {
         len: items.iter().map(|&i| p.items[i as usize].tokens.len() as u32).max().unwrap(),
         items,
@@ -269,7 +270,8 @@ fn compare(case: &str, names: &[&str], all: &BTreeMap<&str, Prepared>, folder: &
         let got = columns(&mut wide, &plan, sweep);
         assert_eq!(got, columns(&mut split, &parts, sweep));
         let flat = |items: &Vec<Vec<Vec<f64>>>| items.iter().flatten().flatten().copied().collect();
-        let of_stream = plan.heads().iter().zip(&answers[names[t]].patterns).filter(|(h, _)| h.stream == stream);
+        let of_stream =
+            plan.heads().iter().zip(&answers[names[t]].patterns).filter(|(h, _)| h.stream == stream);
         let want: Vec<Vec<f64>> = of_stream.map(|(_, items)| flat(items)).collect();
         check(format!("{}, patterns of {stream}", names[t]), &got[0][0], &want, LIMIT);
     }
@@ -296,7 +298,12 @@ fn compare(case: &str, names: &[&str], all: &BTreeMap<&str, Prepared>, folder: &
                 assert_eq!(want.norm[0].len(), points(plan.heads()).len());
                 for (c, want) in [&want.norm, &unablated, &want.largest, &unablated].into_iter().enumerate() {
                     check(format!("{name}, shift column {c}, {method}"), &got[t][c], want, LIMIT);
-                    check(format!("{name}, shift column {c} in chunks, {method}"), &split_got[t][c], want, LIMIT);
+                    check(
+                        format!("{name}, shift column {c} in chunks, {method}"),
+                        &split_got[t][c],
+                        want,
+                        LIMIT,
+                    );
                 }
                 // Nothing removed is nothing changed.
                 assert_eq!(got[t][0][0], got[t][1][0]);
@@ -313,7 +320,8 @@ fn downstream(case: &str, plan: &Plan, direct: &[Vec<Vec<Vec<f64>>>], total: &[V
     let last = plan.model.layers - 1;
     for (direct, total) in direct.iter().zip(total) {
         for (h, head) in heads.iter().enumerate() {
-            let apart = |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            let apart =
+                |a: &[f64], b: &[f64]| a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
             let off = apart(&direct[0][h], &total[0][h]);
             match head.stream {
                 Stream::SelfAttention if head.layer == last && case == "gpt_neox" => {

@@ -54,7 +54,12 @@ fn written(file: PathBuf, records: &[Value]) -> PathBuf {
 }
 
 fn cases(folder: &Path) -> Vec<Case> {
-    let text = ["The kettle was broken on arrival.", "Our hotel was quick.", "This book is a joy, a joy.", "Nobody."];
+    let text = [
+        "The kettle was broken on arrival.",
+        "Our hotel was quick.",
+        "This book is a joy, a joy.",
+        "Nobody.",
+    ];
     let pair = |(a, b): (usize, usize)| json!({"a": text[a], "b": text[b], "score": a + 2 * b});
     let pairs = written(folder.join("pairs.jsonl"), &[(0, 1), (1, 2), (2, 3), (0, 3)].map(pair));
     let texts = written(folder.join("texts.jsonl"), &text.map(|t| json!({"text": t})));
@@ -126,7 +131,12 @@ fn attention(case: &Case, out: &Path, prepared: &Prepared, want: &Answer) {
             if n == 0 {
                 assert!(row[column].is_null());
             } else {
-                near(&format!("{}, {column} of {}", case.name, row["name"]), number(row, column), sum / f64::from(n), 1.0);
+                near(
+                    &format!("{}, {column} of {}", case.name, row["name"]),
+                    number(row, column),
+                    sum / f64::from(n),
+                    1.0,
+                );
             }
         }
     }
@@ -139,7 +149,12 @@ fn attention(case: &Case, out: &Path, prepared: &Prepared, want: &Answer) {
                 for (k, &weight) in query.iter().enumerate() {
                     let row = cells.next().unwrap();
                     assert_eq!((number(&row, "query"), number(&row, "key")), (q as f64, k as f64));
-                    near(&format!("{}, a cell of {}", case.name, row["name"]), number(&row, "attention"), weight, 1.0);
+                    near(
+                        &format!("{}, a cell of {}", case.name, row["name"]),
+                        number(&row, "attention"),
+                        weight,
+                        1.0,
+                    );
                 }
             }
         }
@@ -197,7 +212,12 @@ fn shift(case: &Case, out: &Path, want: &Answer, n_heads: usize) {
     }
     assert_eq!(zero[0]["name"], "all");
     for (row, p) in table.iter().filter(|r| r["method"] == "mean").zip((0..points).cycle()) {
-        near(&format!("{}, reference at {p}", case.name), number(row, "reference"), want.reference[p], want.reference[p]);
+        near(
+            &format!("{}, reference at {p}", case.name),
+            number(row, "reference"),
+            want.reference[p],
+            want.reference[p],
+        );
     }
 }
 
@@ -234,7 +254,12 @@ fn patterns_direct_effects_and_norms_of_real_models_are_those_of_transformers() 
         let mut plan = ablate();
         plan.arg("plan").arg(&path);
         let text = said(plan);
-        assert!(["attention", "patterns", "repair (zero)", "shift (mean, layers)"].iter().all(|k| text.contains(k)), "{text}");
+        assert!(
+            ["attention", "patterns", "repair (zero)", "shift (mean, layers)"]
+                .iter()
+                .all(|k| text.contains(k)),
+            "{text}"
+        );
         let out = folder.path().join(case.name);
         said(run(&path, &out, &["--workers", "2"]));
         let (want, heads) = (&answers[case.name], made.plan.model.n_heads as usize);

@@ -88,9 +88,7 @@ fn attention_repair_and_shift_are_sweeps_and_rollout_an_order() {
         let text = GOOD.replace("kind = \"single\"\n", &format!("{sweep}\n"));
         parse(&format!("{text}orders = [\"rollout\"]\n"), "x")
     };
-    for (text, patterns) in
-        [("", &[0][..]), ("\npatterns = [3, 0]", &[0, 3]), ("\npatterns = []", &[])]
-    {
+    for (text, patterns) in [("", &[0][..]), ("\npatterns = [3, 0]", &[0, 3]), ("\npatterns = []", &[])] {
         let s = of(&format!("kind = \"attention\"{text}")).unwrap();
         assert_eq!(s.sweeps[0].kind, SweepKindSpec::Attention { patterns: patterns.to_vec() });
         let SweepKindSpec::Greedy { orders, .. } = &s.sweeps[1].kind else { panic!() };

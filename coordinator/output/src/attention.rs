@@ -50,8 +50,7 @@ pub fn rows(results: &Results, task: u32) -> Vec<AttentionRow> {
     let prepared = &results.prepared[task as usize];
     let items = prepared.items_in(Scope::All);
     let of_items = documents(prepared);
-    let clusters: Vec<u32> =
-        items.iter().filter_map(|&i| of_items.get(i as usize).copied()).collect();
+    let clusters: Vec<u32> = items.iter().filter_map(|&i| of_items.get(i as usize).copied()).collect();
     // Numbers of queries, and so the weights of items, are those of a stream.
     let mut measures: BTreeMap<Stream, Vec<Weighted>> = BTreeMap::new();
     let mut out = Vec::new();
@@ -71,9 +70,9 @@ pub fn rows(results: &Results, task: u32) -> Vec<AttentionRow> {
             });
             let unit = (rank % chunk) as usize;
             let mean = |c: usize| -> Estimate {
-                measure.get(c).map_or(Estimate::NAN, |m| {
-                    m.contrast(&[(1.0, block.column(unit, c))], Link::Identity)
-                })
+                measure
+                    .get(c)
+                    .map_or(Estimate::NAN, |m| m.contrast(&[(1.0, block.column(unit, c))], Link::Identity))
             };
             let all: [Estimate; 7] = std::array::from_fn(mean);
             let known = |c: usize| Some(all[c].value).filter(|v| !v.is_nan());
@@ -156,11 +155,7 @@ pub fn asked(results: &Results) -> bool {
 }
 
 /// Sweeps of a kind on a task, of whichever ablation they are planned with.
-fn sweeps(
-    results: &Results,
-    task: u32,
-    kind: impl Fn(&SweepKind) -> bool,
-) -> impl Iterator<Item = u32> {
+fn sweeps(results: &Results, task: u32, kind: impl Fn(&SweepKind) -> bool) -> impl Iterator<Item = u32> {
     (0u32..)
         .zip(&results.plan.sweeps)
         .filter(move |(_, s)| s.tasks.contains(&task) && kind(&s.kind))

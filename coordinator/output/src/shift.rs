@@ -43,8 +43,9 @@ pub fn rows(results: &Results, ablation: u32, task: u32) -> Vec<ShiftRow> {
     let own_reference = source.is_some_and(|s| s.reference.is_some());
     let mut out: Vec<ShiftRow> = Vec::new();
     for sweep in view::sweeps_of(results, ablation, task, |k| *k == SweepKind::Shift) {
-        let units: Vec<Option<Option<UnitIx>>> =
-            std::iter::once(Some(None)).chain(places(results, sweep).into_iter().map(|p| p.map(Some))).collect();
+        let units: Vec<Option<Option<UnitIx>>> = std::iter::once(Some(None))
+            .chain(places(results, sweep).into_iter().map(|p| p.map(Some)))
+            .collect();
         // Several sweeps have each measured all heads.
         let again = out.iter().any(|r| r.ix.is_none());
         for (rank, ix) in (1u64..).zip(units) {

@@ -49,7 +49,8 @@ pub fn cost(plan: &Plan, prepared: &[Prepared]) -> Vec<SweepCost> {
                 // The states, and each stage's queries, keys and weights again.
                 SweepKind::Attention { .. } => 2.0 * work.whole() * chunks as f64,
                 SweepKind::Patterns { ref items } => {
-                    let all = sweep.tasks.first().and_then(|&t| plan.tasks.get(t as usize)).map_or(1, |t| t.items);
+                    let all =
+                        sweep.tasks.first().and_then(|&t| plan.tasks.get(t as usize)).map_or(1, |t| t.items);
                     2.0 * work.whole() * items.len() as f64 / f64::from(all.max(1))
                 }
                 SweepKind::Repair => work.whole() + work.direct(plan.units(i).len() as u32),

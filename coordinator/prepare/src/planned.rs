@@ -147,7 +147,11 @@ pub fn sweeps(
                     let greedy_of = Some(greedy);
                     for (order, kind, columns) in [
                         (Order::Gradient, SweepKind::Gradient { greedy: greedy_of }, gradient::COLUMNS.len()),
-                        (Order::Rollout, SweepKind::Attention { greedy: greedy_of }, attention::COLUMNS.len()),
+                        (
+                            Order::Rollout,
+                            SweepKind::Attention { greedy: greedy_of },
+                            attention::COLUMNS.len(),
+                        ),
                     ] {
                         if orders.contains(&order) {
                             let chunk = all_units(n, &[objective], tasks, columns);
@@ -182,7 +186,9 @@ fn attended(
     let (units, kind) = (maps.put(given.heads.clone()), SweepKind::Attention { greedy: None });
     out.push(PlannedSweep { kind, ablation, tasks: of.to_vec(), units, scope, chunk });
     for &task in of {
-        let Some((planned, data)) = tasks.get(task as usize).zip(prepared.get(task as usize)) else { continue };
+        let Some((planned, data)) = tasks.get(task as usize).zip(prepared.get(task as usize)) else {
+            continue;
+        };
         for (heads, items) in patterns::of(given, &planned.name, data)? {
             // All heads' patterns come out of one pass, and together they are small.
             let (chunk, units) = (heads.len() as u32, maps.put(heads));

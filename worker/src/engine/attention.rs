@@ -224,7 +224,8 @@ impl Seen<'_> {
         }
         let (items, len) = (self.batch.items.len() as i64, self.batch.len_at(stream));
         let keys = if stream == Stream::Cross { self.batch.len } else { len };
-        let each = i64::from(self.model.info.n_heads) * len * keys * self.model.kind.elt_size_in_bytes() as i64;
+        let each =
+            i64::from(self.model.info.n_heads) * len * keys * self.model.kind.elt_size_in_bytes() as i64;
         let group = (SCORE_BYTES / each.max(1)).clamp(1, items.max(1));
         let (mut columns, mut here, mut sent) = (vec![Vec::new(); COLUMNS.len()], Vec::new(), Vec::new());
         let mut from = 0;

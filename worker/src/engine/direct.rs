@@ -60,7 +60,13 @@ impl Pass<'_> {
         let cut = (!here.is_empty()).then(|| {
             let nodes: Vec<Node> = here
                 .iter()
-                .map(|&(_, cuts)| Node { parent: None, stage, cuts: cuts.to_vec(), ends: Vec::new(), last_child: None })
+                .map(|&(_, cuts)| Node {
+                    parent: None,
+                    stage,
+                    cuts: cuts.to_vec(),
+                    ends: Vec::new(),
+                    last_child: None,
+                })
                 .collect();
             self.batch.at_scored(self.children(stage, &nodes, &self.base.z[stage], &self.base.out[stage]))
         });

@@ -175,7 +175,11 @@ impl Engine {
 fn by_item(batch: &DeviceBatch, stream: Stream, x: &Tensor) -> Vec<f64> {
     let norms = x.linalg_norm(2.0, [-1i64].as_slice(), false, Kind::Double);
     let real = batch.real_at(stream);
-    host(&(norms.view([-1, batch.len_at(stream)]) * real).sum_dim_intlist([1i64].as_slice(), false, None::<Kind>))
+    host(&(norms.view([-1, batch.len_at(stream)]) * real).sum_dim_intlist(
+        [1i64].as_slice(),
+        false,
+        None::<Kind>,
+    ))
 }
 
 /// The same at every point of the unablated model.
@@ -215,7 +219,8 @@ fn through(trie: &Trie, subsets: usize) -> Vec<Vec<(usize, usize)>> {
 /// From sums to the means that are stored.
 fn block(task: u32, subsets: usize, norms: &Norms, reference: Option<&[f64]>) -> TaskScores {
     let n = norms.points.len();
-    let mean = |sums: &[f64]| -> Vec<f64> { sums.iter().zip(&norms.tokens).map(|(sum, n)| sum / n).collect() };
+    let mean =
+        |sums: &[f64]| -> Vec<f64> { sums.iter().zip(&norms.tokens).map(|(sum, n)| sum / n).collect() };
     let unablated = mean(&norms.unablated);
     let mut values = Vec::with_capacity(subsets * COLUMNS.len() * n);
     for subset in 0..subsets {

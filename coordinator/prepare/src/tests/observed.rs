@@ -68,7 +68,10 @@ fn patterns_past_the_examples_or_too_large_are_refused() {
     let all: Vec<String> = (0..2100).map(|i: u32| i.to_string()).collect();
     let lm = "kind = \"language_modeling\"\ndata = \"a.jsonl\"\nmax_tokens = 32";
     let sweep = |n: usize| format!("[[sweep]]\nkind = \"attention\"\npatterns = [{}]", all[..n].join(","));
-    says(run(dir.path(), lm, &sweep(2100)).unwrap_err(), "2100 examples (sequences of up to 32 tokens) take 66 MB");
+    says(
+        run(dir.path(), lm, &sweep(2100)).unwrap_err(),
+        "2100 examples (sequences of up to 32 tokens) take 66 MB",
+    );
     assert!(run(dir.path(), lm, &sweep(2048)).is_ok());
 }
 
@@ -106,7 +109,8 @@ fn an_order_by_rollout_brings_its_sweep_on_the_selecting_half() {
     assert!(p.plan.decides(4));
     // Units 1, 3, 0, 2 move ascending flow, whatever else they do.
     let rows = p.plan.rows(4, &p.prepared[0]).len();
-    let values = [3.0, 1.0, 4.0, 2.0].map(|flow| [vec![9.0 - flow; 6 * rows], vec![flow; rows]].concat()).concat();
+    let values =
+        [3.0, 1.0, 4.0, 2.0].map(|flow| [vec![9.0 - flow; 6 * rows], vec![flow; rows]].concat()).concat();
     let block = ablate_common::scores::TaskScores { task: 0, examples: rows as u32, columns: 7, values };
     let chunk = ablate_common::scores::ChunkScores { subsets: 4, tasks: vec![block] };
     let scores = std::collections::HashMap::from([(0, chunk)]);

@@ -1,6 +1,7 @@
 //! Tables and the report of an experiment, from its stored scores and nothing else.
 //!
-//! [`analyse`] does the statistics once; [`export`], [`report`] and [`headline`] print them. The `_analysed`
+//! [`analyse`] does the statistics once; [`export`], [`report`] and [`headline`] print them, [`present`] the report with its
+//! figures beside it. The `_analysed`
 //! forms share one analysis.
 
 mod agreement;
@@ -8,6 +9,7 @@ mod analyse;
 mod constants;
 mod curve;
 mod facts;
+mod figure;
 mod gradients;
 mod html;
 mod measure;
@@ -25,6 +27,6 @@ pub use analyse::{Analysis, Group, HeadRow, PairRow, Relation, analyse};
 pub use curve::{Curve, Point};
 pub use facts::partial;
 pub use gradients::GradientRow;
-pub use html::{report, report_analysed};
+pub use html::{present, report, report_analysed};
 pub use text::{headline, headline_analysed};
 pub use write::{Format, Written, WrittenFile, export, export_analysed};

@@ -96,7 +96,7 @@ pub fn heat(g: &Group, label: &str) -> Option<String> {
         tops.push(y);
         y += side * f64::from(panel.2) + 24.0;
     }
-    let mut svg = Svg::new(width, y + 62.0);
+    let mut svg = Svg::new(width, y + 66.0);
     for (panel, top) in grid.panels.iter().zip(&tops) {
         axes(&mut svg, panel, *top, side, named);
     }
@@ -106,13 +106,13 @@ pub fn heat(g: &Group, label: &str) -> Option<String> {
         let (x, y) = (LEFT + side * f64::from(layer), tops[panel] + side * f64::from(row));
         cell(&mut svg, g, h, [x, y, side], most, ranks.get(&h.ix.0).copied());
     }
-    svg.text(LEFT + side * f64::from(layers) / 2.0, y + 2.0, "layer", Type::SMALL.middle());
-    legend(&mut svg, [LEFT, y + 18.0], most, &["removal helps", "removal hurts"], "Δ");
+    svg.text(LEFT + side * f64::from(layers) / 2.0, y + 7.0, "layer", Type::SMALL.middle());
+    legend(&mut svg, [LEFT, y + 24.0], most, &["removal helps", "removal hurts"], "Δ");
     let x = LEFT + 262.0;
-    svg.rect([x, y + 18.0, 13.0, 13.0], "var(--hp7)", "rx=\"2\"");
-    svg.text(x + 19.0, y + 29.0, "q ≤ 0.05", Type::SMALL);
-    svg.rect([x + 84.0, y + 21.0, 7.0, 7.0], "var(--hp7)", "rx=\"1.5\"");
-    svg.text(x + 97.0, y + 29.0, "not", Type::SMALL);
+    svg.rect([x, y + 24.0, 13.0, 13.0], "var(--hp7)", "rx=\"2\"");
+    svg.text(x + 19.0, y + 35.0, "q ≤ 0.05", Type::SMALL);
+    svg.rect([x + 84.0, y + 27.0, 7.0, 7.0], "var(--hp7)", "rx=\"1.5\"");
+    svg.text(x + 97.0, y + 35.0, "not", Type::SMALL);
     Some(svg.finish(label))
 }
 

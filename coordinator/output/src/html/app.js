@@ -20,8 +20,9 @@ const number = v => {
 const signed = v => (v > 0 ? '+' : '') + number(v);
 
 // ---- tips ----
-let shown = null;
-const hide = () => { tip.hidden = true; if (shown) shown.classList.remove('at'); shown = null; };
+// What is marked, and where what the keys have come to lies.
+let shown = null, held = null;
+const hide = () => { held = null; tip.hidden = true; if (shown) shown.classList.remove('at'); shown = null; };
 const place = (x, y) => {
   const { width, height } = tip.getBoundingClientRect();
   const left = x + 16 + width > innerWidth - 8 ? x - 16 - width : x + 16;
@@ -37,12 +38,13 @@ const tell = (text, x, y, mark) => {
 const middle = mark => { const r = mark.getBoundingClientRect(); return [(r.left + r.right) / 2, (r.top + r.bottom) / 2]; };
 document.addEventListener('pointermove', ev => {
   const pane = ev.target.closest?.('.pane');
+  held = null;
   if (pane) return pointed(pane, ev);
   const mark = ev.target.closest?.('[data-tip]');
   if (mark) tell(mark.dataset.tip, ev.clientX, ev.clientY, mark); else if (!document.activeElement?.matches?.('svg[tabindex]')) hide();
 });
 document.addEventListener('pointerdown', ev => { if (!ev.target.closest?.('[data-tip], .pane')) hide(); });
-addEventListener('scroll', hide, { passive: true });
+document.addEventListener('scroll', () => { if (held) place(...held()); else hide(); }, { passive: true, capture: true });
 
 // ---- keys: arrows go to the nearest mark on that side ----
 const WAYS = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
@@ -64,8 +66,8 @@ for (const svg of document.querySelectorAll('.drawing svg')) {
   svg.setAttribute('tabindex', '0');
   svg.setAttribute('aria-roledescription', 'figure; arrow keys read its numbers');
   let at = null;
-  const show = mark => { at = mark; const r = mark.getBoundingClientRect(); if (r.top < 0 || r.bottom > innerHeight) mark.scrollIntoView({ block: 'center' });
-    requestAnimationFrame(() => { const [x, y] = middle(mark); tell(mark.dataset.tip, x, y, mark); }); };
+  const show = mark => { at = mark; const r = mark.getBoundingClientRect(); if (r.top < 0 || r.bottom > innerHeight) mark.scrollIntoView({ block: 'center', behavior: 'instant' });
+    held = () => middle(mark); tell(mark.dataset.tip, ...held(), mark); };
   svg.addEventListener('focus', () => { if (!svg.matches(':focus-visible')) return; if (pane) keyed(pane, null); else show(at || marks[0]); });
   svg.addEventListener('blur', hide);
   svg.addEventListener('keydown', ev => {
@@ -131,7 +133,9 @@ const keyed = (pane, way) => {
   const c = cellOf(pane), r = pane.getBoundingClientRect();
   if (!c.d) return;
   if (way) { c.column = clamp(c.column + way[0], 0, c.n - 1); c.row = clamp(c.row + way[1], 0, c.n - 1); }
-  read(pane, c, r.left + (c.column + .5) * r.width / c.n, r.top + (c.row + .5) * r.height / c.n);
+  held = () => { const r = pane.getBoundingClientRect(); return [r.left + (c.column + .5) * r.width / c.n, r.top + (c.row + .5) * r.height / c.n]; };
+  if (r.top < 0 || r.bottom > innerHeight) pane.scrollIntoView({ block: r.height > innerHeight ? 'nearest' : 'center', behavior: 'instant' });
+  read(pane, c, ...held());
 };
 
 // ---- images follow the theme: their palettes are exchanged in place ----
@@ -184,7 +188,7 @@ for (const figure of document.querySelectorAll('figure')) {
   if (drawings.length > 1) {
     const how = figure.querySelector('.how'), first = how.textContent;
     button('Forward order', 'Show in forward order', b => { hide(); const other = drawings[0].hidden; drawings[0].hidden = !other; drawings[1].hidden = other;
-      how.textContent = other ? first : drawings[1].dataset.how; b.textContent = other ? 'Forward order' : 'Clustered order'; });
+      how.textContent = other ? first : drawings[1].dataset.how; b.setAttribute('aria-pressed', !other); }).setAttribute('aria-pressed', false);
   }
   button('SVG', 'Save the figure as SVG', () => save(visible().dataset.name + '.svg', new Blob([alone(visible())], { type: 'image/svg+xml' })));
   button('PNG', 'Save the figure as PNG', () => png(visible()).then(b => save(visible().dataset.name + '.png', b)));

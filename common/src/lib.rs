@@ -5,6 +5,7 @@ pub mod decide;
 pub mod fit;
 pub mod gradient;
 pub mod head;
+pub mod joint;
 pub mod logging;
 pub mod memory;
 pub mod metric;
@@ -24,6 +25,6 @@ pub mod units;
 pub const ENGINE_VERSION: u32 = 4;
 
 /// Version of the wire protocol between worker and coordinator.
-pub const PROTOCOL_VERSION: u32 = 3;
+pub const PROTOCOL_VERSION: u32 = 4;
 /// The oldest version that is still spoken with the other end, so that coordinators and workers can be upgraded one after another.
 pub const OLDEST_PROTOCOL: u32 = 2;

@@ -253,7 +253,7 @@ fn sweep(t: &Table<'_>, tasks: &[TaskSpec]) -> Result<SweepSpec, Error> {
     let mut keys = vec!["kind", "tasks", "streams"];
     match kind {
         0 | 2 => {}
-        1 => keys.push("strategy"),
+        1 => keys.extend(["strategy", "groups", "third_order"]),
         _ => keys.extend(["fraction", "strategy", "objective", "split", "orders", "random_orders"]),
     }
     t.only(&keys, &[])?;
@@ -265,7 +265,10 @@ fn sweep(t: &Table<'_>, tasks: &[TaskSpec]) -> Result<SweepSpec, Error> {
     }
     let kind = match kind {
         0 => SweepKindSpec::Single,
-        1 => SweepKindSpec::Pairs,
+        1 => SweepKindSpec::Pairs {
+            groups: t.get("groups").map_or(Ok(true), Value::truth)?,
+            third_order: t.get("third_order").map_or(Ok(0), |v| v.small(0, 10_000))?,
+        },
         2 => SweepKindSpec::Gradient,
         _ => greedy(t, tasks, narrowed.as_deref())?,
     };

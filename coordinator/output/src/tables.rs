@@ -37,7 +37,7 @@ pub(crate) fn ints(v: impl Iterator<Item = u32>) -> ArrayRef {
 }
 
 /// Task, metric, method and unit of a group's rows.
-fn common(g: &Group, rows: usize) -> Columns {
+pub(crate) fn common(g: &Group, rows: usize) -> Columns {
     let same = |s: &'static str| texts(std::iter::repeat_n(s, rows));
     vec![
         ("task", texts(std::iter::repeat_n(g.name.as_str(), rows)), false),
@@ -48,7 +48,7 @@ fn common(g: &Group, rows: usize) -> Columns {
 }
 
 /// Stream, layer and head of units, under these names: null where a unit has none (see [`Place`]).
-fn place(names: [&'static str; 3], g: &Group, units: &[Option<UnitIx>]) -> Columns {
+pub(crate) fn place(names: [&'static str; 3], g: &Group, units: &[Option<UnitIx>]) -> Columns {
     let place = |u: &Option<UnitIx>| -> Option<&Place> { g.places.get((*u)?.at()) };
     let stream: StringArray = units.iter().map(|u| Some(place(u)?.stream?.name())).collect();
     let of = |f: fn(&Place) -> Option<u32>| -> ArrayRef {
@@ -62,7 +62,7 @@ fn place(names: [&'static str; 3], g: &Group, units: &[Option<UnitIx>]) -> Colum
 }
 
 /// Names of units.
-fn unit_names(g: &Group, units: &[Option<UnitIx>]) -> ArrayRef {
+pub(crate) fn unit_names(g: &Group, units: &[Option<UnitIx>]) -> ArrayRef {
     Arc::new(units.iter().map(|u| u.map(|u| g.name_of(u))).collect::<StringArray>())
 }
 

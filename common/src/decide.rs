@@ -1,12 +1,13 @@
-//! Decisions of greedy and gradient sweeps: pure functions of a round's stored scores, so that any replay decides
+//! Decisions of greedy sweeps, and of those whose scores give an order: pure functions of a round's stored scores, so that any replay decides
 //! the same.
 
+use crate::attention;
 use crate::fit;
 use crate::gradient;
 use crate::joint;
 use crate::metric::Metric;
 use crate::plan::{Decision, Order, Plan, PlannedSweep, SweepKind};
-use crate::scores::ChunkScores;
+use crate::scores::{ChunkScores, TaskScores};
 use crate::stats::point;
 use crate::task::{Prepared, Scope};
 use crate::units::UnitIx;
@@ -65,7 +66,7 @@ pub fn decide_fit(plan: &Plan, sweep: u32, scores: &Round) -> Result<(Decision, 
 ///
 /// `list` is the round's input, `scores` all its chunks. For greedy rounds `reference` holds the chunks
 /// of the reference sweep with the same ablation (rank 0 is ℓ(∅)); `earlier` gives, on the last round
-/// and where an importance path is planned, the scores of round 0. A gradient sweep that a path follows needs its own
+/// and where an importance path is planned, the scores of round 0. A gradient or attention sweep that a path follows needs its own
 /// scores only.
 ///
 /// # Errors
@@ -84,7 +85,13 @@ pub fn decide(
     let (steps, task) = match plan.sweeps[sweep as usize].kind {
         SweepKind::Greedy { steps, objective } => (steps, objective),
         SweepKind::Gradient { greedy: Some(greedy) } => {
-            return by_gradient(plan, sweep, greedy, scores, objective);
+            let (weights, _) = gradient::weights(objective, plan.sweeps[sweep as usize].scope);
+            let importance = |block: &TaskScores, unit| gradient::importance(block, unit, &weights);
+            return ascending(plan, sweep, (greedy, Order::Gradient), scores, objective, importance);
+        }
+        SweepKind::Attention { greedy: Some(greedy) } => {
+            let order = (greedy, Order::Rollout);
+            return ascending(plan, sweep, order, scores, objective, attention::rollout);
         }
         _ => return Ok(Decision::default()),
     };
@@ -121,33 +128,35 @@ pub fn decide(
     Ok(Decision { remove: Some(unit), opens, constants: None })
 }
 
-/// The path along ascending gradient importance that a gradient sweep on the objective opens.
-fn by_gradient(
+/// The path along ascending importance that a sweep on the objective opens, for an order of a greedy sweep; `importance` is that of a
+/// unit of a block.
+fn ascending(
     plan: &Plan,
     sweep: u32,
-    greedy: u32,
+    (greedy, by): (u32, Order),
     scores: &Round,
     objective: &Prepared,
+    importance: impl Fn(&TaskScores, usize) -> f64,
 ) -> Result<Decision, String> {
-    let (weights, _) = gradient::weights(objective, plan.sweeps[sweep as usize].scope);
+    let rows = plan.rows(sweep, objective).len();
     let mut order = Vec::new();
     for chunk in 0..plan.round_chunks(sweep, 0) {
         let ranks = plan.chunk_ranks(sweep, 0, chunk);
         let scores = scores.get(&chunk).ok_or_else(|| format!("chunk {chunk} is missing"))?;
         let block = scores.tasks.first().ok_or("the sweep lacks its objective")?;
         let shape = (u64::from(scores.subsets), block.examples as usize, block.columns as usize);
-        if shape != (ranks.end - ranks.start, weights.len(), gradient::COLUMNS.len()) {
+        if shape != (ranks.end - ranks.start, rows, plan.columns(sweep, block.task).len()) {
             return Err(format!("chunk {chunk} doesn't have the plan's shape"));
         }
         for (at, rank) in ranks.enumerate() {
-            order.push((gradient::importance(block, at, &weights), UnitIx(rank as u32)));
+            order.push((importance(block, at), UnitIx(rank as u32)));
         }
     }
     // Units whose importance isn't a number go last.
     order.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
     let steps = plan.sweeps.get(greedy as usize).map_or(0, PlannedSweep::rounds) as usize;
     let list: Vec<UnitIx> = order.into_iter().take(steps).map(|o| o.1).collect();
-    let follows = |s: &PlannedSweep| s.kind == SweepKind::Path { greedy, order: Order::Gradient };
+    let follows = |s: &PlannedSweep| s.kind == SweepKind::Path { greedy, order: by };
     let opens = (0u32..).zip(&plan.sweeps).filter(|(_, s)| follows(s)).map(|(i, _)| (i, 0, list.clone()));
     Ok(Decision { opens: opens.collect(), ..Decision::default() })
 }

@@ -1,6 +1,7 @@
 //! What every part of Ablate agrees on: heads, subset spaces, specs, plans, prepared tasks, chunk
 //! scores, model files and statistics. Nothing here is async and nothing knows libtorch.
 
+pub mod attention;
 pub mod decide;
 pub mod fit;
 pub mod gradient;
@@ -14,6 +15,7 @@ pub mod pixels;
 pub mod plan;
 pub mod scores;
 pub mod sharing;
+pub mod shift;
 pub mod space;
 pub mod spec;
 pub mod stats;

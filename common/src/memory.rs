@@ -101,6 +101,9 @@ pub fn of_sweep(plan: &Plan, prepared: &[Prepared], sweep: usize, slice: u64) ->
         let logits = task.kind != TaskKind::Classification && task.kind != TaskKind::Similarity;
         for batch in task.batches(planned.scope) {
             need = need.join(match planned.kind {
+                SweepKind::Attention { .. } => count.patterns(&items.items, batch),
+                // The items go through by themselves.
+                SweepKind::Patterns { .. } => Need::default(),
                 SweepKind::Gradient { .. } => count.backward(&items.items, batch, resampled, logits),
                 // The way back goes from a state of its own.
                 SweepKind::Fit => {
@@ -111,6 +114,12 @@ pub fn of_sweep(plan: &Plan, prepared: &[Prepared], sweep: usize, slice: u64) ->
             });
         }
         // A probe is fitted, and means and donors are measured, batch by batch in a state of their own.
+        if let SweepKind::Patterns { items: shown } = &planned.kind {
+            for one in shown {
+                let len = items.items.get(one.item as usize).map_or(0, |i| i.tokens.len() as u32);
+                need = need.join(count.patterns(&items.items, &Batch { items: vec![one.item], len }));
+            }
+        }
         for (items, batches) in beside(plan, prepared, planned.ablation, t) {
             for batch in batches {
                 let state = count.kept(items, batch, State::Base);
@@ -283,6 +292,26 @@ impl Count<'_> {
                 State::Base | State::Pruned(_) => (tokens + n * last) * (2 * d + q),
                 State::Donors(_) => tokens * q,
             }
+    }
+
+    /// A batch of an attention sweep: its state, and the weights of one stage, in f64 with their logarithms and products, of those
+    /// items that are looked at together.
+    fn patterns(&self, items: &[Item], batch: &Batch) -> Need {
+        let m = self.model;
+        let n = batch.items.len() as u64;
+        let (stages, last) = self.lengths(items, batch);
+        let widest = stages.iter().copied().max().unwrap_or(0).max(1).max(last).max(u64::from(batch.len));
+        let each = u64::from(m.n_heads) * widest * widest * self.bytes;
+        let group = (GRAPH_SCORE_BYTES / each.max(1)).clamp(1, n.max(1));
+        let token = 3 * u64::from(m.d_model) + 3 * (self.queries() + 2 * self.values());
+        let row = group * widest * token * self.bytes;
+        Need {
+            state: self.kept(items, batch, State::Base),
+            row,
+            rows: row,
+            slice: group * (each / self.bytes) * (2 * self.bytes + 4 * 8),
+            ..Need::default()
+        }
     }
 
     /// A batch of a gradient sweep: its state, the gradients at a stage's ends, and one stage's graph of those items that

@@ -2,12 +2,14 @@
 //! and stored, so that every replay computes the same batches. Chunks are derived from it by
 //! arithmetic.
 
+use crate::attention;
 use crate::fit;
 use crate::gradient;
 use crate::head::{HeadIx, HeadMap};
 use crate::joint;
 use crate::metric::Metric;
 use crate::model::ModelInfo;
+use crate::shift;
 use crate::space::{RandomOrders, SubsetSpace};
 use crate::spec::Spec;
 use crate::task::{Prepared, Scope, TaskKind};
@@ -195,6 +197,8 @@ pub enum Order {
     Importance,
     /// By gradient importance on the selecting examples (a gradient sweep of their own), ascending.
     Gradient,
+    /// By attention rollout on the selecting examples (an attention sweep of their own), ascending.
+    Rollout,
 }
 
 impl Order {
@@ -205,7 +209,30 @@ impl Order {
             Self::Greedy => "greedy",
             Self::Importance => "importance",
             Self::Gradient => "gradient",
+            Self::Rollout => "rollout",
         }
+    }
+}
+
+/// An item whose attention patterns are kept.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shown {
+    /// The example that it is a part of.
+    pub example: u32,
+    /// The item.
+    pub item: u32,
+    /// Its tokens as people read them: of the queries.
+    pub queries: Vec<String>,
+    /// Those of the keys; empty where they are the queries'.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
+}
+
+impl Shown {
+    /// The keys' tokens.
+    #[must_use]
+    pub fn keys(&self) -> &[String] {
+        if self.keys.is_empty() { &self.queries } else { &self.keys }
     }
 }
 
@@ -227,6 +254,22 @@ pub enum SweepKind {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         greedy: Option<u32>,
     },
+    /// Every unit's attention patterns, with nothing removed: see [`crate::attention`].
+    Attention {
+        /// Index of the greedy sweep whose order of rollout it gives; none: a sweep of the spec.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        greedy: Option<u32>,
+    },
+    /// The whole attention patterns of some items, with nothing removed. The sweep has one task, and its units are heads of
+    /// one stream.
+    Patterns {
+        /// The items, by example. Rows are the cells of each, query by query.
+        items: Vec<Shown>,
+    },
+    /// Every unit with everything downstream frozen: its direct effect.
+    Repair,
+    /// Norms of the residual stream with nothing, everything, and every unit removed: see [`crate::shift`].
+    Shift,
     /// Rounds of single removals on top of what is already gone.
     Greedy {
         /// Rounds.
@@ -271,23 +314,45 @@ impl SweepKind {
             Self::Single => "single",
             Self::Pairs => "pairs",
             Self::Gradient { .. } => "gradient",
+            Self::Attention { .. } => "attention",
+            Self::Patterns { .. } => "patterns",
+            Self::Repair => "repair",
+            Self::Shift => "shift",
             Self::Greedy { .. } => "greedy",
             Self::Path { order: Order::Greedy, .. } => "path-greedy",
             Self::Path { order: Order::Importance, .. } => "path-importance",
             Self::Path { order: Order::Gradient, .. } => "path-gradient",
+            Self::Path { order: Order::Rollout, .. } => "path-rollout",
             Self::Random { .. } => "random",
             Self::Joint { .. } => "joint",
         }
     }
 
-    /// Least version of the protocol that its workers must speak: constants of fits came with version 3, follow-ups of pairs with 4.
+    /// Least version of the protocol that its workers must speak: constants of fits came with version 3; attention, repair,
+    /// shift and follow-ups of pairs with 4.
     #[must_use]
     pub fn protocol(&self) -> u32 {
         match self {
-            Self::Joint { .. } => 4,
+            Self::Attention { .. }
+            | Self::Patterns { .. }
+            | Self::Repair
+            | Self::Shift
+            | Self::Joint { .. } => 4,
             Self::Fit => 3,
             _ => crate::OLDEST_PROTOCOL,
         }
+    }
+
+    /// Whether it is the same whatever is removed how.
+    #[must_use]
+    pub fn unablated(&self) -> bool {
+        matches!(self, Self::Attention { greedy: None } | Self::Patterns { .. })
+    }
+
+    /// Whether its rows are scores of a task, and not numbers of another sort that have a table of their own.
+    #[must_use]
+    pub fn scores(&self) -> bool {
+        !matches!(self, Self::Fit | Self::Attention { .. } | Self::Patterns { .. } | Self::Shift)
     }
 }
 
@@ -365,7 +430,8 @@ impl Plan {
     pub fn removed(&self, sweep: u32, space: &SubsetSpace, rank: u64) -> Option<Vec<HeadIx>> {
         let units = space.subset(rank)?;
         // The floor is every head of the model, whatever the units leave out.
-        if matches!(space, SubsetSpace::Reference { .. }) {
+        let whole = matches!(space, SubsetSpace::Reference { .. } | SubsetSpace::Survey { .. });
+        if whole && rank < 2 {
             let n = if rank == 0 { 0 } else { self.heads().len() as u32 };
             return Some((0..n).map(HeadIx).collect());
         }
@@ -380,25 +446,57 @@ impl Plan {
     pub fn columns(&self, sweep: u32, task: u32) -> &'static [&'static str] {
         match self.sweeps[sweep as usize].kind {
             SweepKind::Gradient { .. } => &gradient::COLUMNS,
+            SweepKind::Attention { .. } => &attention::COLUMNS,
+            SweepKind::Patterns { .. } => &attention::PATTERN,
+            SweepKind::Shift => &shift::COLUMNS,
             SweepKind::Fit => &fit::COLUMNS,
             _ => self.tasks[task as usize].columns(),
         }
     }
 
     /// What a sweep's scores of a task stand for: the indices of the examples of its scope, ascending, or of the items
-    /// where a gradient sweep gives each of them scores of its own. Of a fit, the places of what [`crate::fit`] stores.
+    /// where a gradient or attention sweep gives each of them scores of its own. Of a fit, the places of what [`crate::fit`]
+    /// stores; of patterns the cells; of a shift the points of the residual stream.
     ///
     /// # Panics
     /// Where the plan has no such sweep.
     #[must_use]
     pub fn rows(&self, sweep: u32, prepared: &Prepared) -> Vec<u32> {
         let planned = &self.sweeps[sweep as usize];
-        match planned.kind {
+        match &planned.kind {
             SweepKind::Gradient { .. } if gradient::by_item(prepared.kind) => {
                 prepared.items_in(planned.scope)
             }
-            SweepKind::Fit => (0..fit::rows(self.model.head_dim)).collect(),
-            _ => prepared.examples_in(planned.scope),
+            SweepKind::Attention { .. } => prepared.items_in(planned.scope),
+            kind => match self.own_rows(kind) {
+                Some(rows) => (0..rows).collect(),
+                None => prepared.examples_in(planned.scope),
+            },
+        }
+    }
+
+    /// How many rows a sweep's scores of a task may have: as many where its scope is everything, and as many at most where it is a
+    /// half.
+    ///
+    /// # Panics
+    /// Where the plan has no such sweep or task.
+    #[must_use]
+    pub fn most_rows(&self, sweep: u32, task: u32) -> u32 {
+        let (kind, task) = (&self.sweeps[sweep as usize].kind, &self.tasks[task as usize]);
+        match kind {
+            SweepKind::Gradient { .. } if gradient::by_item(task.kind) => task.items,
+            SweepKind::Attention { .. } => task.items,
+            kind => self.own_rows(kind).unwrap_or(task.examples),
+        }
+    }
+
+    /// Rows of a kind of sweep whose rows are neither examples nor items.
+    fn own_rows(&self, kind: &SweepKind) -> Option<u32> {
+        match kind {
+            SweepKind::Fit => Some(fit::rows(self.model.head_dim)),
+            SweepKind::Patterns { items } => Some(u32::try_from(attention::cells(items)).unwrap_or(u32::MAX)),
+            SweepKind::Shift => Some(shift::points(self.heads()).len() as u32),
+            _ => None,
         }
     }
 
@@ -409,7 +507,10 @@ impl Plan {
     #[must_use]
     pub fn decides(&self, sweep: u32) -> bool {
         match self.sweeps[sweep as usize].kind {
-            SweepKind::Fit | SweepKind::Greedy { .. } | SweepKind::Gradient { greedy: Some(_) } => true,
+            SweepKind::Fit
+            | SweepKind::Greedy { .. }
+            | SweepKind::Gradient { greedy: Some(_) }
+            | SweepKind::Attention { greedy: Some(_) } => true,
             SweepKind::Pairs => joint::follower(self, sweep).is_some(),
             _ => false,
         }
@@ -425,7 +526,13 @@ impl Plan {
         let n = self.units(sweep).len() as u32;
         match &self.sweeps[sweep as usize].kind {
             SweepKind::Reference => SubsetSpace::Reference { n },
-            SweepKind::Single | SweepKind::Gradient { .. } | SweepKind::Fit => SubsetSpace::Single { n },
+            SweepKind::Single
+            | SweepKind::Gradient { .. }
+            | SweepKind::Attention { .. }
+            | SweepKind::Patterns { .. }
+            | SweepKind::Repair
+            | SweepKind::Fit => SubsetSpace::Single { n },
+            SweepKind::Shift => SubsetSpace::Survey { n },
             SweepKind::Pairs => SubsetSpace::Pairs { n },
             SweepKind::Greedy { .. } => {
                 let mut base = list.to_vec();

@@ -17,6 +17,11 @@ pub enum SubsetSpace {
         /// Units in all.
         n: u32,
     },
+    /// None (rank 0), every unit (rank 1), then every unit alone.
+    Survey {
+        /// Units in all.
+        n: u32,
+    },
     /// Every unit alone.
     Single {
         /// Units in all.
@@ -93,6 +98,7 @@ impl SubsetSpace {
     pub fn len(&self) -> u64 {
         match self {
             Self::Reference { .. } => 2,
+            Self::Survey { n } => 2 + u64::from(*n),
             Self::Single { n } => u64::from(*n),
             Self::Pairs { n } => u64::from(*n) * u64::from(n.saturating_sub(1)) / 2,
             Self::Candidates { n, base } => u64::from(*n) - base.len() as u64,
@@ -125,6 +131,8 @@ impl SubsetSpace {
         }
         Some(match self {
             Self::Reference { n } => (0..if rank == 0 { 0 } else { *n }).map(UnitIx).collect(),
+            Self::Survey { n } if rank < 2 => (0..if rank == 0 { 0 } else { *n }).map(UnitIx).collect(),
+            Self::Survey { .. } => vec![UnitIx(rank as u32 - 2)],
             Self::Single { .. } => vec![UnitIx(rank as u32)],
             Self::Pairs { n } => {
                 let (i, j) = pair_of_rank(*n, rank);
@@ -146,15 +154,20 @@ impl SubsetSpace {
     }
 
     /// The rank of an ascending `subset`; `None` where the space does not hold it. Where a space holds a
-    /// subset more than once (random orders that meet), the lowest rank.
+    /// subset more than once (random orders that meet, a survey of one unit), the lowest rank.
     #[must_use]
     pub fn rank(&self, subset: &[UnitIx]) -> Option<u64> {
         if !subset.windows(2).all(|w| w[0] < w[1]) {
             return None;
         }
         match (self, subset) {
-            (Self::Reference { .. }, []) => Some(0),
-            (Self::Reference { n }, s) => (s.len() == *n as usize && s.last()?.0 + 1 == *n).then_some(1),
+            (Self::Reference { .. } | Self::Survey { .. }, []) => Some(0),
+            (Self::Reference { n } | Self::Survey { n }, s)
+                if s.len() == *n as usize && s.last()?.0 + 1 == *n =>
+            {
+                Some(1)
+            }
+            (Self::Survey { n }, [h]) => (h.0 < *n).then(|| u64::from(h.0) + 2),
             (Self::Single { n }, [h]) => (h.0 < *n).then_some(u64::from(h.0)),
             (Self::Pairs { n }, [i, j]) => (j.0 < *n).then(|| rank_of_pair(*n, i.0, j.0)),
             (Self::Candidates { n, base }, s) if s.len() == base.len() + 1 => {
@@ -233,6 +246,7 @@ mod tests {
         #[test]
         fn ranks_and_subsets_are_inverse_for_every_sweep(n in 1u32..40, picks in btree_set(0u32..40, 0..20), seed: u64) {
             round_trip(&SubsetSpace::Reference { n });
+            round_trip(&SubsetSpace::Survey { n: n + 1 });
             round_trip(&SubsetSpace::Single { n });
             round_trip(&SubsetSpace::Pairs { n });
             let base: Vec<UnitIx> = picks.into_iter().filter(|&h| h < n).map(UnitIx).collect();

@@ -145,6 +145,15 @@ pub enum SweepKindSpec {
     },
     /// Every unit by the gradient of the loss.
     Gradient,
+    /// Every head's attention patterns, with nothing removed.
+    Attention {
+        /// Examples whose whole patterns are kept.
+        patterns: Vec<u32>,
+    },
+    /// Every unit with everything downstream frozen.
+    Repair,
+    /// Norms of the residual stream without units.
+    Shift,
     /// Greedy pruning.
     Greedy {
         /// Share of the units to remove, in (0, 1]: ⌈fraction · N⌉ of the sweep's N units.

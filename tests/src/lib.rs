@@ -5,6 +5,7 @@ pub mod browser;
 pub mod coordinators;
 pub mod planted;
 pub mod program;
+pub mod proof;
 pub mod reference;
 pub mod service;
 pub mod tensors;

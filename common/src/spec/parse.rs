@@ -235,7 +235,7 @@ fn sweeps(top: &Table<'_>, tasks: &[TaskSpec]) -> Result<Vec<SweepSpec>, Error> 
     }
     if out.is_empty() {
         return Err(top.error(
-            "there is no [[sweep]]; add one with kind = \"single\" (or \"pairs\", \"gradient\", \"greedy\")",
+            "there is no [[sweep]]; add one with kind = \"single\" (or \"pairs\", \"gradient\", \"attention\", \"repair\", \"shift\", \"greedy\")",
         ));
     }
     Ok(out)
@@ -247,13 +247,21 @@ fn task_name(v: &Value<'_>, tasks: &[TaskSpec]) -> Result<String, Error> {
 }
 
 fn sweep(t: &Table<'_>, tasks: &[TaskSpec]) -> Result<SweepSpec, Error> {
-    let kind = t
-        .need("kind", "\"single\"")?
-        .choice(&[("single", 0), ("pairs", 1), ("gradient", 2), ("greedy", 3)], &[])?;
+    let kinds = [
+        ("single", 0),
+        ("pairs", 1),
+        ("gradient", 2),
+        ("greedy", 3),
+        ("attention", 4),
+        ("repair", 5),
+        ("shift", 6),
+    ];
+    let kind = t.need("kind", "\"single\"")?.choice(&kinds, &[])?;
     let mut keys = vec!["kind", "tasks", "streams"];
     match kind {
-        0 | 2 => {}
         1 => keys.extend(["strategy", "groups", "third_order"]),
+        4 => keys.push("patterns"),
+        0 | 2 | 5 | 6 => {}
         _ => keys.extend(["fraction", "strategy", "objective", "split", "orders", "random_orders"]),
     }
     t.only(&keys, &[])?;
@@ -270,6 +278,9 @@ fn sweep(t: &Table<'_>, tasks: &[TaskSpec]) -> Result<SweepSpec, Error> {
             third_order: t.get("third_order").map_or(Ok(0), |v| v.small(0, 10_000))?,
         },
         2 => SweepKindSpec::Gradient,
+        4 => SweepKindSpec::Attention { patterns: patterns(t)? },
+        5 => SweepKindSpec::Repair,
+        6 => SweepKindSpec::Shift,
         _ => greedy(t, tasks, narrowed.as_deref())?,
     };
     Ok(SweepSpec { kind, tasks: narrowed, streams })
@@ -287,6 +298,21 @@ fn narrowed(v: Value<'_>, tasks: &[TaskSpec]) -> Result<Vec<String>, Error> {
     if out.is_empty() {
         return Err(v.error("tasks selects no task; name one, or leave it out for all"));
     }
+    Ok(out)
+}
+
+/// Examples whose patterns are kept, ascending.
+fn patterns(t: &Table<'_>) -> Result<Vec<u32>, Error> {
+    let Some(v) = t.get("patterns") else { return Ok(vec![0]) };
+    let mut out = Vec::new();
+    for item in v.list()? {
+        let example = item.small(0, 10_000_000)?;
+        if out.contains(&example) {
+            return Err(item.error(format!("example {example} is there twice")));
+        }
+        out.push(example);
+    }
+    out.sort_unstable();
     Ok(out)
 }
 
@@ -327,13 +353,14 @@ fn greedy(t: &Table<'_>, tasks: &[TaskSpec], narrowed: Option<&[String]>) -> Res
     };
     let halves = t.get("split").map_or(Ok(true), |v| v.choice(&[("halves", true), ("none", false)], &[]))?;
     let usual = [("greedy", Some(Order::Greedy)), ("importance", Some(Order::Importance)), ("random", None)];
-    let known = [usual[0], usual[1], ("gradient", Some(Order::Gradient)), usual[2]];
+    let [gradient, rollout] = [("gradient", Some(Order::Gradient)), ("rollout", Some(Order::Rollout))];
+    let known = [usual[0], usual[1], gradient, rollout, usual[2]];
     let mut orders = Vec::new();
     match t.get("orders") {
         None => orders.extend(usual.map(|k| k.1)),
         Some(v) => {
             for item in v.list()? {
-                let order = item.choice(&known, &["rollout"])?;
+                let order = item.choice(&known, &[])?;
                 if orders.contains(&order) {
                     return Err(item.error("an order is there twice"));
                 }

@@ -80,7 +80,33 @@ fn gradients_are_a_sweep_and_an_order() {
     assert_eq!((orders.as_slice(), *random), (&[Order::Gradient][..], 20));
     let wrong = |from: &str, to: &str| parse(&text.replace(from, to), "x").unwrap_err().to_string();
     assert!(wrong("tasks =", "strategy = \"exhaustive\"\ntasks =").contains("unknown key"));
-    assert!(wrong("\"gradient\", \"random\"", "\"rollout\"").contains("isn't built yet"));
+}
+
+#[test]
+fn attention_repair_and_shift_are_sweeps_and_rollout_an_order() {
+    let of = |sweep: &str| {
+        let text = GOOD.replace("kind = \"single\"\n", &format!("{sweep}\n"));
+        parse(&format!("{text}orders = [\"rollout\"]\n"), "x")
+    };
+    for (text, patterns) in
+        [("", &[0][..]), ("\npatterns = [3, 0]", &[0, 3]), ("\npatterns = []", &[])]
+    {
+        let s = of(&format!("kind = \"attention\"{text}")).unwrap();
+        assert_eq!(s.sweeps[0].kind, SweepKindSpec::Attention { patterns: patterns.to_vec() });
+        let SweepKindSpec::Greedy { orders, .. } = &s.sweeps[1].kind else { panic!() };
+        assert_eq!(orders, &[Order::Rollout]);
+        assert_eq!(serde_json::from_str::<Spec>(&serde_json::to_string(&s).unwrap()).unwrap(), s);
+    }
+    assert_eq!(of("kind = \"repair\"").unwrap().sweeps[0].kind, SweepKindSpec::Repair);
+    assert_eq!(of("kind = \"shift\"").unwrap().sweeps[0].kind, SweepKindSpec::Shift);
+    for (sweep, what) in [
+        ("kind = \"attention\"\npatterns = [1, 1]", "example 1 is there twice"),
+        ("kind = \"attention\"\npatterns = [-1]", "-1"),
+        ("kind = \"shift\"\npatterns = [1]", "unknown key"),
+    ] {
+        let e = of(sweep).unwrap_err();
+        assert!(e.what.contains(what), "{e}");
+    }
 }
 
 #[test]
@@ -197,7 +223,6 @@ fn everything_wrong_is_said_with_its_line() {
         ("kind = \"greedy\"", "kind = \"greedy\"\nfraction = 1.01", 30, "outside (0, 1]"),
         ("kind = \"greedy\"", "kind = \"greedy\"\nfraction = nan", 30, "finite"),
         ("kind = \"greedy\"", "kind = \"greedy\"\nstrategy = \"racing\"", 30, "isn't built yet"),
-        ("kind = \"greedy\"", "kind = \"greedy\"\norders = [\"rollout\"]", 30, "isn't built yet"),
         ("kind = \"greedy\"", "kind = \"greedy\"\nobjective = \"x\"", 30, "unknown objective"),
         (
             "kind = \"greedy\"",
@@ -233,7 +258,7 @@ fn the_documented_spec_is_one_and_its_defaults_are_as_it_says() {
     let page = include_str!("../../../docs/spec.md");
     let text = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
     let spec = parse(text, "spec.md").unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!((spec.tasks.len(), spec.ablations.len(), spec.sweeps.len()), (1, 1, 4));
+    assert_eq!((spec.tasks.len(), spec.ablations.len(), spec.sweeps.len()), (1, 1, 7));
     // Without the lines that only repeat a default it is the same experiment.
     let defaults = [
         "seed = 0",
@@ -247,6 +272,7 @@ fn the_documented_spec_is_one_and_its_defaults_are_as_it_says() {
         "split =",
         "orders =",
         "random_orders =",
+        "patterns =",
     ];
     let kept: String = text
         .lines()

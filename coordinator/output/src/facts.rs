@@ -6,6 +6,7 @@ use crate::curve::Curve;
 use crate::gradients::GradientRow;
 use crate::joint::GroupRow;
 use crate::results::Results;
+use crate::shift;
 use crate::view;
 use ablate_common::gradient;
 use ablate_common::head::Stream;
@@ -102,6 +103,7 @@ pub fn warnings(results: &Results, g: &Group) -> Vec<String> {
                 .into(),
         );
     }
+    out.extend(shift::warning(g));
     if constants::on_own_data(results, g.ablation, g.task) {
         out.push(constants::OWN_DATA.into());
     }
@@ -252,7 +254,6 @@ fn group(results: &Results, g: &Group) -> Value {
 }
 
 fn curve(c: &Curve) -> Value {
-    let whole = c.last == c.heads;
     json!({
         "order": c.order,
         "objective": c.objective,
@@ -265,10 +266,14 @@ fn curve(c: &Curve) -> Value {
         "value_079": c.at(0.79).map(|p| p.value),
         "ratio_079": c.at(0.79).and_then(|p| p.ratio),
         "retained_079": c.retained_at(0.79).map(|r| r.1),
+        "retained_079_ci_low": c.at(0.79).and_then(|p| p.retained_low),
+        "retained_079_ci_high": c.at(0.79).and_then(|p| p.retained_high),
         "largest_kappa": {"0.99": c.largest(0.99), "0.95": c.largest(0.95), "0.90": c.largest(0.90)},
         "area": c.area(|r| r),
-        "cpr": if whole { c.area(|r| r) } else { None },
-        "cmd": if whole { c.area(|r| (1.0 - r).abs()) } else { None },
+        "area_ci_low": c.area_ci.map(|a| a.0),
+        "area_ci_high": c.area_ci.map(|a| a.1),
+        "cpr": c.cpr(),
+        "cmd": c.cmd(),
     })
 }
 

@@ -6,6 +6,8 @@
 
 mod agreement;
 mod analyse;
+pub mod compare;
+mod attention;
 mod constants;
 mod curve;
 mod facts;
@@ -14,9 +16,16 @@ mod gradients;
 mod html;
 pub mod joint;
 mod joint_tables;
+pub mod live;
 mod measure;
+mod orders;
+mod poly;
+mod reliability;
+mod repair;
 pub mod results;
 mod scores;
+mod selected;
+mod shift;
 mod tables;
 #[cfg(test)]
 mod tests;
@@ -26,10 +35,17 @@ mod write;
 
 pub use agreement::AgreementRow;
 pub use analyse::{Analysis, Group, HeadRow, PairRow, Relation, analyse};
+pub use attention::{AttentionRow, Pattern, patterns};
 pub use curve::{Curve, Point};
 pub use facts::partial;
 pub use gradients::GradientRow;
 pub use html::{present, report, report_analysed};
+pub use orders::{OrderRow, orders};
+pub use poly::PolyRow;
+pub use reliability::ReliabilityRow;
+pub use selected::SelectedRow;
 pub use joint::{GroupRow, TripleRow};
+pub use repair::RepairRow;
+pub use shift::ShiftRow;
 pub use text::{headline, headline_analysed};
 pub use write::{Format, Written, WrittenFile, export, export_analysed};

@@ -63,8 +63,8 @@ pub fn stream(
     let schema = schema(results);
     for (&(sweep, round), recorded) in &results.rounds {
         let Some(planned) = results.plan.sweeps.get(sweep as usize) else { continue };
-        // Its numbers are no scores; `constants` has them.
-        if planned.kind == SweepKind::Fit {
+        // Tables of their own have the others' numbers.
+        if !planned.kind.scores() {
             continue;
         }
         for &chunk in recorded.chunks.keys() {

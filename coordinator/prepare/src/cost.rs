@@ -46,6 +46,14 @@ pub fn cost(plan: &Plan, prepared: &[Prepared]) -> Vec<SweepCost> {
                     let Some(Ablation::Optimal { steps, .. }) = method else { return SweepCost::default() };
                     work.fit(&units, steps)
                 }
+                // The states, and each stage's queries, keys and weights again.
+                SweepKind::Attention { .. } => 2.0 * work.whole() * chunks as f64,
+                SweepKind::Patterns { ref items } => {
+                    let all = sweep.tasks.first().and_then(|&t| plan.tasks.get(t as usize)).map_or(1, |t| t.items);
+                    2.0 * work.whole() * items.len() as f64 / f64::from(all.max(1))
+                }
+                SweepKind::Repair => work.whole() + work.direct(plan.units(i).len() as u32),
+                SweepKind::Shift => work.single(&units) + 2.0 * work.whole(),
                 SweepKind::Single => work.single(&units),
                 SweepKind::Pairs => work.pairs(&units),
                 // A round extends the pruned base, which it runs once.
@@ -63,6 +71,7 @@ pub fn cost(plan: &Plan, prepared: &[Prepared]) -> Vec<SweepCost> {
             };
             let method = plan.ablations.get(sweep.ablation as usize).map_or_else(String::new, |a| a.title());
             let name = match plan.ablations.len() {
+                _ if sweep.kind.unablated() => sweep.kind.name().to_owned(),
                 1 => sweep.kind.name().to_owned(),
                 _ => format!("{} ({method})", sweep.kind.name()),
             };
@@ -79,6 +88,8 @@ struct StageWork {
     all: f64,
     /// What follows its attention, with one head's part of the output.
     rest: f64,
+    /// One head's part of the output.
+    head: f64,
     /// Keys and values of what the encoder gives: shared by all that change only the decoder.
     keys: f64,
 }
@@ -101,7 +112,9 @@ impl StageWork {
             (2.0 * d * (q + 2.0 * kv) + 4.0 * len * q) * tokens
         };
         self.all += attention + 2.0 * q * d * tokens + feed;
-        self.rest += feed + 2.0 * f64::from(model.head_dim) * d * tokens;
+        let head = 2.0 * f64::from(model.head_dim) * d * tokens;
+        self.rest += feed + head;
+        self.head += head;
     }
 }
 
@@ -220,6 +233,12 @@ impl<'a> Work<'a> {
     /// Every unit alone, of which `units` begin in each stage.
     pub fn single(&self, units: &[f64]) -> f64 {
         units.iter().enumerate().map(|(s, n)| n * (self.after(s) + self.logits)).sum()
+    }
+
+    /// The direct effects of `units` units: one head's part of the output, and the logits.
+    pub fn direct(&self, units: u32) -> f64 {
+        let head = self.stages.iter().map(|s| s.head).sum::<f64>() / self.stages.len().max(1) as f64;
+        f64::from(units) * (head + self.logits)
     }
 
     /// Every pair, the part below the second unit's stage once per first unit.

@@ -7,6 +7,7 @@ mod donors;
 mod folders;
 pub mod images;
 mod parquet;
+mod patterns;
 mod planned;
 mod preview;
 mod reader;
@@ -147,7 +148,7 @@ pub fn prepare_within(
             info.weights_sha256
         )));
     }
-    let plan = plan(spec, info, &prepared, sources)?;
+    let plan = plan(spec, info, &prepared, sources, &reader)?;
     prepared.extend(references);
     Ok(PreparedExperiment { plan, prepared, model_path })
 }
@@ -302,7 +303,13 @@ fn halves(spec: &Spec, name: &str, prepared: &Prepared) -> Result<(), Error> {
     Ok(())
 }
 
-fn plan(spec: &Spec, model: ModelInfo, prepared: &[Prepared], sources: Sources) -> Result<Plan, Error> {
+fn plan(
+    spec: &Spec,
+    model: ModelInfo,
+    prepared: &[Prepared],
+    sources: Sources,
+    reader: &Reader,
+) -> Result<Plan, Error> {
     let mut tasks = Vec::new();
     for (task, p) in spec.tasks.iter().zip(prepared) {
         let bytes = serde_json::to_vec(p).map_err(|e| Error::Failed(format!("task {:?}: {e}", task.name)))?;
@@ -317,7 +324,7 @@ fn plan(spec: &Spec, model: ModelInfo, prepared: &[Prepared], sources: Sources) 
             select: batches::batches(p, Scope::Select),
         });
     }
-    let (sweeps, units) = planned::sweeps(spec, &model, &tasks, prepared)?;
+    let (sweeps, units) = planned::sweeps(spec, &model, &tasks, prepared, reader)?;
     Ok(Plan {
         engine: ablate_common::ENGINE_VERSION,
         spec: spec.clone(),

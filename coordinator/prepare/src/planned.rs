@@ -2,9 +2,13 @@
 
 use crate::Error;
 use crate::cost::Work;
+use crate::patterns;
+use crate::reader::Reader;
 use crate::units::{self, Maps};
-use ablate_common::gradient::COLUMNS;
+use ablate_common::attention;
+use ablate_common::gradient;
 use ablate_common::joint;
+use ablate_common::metric::Metric;
 use ablate_common::model::ModelInfo;
 use ablate_common::plan::{Ablation, Order, PlannedSweep, PlannedTask, SweepKind};
 use ablate_common::spec::{Spec, SweepKindSpec, SweepSpec};
@@ -13,8 +17,8 @@ use ablate_common::units::UnitMap;
 
 /// Floating-point operations that a chunk is to take.
 const CHUNK_FLOPS: f64 = 2e12;
-/// Bytes of a chunk's scores of a gradient sweep.
-const GRADIENT_BYTES: u64 = 64 << 20;
+/// Bytes of a chunk's scores of a sweep that has those of all units at once.
+const SCORE_BYTES: u64 = 64 << 20;
 /// Numbers of removed units at which a random order is evaluated.
 const POINTS: u32 = 10;
 
@@ -24,6 +28,7 @@ pub fn sweeps(
     model: &ModelInfo,
     tasks: &[PlannedTask],
     prepared: &[Prepared],
+    reader: &Reader,
 ) -> Result<(Vec<PlannedSweep>, Vec<UnitMap>), Error> {
     let all: Vec<u32> = (0..tasks.len() as u32).collect();
     let mut out: Vec<PlannedSweep> = Vec::new();
@@ -49,6 +54,16 @@ pub fn sweeps(
             chunk: 2,
         });
         for (at, sweep) in spec.sweeps.iter().enumerate() {
+            if let SweepKindSpec::Attention { patterns } = &sweep.kind {
+                // It removes nothing, so that it is the same whatever is removed how.
+                if ablation == 0 {
+                    let heads = units::narrowed(at, sweep, &UnitMap::heads(&model.heads), model)?;
+                    let given = patterns::Given { model, reader, heads: &heads, at, examples: patterns };
+                    let tasks_of = narrowed(sweep, tasks)?;
+                    attended(&given, &tasks_of, tasks, prepared, &mut maps, &mut out)?;
+                }
+                continue;
+            }
             let map = units::narrowed(at, sweep, &whole, model)?;
             let n = map.len() as u32;
             let tasks_of = narrowed(sweep, tasks)?;
@@ -76,12 +91,7 @@ pub fn sweeps(
                     let size = chunk(work.pairs(&beginning) / pairs as f64, pairs, 8);
                     let pairs = add(SweepKind::Pairs, &tasks_of, scope, size);
                     // An interaction is Δ(ij) − Δ(i) − Δ(j): without a sweep of the same singles, one is added.
-                    let same = |s: &SweepSpec| {
-                        s.kind == SweepKindSpec::Single
-                            && [&sweep.tasks, &None].contains(&&s.tasks)
-                            && [&sweep.streams, &None].contains(&&s.streams)
-                    };
-                    if !spec.sweeps.iter().any(same) {
+                    if !has_singles(spec, at) {
                         let size = chunk(work.single(&beginning) / f64::from(n), u64::from(n), 4);
                         add(SweepKind::Single, &tasks_of, scope, size);
                     }
@@ -91,8 +101,36 @@ pub fn sweeps(
                         add(kind, &tasks_of, scope, 8);
                     }
                 }
+                SweepKindSpec::Repair => {
+                    if let Some(task) = tasks_of
+                        .iter()
+                        .filter_map(|&t| tasks.get(t as usize))
+                        .find(|t| t.metric == Metric::Bleu)
+                    {
+                        return Err(Error::Input(format!(
+                            "[[sweep]] {}: task {:?} reports bleu, and of a text that is decoded anew nothing downstream can be frozen; \
+                             narrow the sweep with tasks, or report loss",
+                            at + 1,
+                            task.name
+                        )));
+                    }
+                    let size = chunk(work.direct(n) / f64::from(n), u64::from(n), 4);
+                    add(SweepKind::Repair, &tasks_of, scope, size);
+                    // Repair is the direct effect less the whole one.
+                    if !has_singles(spec, at) {
+                        let size = chunk(work.single(&beginning) / f64::from(n), u64::from(n), 4);
+                        add(SweepKind::Single, &tasks_of, scope, size);
+                    }
+                }
+                SweepKindSpec::Shift => {
+                    let subsets = u64::from(n) + 2;
+                    let size = chunk(work.single(&beginning) / f64::from(n), subsets, 4);
+                    add(SweepKind::Shift, &tasks_of, scope, size);
+                }
+                // Planned above, once for all ablations.
+                SweepKindSpec::Attention { .. } => {}
                 SweepKindSpec::Gradient => {
-                    let chunk = all_units(n, &tasks_of, tasks);
+                    let chunk = all_units(n, &tasks_of, tasks, gradient::COLUMNS.len());
                     add(SweepKind::Gradient { greedy: None }, &tasks_of, scope, chunk);
                 }
                 SweepKindSpec::Greedy { fraction, objective, halves, orders, random } => {
@@ -106,12 +144,16 @@ pub fn sweeps(
                             add(SweepKind::Path { greedy, order }, &tasks_of, scope, 8);
                         }
                     }
-                    if orders.contains(&Order::Gradient) {
-                        let chunk = all_units(n, &[objective], tasks);
-                        let kind = SweepKind::Gradient { greedy: Some(greedy) };
-                        add(kind, &[objective], select, chunk);
-                        let order = Order::Gradient;
-                        add(SweepKind::Path { greedy, order }, &tasks_of, scope, 8);
+                    let greedy_of = Some(greedy);
+                    for (order, kind, columns) in [
+                        (Order::Gradient, SweepKind::Gradient { greedy: greedy_of }, gradient::COLUMNS.len()),
+                        (Order::Rollout, SweepKind::Attention { greedy: greedy_of }, attention::COLUMNS.len()),
+                    ] {
+                        if orders.contains(&order) {
+                            let chunk = all_units(n, &[objective], tasks, columns);
+                            add(kind, &[objective], select, chunk);
+                            add(SweepKind::Path { greedy, order }, &tasks_of, scope, 8);
+                        }
                     }
                     if *random > 0 {
                         let kind =
@@ -125,12 +167,51 @@ pub fn sweeps(
     Ok((out, maps.0))
 }
 
-/// Units of a chunk of a gradient sweep: all of them, as one backward pass gives them all, but for what its scores may take.
-fn all_units(n: u32, of: &[u32], tasks: &[PlannedTask]) -> u32 {
+/// Adds an attention sweep of a spec, and the patterns of its examples.
+fn attended(
+    given: &patterns::Given<'_>,
+    of: &[u32],
+    tasks: &[PlannedTask],
+    prepared: &[Prepared],
+    maps: &mut Maps,
+    out: &mut Vec<PlannedSweep>,
+) -> Result<(), Error> {
+    let n = given.heads.len() as u32;
+    let (ablation, scope) = (0, Scope::All);
+    let chunk = all_units(n, of, tasks, attention::COLUMNS.len());
+    let (units, kind) = (maps.put(given.heads.clone()), SweepKind::Attention { greedy: None });
+    out.push(PlannedSweep { kind, ablation, tasks: of.to_vec(), units, scope, chunk });
+    for &task in of {
+        let Some((planned, data)) = tasks.get(task as usize).zip(prepared.get(task as usize)) else { continue };
+        for (heads, items) in patterns::of(given, &planned.name, data)? {
+            // All heads' patterns come out of one pass, and together they are small.
+            let (chunk, units) = (heads.len() as u32, maps.put(heads));
+            let (kind, tasks) = (SweepKind::Patterns { items }, vec![task]);
+            out.push(PlannedSweep { kind, ablation, tasks, units, scope, chunk });
+        }
+    }
+    Ok(())
+}
+
+/// Whether some sweep runs, or brings, the units of the sweep at `at` alone, on its tasks.
+fn has_singles(spec: &Spec, at: usize) -> bool {
+    let Some(sweep) = spec.sweeps.get(at) else { return false };
+    let covers = |s: &SweepSpec| {
+        [&sweep.tasks, &None].contains(&&s.tasks) && [&sweep.streams, &None].contains(&&s.streams)
+    };
+    spec.sweeps.iter().enumerate().any(|(i, s)| {
+        // Of several that need it, the first brings it.
+        let brings = matches!(s.kind, SweepKindSpec::Pairs { .. } | SweepKindSpec::Repair) && i < at;
+        (s.kind == SweepKindSpec::Single || brings) && covers(s)
+    })
+}
+
+/// Units of a chunk of a sweep that has all units' scores at once: all of them, but for what they may take.
+fn all_units(n: u32, of: &[u32], tasks: &[PlannedTask], columns: usize) -> u32 {
     let rows: u64 =
         of.iter().map(|&t| u64::from(tasks[t as usize].items.max(tasks[t as usize].examples))).sum();
-    let each = rows.max(1) * COLUMNS.len() as u64 * 8;
-    n.min(u32::try_from((GRADIENT_BYTES / each).max(1)).unwrap_or(u32::MAX)).max(1)
+    let each = rows.max(1) * columns as u64 * 8;
+    n.min(u32::try_from((SCORE_BYTES / each).max(1)).unwrap_or(u32::MAX)).max(1)
 }
 
 /// ⌈fraction · n⌉, where a product that is whole but for rounding counts as whole.

@@ -1,4 +1,5 @@
 mod classes;
+mod observed;
 mod sources;
 
 use super::*;

@@ -2,7 +2,7 @@
 
 use crate::Error;
 use ablate_common::model::ModelInfo;
-use ablate_common::spec::{AblationSpec, Spec, SweepSpec};
+use ablate_common::spec::{AblationSpec, Spec, SweepKindSpec, SweepSpec};
 use ablate_common::units::UnitMap;
 
 /// Unit maps, each once, in the order of their first use.
@@ -59,7 +59,10 @@ pub fn check(spec: &Spec, model: &ModelInfo) -> Result<(), Error> {
     for (a, ablation) in spec.ablations.iter().enumerate() {
         let map = of(a, ablation, model)?;
         for (s, sweep) in spec.sweeps.iter().enumerate() {
-            narrowed(s, sweep, &map, model)?;
+            // Attention is always that of heads.
+            let heads = matches!(sweep.kind, SweepKindSpec::Attention { .. });
+            let heads = heads.then(|| UnitMap::heads(&model.heads));
+            narrowed(s, sweep, heads.as_ref().unwrap_or(&map), model)?;
         }
     }
     Ok(())

@@ -12,11 +12,34 @@ use std::io::Write;
 use std::path::{Component, Path, PathBuf};
 
 /// What a user does to an experiment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
     Pause,
     Resume,
     Cancel,
     Retry,
+}
+
+impl Wish {
+    /// The command of that name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Cancel => "cancel",
+            Self::Retry => "retry",
+        }
+    }
+
+    /// On the wire.
+    pub fn action(self) -> Action {
+        match self {
+            Self::Pause => Action::Pause,
+            Self::Resume => Action::Resume,
+            Self::Cancel => Action::Cancel,
+            Self::Retry => Action::Retry,
+        }
+    }
 }
 
 /// A coordinator's refusal, for users.
@@ -40,7 +63,7 @@ pub fn refused(status: tonic::Status) -> Fail {
 const OBEYS: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Makes a call, again and later where the coordinator says that there were too many.
-async fn asked<T>(
+pub async fn asked<T>(
     args: &ClientArgs,
     mut call: impl AsyncFnMut(&mut Client) -> Result<tonic::Response<T>, tonic::Status>,
 ) -> Result<T, Fail> {
@@ -71,7 +94,13 @@ fn json(s: &v1::ExperimentStatus) -> serde_json::Value {
             "duplicate": s.chunks_duplicate, "quarantined": s.quarantined}, "sweeps": sweeps})
 }
 
-fn line(s: &v1::ExperimentStatus) -> String {
+fn quarantined(s: &v1::ExperimentStatus) -> serde_json::Value {
+    let of = |q: &v1::QuarantinedChunk| serde_json::json!({"sweep": q.sweep, "name": q.sweep_name, "round": q.round, "chunk": q.chunk, "error": q.error});
+    s.quarantined_chunks.iter().map(of).collect()
+}
+
+/// A status in one line.
+pub fn line(s: &v1::ExperimentStatus) -> String {
     format!(
         "{}  {:<24} {:<10} {:>7}/{:<7} chunks  {} workers{}",
         &s.id[..s.id.len().min(16)],
@@ -84,9 +113,15 @@ fn line(s: &v1::ExperimentStatus) -> String {
     )
 }
 
-fn print(s: &v1::ExperimentStatus, as_json: bool, whole: bool) {
+/// A status, and with `whole` its sweeps and what is wrong.
+pub fn print(s: &v1::ExperimentStatus, as_json: bool, whole: bool) {
     if as_json {
-        say::out(format_args!("{}", json(s)));
+        let mut all = json(s);
+        // Lists have their number only.
+        if whole && (s.quarantined == 0 || !s.quarantined_chunks.is_empty()) {
+            all["quarantined_chunks"] = quarantined(s);
+        }
+        say::out(format_args!("{all}"));
         return;
     }
     say::out(format_args!("{}", line(s)));
@@ -100,6 +135,10 @@ fn print(s: &v1::ExperimentStatus, as_json: bool, whole: bool) {
                 (w.round + 1).min(w.rounds),
                 w.rounds
             ));
+        }
+        for q in &s.quarantined_chunks {
+            let (sweep, round, chunk) = (&q.sweep_name, q.round, q.chunk);
+            say::out(format_args!("  quarantined: {sweep}, round {round}, chunk {chunk}: {}", q.error));
         }
         if !s.error.is_empty() {
             say::out(format_args!("  {}", s.error));
@@ -154,78 +193,9 @@ pub async fn status(args: MaybeOneArgs) -> Result<u8, Fail> {
     Ok(0)
 }
 
-/// How long a watcher waits for a coordinator that went away.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
-
-/// `ablate watch`.
-pub async fn watch(args: OneArgs) -> Result<u8, Fail> {
-    let mut last: Option<v1::ExperimentStatus> = None;
-    let mut lost: Option<std::time::Instant> = None;
-    loop {
-        match follow(&args, &mut last).await {
-            Ok(()) => break,
-            // Only what was there can come back.
-            Err(e) if last.is_none() || e.code == 2 => return Err(e),
-            Err(e) => {
-                let since = *lost.get_or_insert_with(|| {
-                    say::err(format_args!("note: the coordinator is gone; waiting for it"));
-                    std::time::Instant::now()
-                });
-                if since.elapsed() > PATIENCE {
-                    return Err(e);
-                }
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-                if connect(&args.client).await.is_ok() {
-                    lost = None;
-                }
-            }
-        }
-    }
-    if let Some(s) = last.as_ref().filter(|s| !s.error.is_empty() && !args.client.json) {
-        say::err(format_args!("error: {}", s.error));
-    }
-    Ok(match last {
-        Some(s) if s.state == "failed" || s.state == "cancelled" => 1,
-        Some(s) if s.quarantined > 0 => 3,
-        _ => 0,
-    })
-}
-
-/// Prints each change of an experiment until it ends; an error where the coordinator goes away before.
-async fn follow(args: &OneArgs, last: &mut Option<v1::ExperimentStatus>) -> Result<(), Fail> {
-    let request = v1::StatusRequest { id: args.id.clone() };
-    let mut stream = asked(&args.client, async |c| c.watch(request.clone()).await).await?;
-    while let Some(s) = stream.message().await.map_err(refused)? {
-        let seen = last.as_ref();
-        if args.client.json || seen.is_none_or(|l| line(l) != line(&s)) {
-            print(&s, args.client.json, false);
-        }
-        if !args.client.json
-            && !s.error.is_empty()
-            && seen.is_none_or(|l| l.error != s.error)
-            && s.state == "running"
-        {
-            say::err(format_args!("note: {}", s.error));
-        }
-        *last = Some(s);
-    }
-    match last {
-        Some(s) if ["done", "failed", "cancelled"].contains(&s.state.as_str()) => Ok(()),
-        _ => {
-            Err(Fail::failed("the coordinator ended").help("start it again, and follow with `ablate watch`"))
-        }
-    }
-}
-
 /// `ablate pause | resume | cancel | retry`.
 pub async fn control(args: OneArgs, wish: Wish) -> Result<u8, Fail> {
-    let action = match wish {
-        Wish::Pause => Action::Pause,
-        Wish::Resume => Action::Resume,
-        Wish::Cancel => Action::Cancel,
-        Wish::Retry => Action::Retry,
-    };
-    let request = v1::ControlRequest { id: args.id, action: action.into() };
+    let request = v1::ControlRequest { id: args.id, action: wish.action().into() };
     let status = asked(&args.client, async |c| c.control(request.clone()).await).await?;
     print(&status, args.client.json, false);
     Ok(0)
@@ -241,7 +211,7 @@ pub async fn workers(args: ClientArgs) -> Result<u8, Fail> {
         if args.json {
             say::out(format_args!(
                 "{}",
-                serde_json::json!({"id": w.id, "name": w.name, "version": w.version, "lanes": lanes,
+                serde_json::json!({"id": w.id, "name": w.name, "version": w.version, "protocol": w.protocol, "lanes": lanes,
                 "leased_chunks": w.leased_chunks, "accepted_chunks": w.accepted_chunks, "failures": w.failures, "connected_ms": w.connected_ms,
                 "busy_s": w.busy_us as f64 / 1e6, "idle_s": w.idle_us as f64 / 1e6, "idle_share": idle})
             ));
@@ -262,7 +232,7 @@ pub async fn workers(args: ClientArgs) -> Result<u8, Fail> {
 }
 
 /// Results of a folder of `ablate run`.
-async fn of_folder(folder: &Path) -> Result<Results, Fail> {
+pub(super) async fn of_folder(folder: &Path) -> Result<Results, Fail> {
     let state = folder.join("state.db");
     if !state.exists() {
         return Err(Fail::wrong(format!(

@@ -103,7 +103,7 @@ async fn decide_round(
     let objective = match plan.sweeps[sweep as usize].kind {
         SweepKind::Greedy { objective, .. } => Some(objective),
         // Its one task is the objective of the greedy sweep that it is for.
-        SweepKind::Gradient { .. } => plan.sweeps[sweep as usize].tasks.first().copied(),
+        SweepKind::Gradient { .. } | SweepKind::Attention { .. } => plan.sweeps[sweep as usize].tasks.first().copied(),
         _ => None,
     };
     let Some(objective) = objective else { return Ok((Vec::new(), None)) };

@@ -58,9 +58,21 @@ fn differentiable(
     mask: Option<&Tensor>,
     band: Option<&Tensor>,
 ) -> Tensor {
+    weights(model, q, k, mask, band).to_kind(model.kind).matmul(&repeated(v, q.size()[1]))
+}
+
+/// The weights of [`attend`], `[rows, heads, len, keys]`, in f32 at least: what each query gives to each key. `band` hides what a causal
+/// row doesn't see.
+pub(super) fn weights(
+    model: &Model,
+    q: &Tensor,
+    k: &Tensor,
+    mask: Option<&Tensor>,
+    band: Option<&Tensor>,
+) -> Tensor {
     let details = &model.info.details;
     let scale = details.attention_scale.unwrap_or_else(|| (model.head_dim() as f64).powf(-0.5));
-    let (k, v) = (repeated(k, q.size()[1]), repeated(v, q.size()[1]));
+    let k = repeated(k, q.size()[1]);
     let mut scores = q.matmul(&k.transpose(-2, -1)) * scale;
     if let Some(cap) = details.attention_softcap {
         scores = (scores / cap).tanh() * cap;
@@ -69,7 +81,7 @@ fn differentiable(
         scores += hides;
     }
     let wide = if model.kind == Kind::Double { Kind::Double } else { Kind::Float };
-    scores.softmax(-1, wide).to_kind(model.kind).matmul(&v)
+    scores.softmax(-1, wide)
 }
 
 /// Heads of `x [rows, heads, len, width]` repeated, each as often as the others, to `heads` heads.

@@ -160,23 +160,29 @@ impl DeviceBatch {
                 Some(model.indices(&own.iter().map(|&row| place(row)).collect::<Vec<_>>()))
             })
             .collect();
-        let none = model.indices(&[]);
-        let joint = Self {
-            items: first.items.clone(),
-            len: first.len,
-            tokens: first.tokens.shallow_clone(),
-            mask: first.mask.as_ref().map(Tensor::shallow_clone),
-            images: first.images.as_ref().map(Images::shallow_clone),
-            real: first.real.shallow_clone(),
-            decoder: first.decoder.as_ref().map(Target::shallow_clone),
-            scored: all.map(|rows| model.indices(&rows)),
+        let joint = Self { scored: all.map(|rows| model.indices(&rows)), ..first.unscored() };
+        Some((joint, picks))
+    }
+
+    /// The same batch, with nothing scored: what is of its tokens only.
+    #[must_use]
+    pub fn unscored(&self) -> Self {
+        let none = Tensor::zeros([0], (Kind::Int64, self.tokens.device()));
+        Self {
+            items: self.items.clone(),
+            len: self.len,
+            tokens: self.tokens.shallow_clone(),
+            mask: self.mask.as_ref().map(Tensor::shallow_clone),
+            images: self.images.as_ref().map(Images::shallow_clone),
+            real: self.real.shallow_clone(),
+            decoder: self.decoder.as_ref().map(Target::shallow_clone),
+            scored: None,
             targets: none.shallow_clone(),
             foils: none,
             references: Vec::new(),
             weighed: None,
             owner: Vec::new(),
-        };
-        Some((joint, picks))
+        }
     }
 
     /// Padded length of what a stream's attention runs over.

@@ -4,7 +4,6 @@
 use super::base::{BaseSet, DeviceBatch};
 use super::decode::Decoding;
 use super::pass::{Finished, Pass};
-use super::replace::donor_states;
 use super::score::{Beside, Collector};
 use super::trie::Trie;
 use super::{Engine, Error, donor_bytes, room, state_bytes};
@@ -17,6 +16,15 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tch::Tensor;
+
+/// What comes behind heads that are removed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// The model as it then runs.
+    Running,
+    /// What the unablated model had there: see [`Pass::direct`].
+    Frozen,
+}
 
 /// What a chunk does to the model.
 #[derive(Clone, Copy, Debug)]
@@ -31,6 +39,8 @@ pub(super) struct Work<'a> {
     pub subsets: usize,
     /// Which examples.
     pub scope: Scope,
+    /// What comes behind the heads that it removes.
+    pub how: How,
     /// Set when it is to stop.
     pub stop: &'a AtomicBool,
 }
@@ -75,7 +85,7 @@ impl Engine {
     /// The scores of tasks that show the model the same and replace z by the same, of which `first` is the first of the
     /// plan.
     fn run_group(&mut self, first: u32, tasks: &[u32], work: Work<'_>) -> Result<Vec<TaskScores>, Error> {
-        let Work { ablation, base, trie, subsets, scope, stop } = work;
+        let Work { ablation, base, trie, subsets, scope, how, stop } = work;
         let Some(&task) = tasks.first() else { return Ok(Vec::new()) };
         for &task in tasks {
             self.prepare_batches(task, scope);
@@ -84,12 +94,12 @@ impl Engine {
         }
         self.prepare_replacement(first, ablation);
         self.prepare_joint(tasks, scope);
-        let model = Arc::clone(&self.model);
-        let model = &model.0;
+        let shared = Arc::clone(&self.model);
+        let model = &shared.0;
         let prepared = Arc::clone(&self.prepared);
         let joint = self.joint.get(&(tasks.to_vec(), scope));
         let batches = &self.batches[&(task, scope)];
-        let replacement = self.replacements.get(&(first, ablation));
+        let replacement = self.replacements.get(&(first, ablation)).map(Arc::as_ref);
         let (keep, source) = (self.keep(ablation), self.source(task, ablation));
         let key = match base {
             [] => (self.sharing.first(task), scope, None),
@@ -119,12 +129,16 @@ impl Engine {
             };
             let tokens = states
                 .as_deref_mut()
-                .map(|s| s.get(at, || donor_states(model, donated, &source.donors, batch)));
+                .map(|s| s.get(at, || shared.donated(donated, &source.donors, batch)));
             let replacement = tokens.or(replacement);
             let (state, views) = set.state_with(model, at, batch, tokens);
             self.passes += 1;
             let pass = Pass { model, batch, base: state, views, replacement };
-            for done in pass.run(trie, stop).map_err(|_| Error::Stopped)? {
+            let done = match how {
+                How::Running => pass.run(trie, stop),
+                How::Frozen => pass.direct(trie, subsets, stop),
+            };
+            for done in done.map_err(|_| Error::Stopped)? {
                 for (m, (&task, collector)) in tasks.iter().zip(&mut collectors).enumerate() {
                     let finals = self.finals.get(&(task, scope));
                     let beside =

@@ -7,12 +7,14 @@
 
 pub mod arch;
 mod attend;
+mod attention;
 pub mod backward;
 pub mod base;
 mod block;
 pub mod classify;
 mod decode;
 mod decoder;
+mod direct;
 
 mod fused;
 mod gradient;
@@ -27,22 +29,25 @@ pub mod pass;
 pub mod readout;
 pub mod replace;
 pub mod score;
+mod shared;
+mod shift;
 pub mod trie;
 
 pub use opener::TorchOpener;
+pub use shared::SharedModel;
 
 use ablate_common::fit::{self, Fitted};
 use ablate_common::head::{Head, HeadIx};
 use ablate_common::memory;
 use ablate_common::metric::Metric;
-use ablate_common::plan::{Ablation, Plan, Pool, Source, SweepKind};
+use ablate_common::plan::{Ablation, Batch, Plan, Pool, Source, SweepKind};
 use ablate_common::scores::ChunkScores;
 use ablate_common::sharing::Sharing;
 use ablate_common::task::{Prepared, Scope};
 use ablate_common::units::UnitIx;
 use base::{BaseSet, DeviceBatch};
 use classify::{FittedProbe, NoProbe};
-use group::{Joint, Work};
+use group::{How, Joint, Work};
 use model::Model;
 use replace::{DonorStates, Means, Replacement};
 use std::collections::{BTreeMap, HashMap};
@@ -85,38 +90,19 @@ pub struct Engine {
     /// (task, scope) → unablated final states of each batch's scored positions, for tasks that compare with them.
     finals: HashMap<(u32, Scope), Vec<Tensor>>,
     /// (first task, ablation) → b of every head, where it is the same for every batch.
-    replacements: HashMap<(u32, u32), Replacement>,
+    replacements: HashMap<(u32, u32), Arc<Replacement>>,
     /// Task → its probe, where it has one.
     probes: HashMap<u32, FittedProbe>,
     /// (first task, scope, ablation) → b of every batch, where it is z of donors.
     donors: HashMap<(u32, Scope, u32), DonorStates>,
+    /// Reference set → mean norms of the unablated residual stream.
+    reference_norms: HashMap<u32, Vec<f64>>,
     /// Fitted constants, by ablation.
     constants: Arc<BTreeMap<u32, ChunkScores>>,
     /// Passes over a batch so far.
     passes: u64,
     /// Bytes of base states that may stay in memory, and of those that the plan would keep.
     room: (u64, u64),
-}
-
-/// A model that the lanes of one device share: its tensors are only ever read.
-#[derive(Debug)]
-pub struct SharedModel(Model);
-
-impl SharedModel {
-    /// Wraps a loaded model.
-    #[must_use]
-    pub fn new(model: Model) -> Self {
-        Self(model)
-    }
-}
-
-#[expect(unsafe_code, reason = "tch's Tensor isn't Sync because most methods may mutate; see SAFETY")]
-mod sync {
-    // SAFETY: the weights are never written after loading, every access is through `&Model` by operations
-    // that read them, and libtorch's reference counts are atomic.
-    unsafe impl Sync for super::SharedModel {}
-    // SAFETY: a tensor may be used and dropped on any thread.
-    unsafe impl Send for super::SharedModel {}
 }
 
 /// Base states kept at most, in bytes, where free memory isn't known.
@@ -140,6 +126,7 @@ impl Engine {
             replacements: HashMap::new(),
             probes: HashMap::new(),
             donors: HashMap::new(),
+            reference_norms: HashMap::new(),
             constants: Arc::default(),
             passes: 0,
             room: (CACHE_BYTES, states),
@@ -189,9 +176,19 @@ impl Engine {
         let space = self.plan.space(sweep, list);
         let base = self.plan.units(sweep).union(space.base());
         let ranks = self.plan.chunk_ranks(sweep, round, chunk);
-        if let SweepKind::Gradient { .. } = planned.kind {
-            let units: Vec<UnitIx> = ranks.map(|rank| UnitIx(rank as u32)).collect();
-            return self.guarded(|engine| engine.run_gradient(sweep, &units, stop));
+        let units = || -> Vec<UnitIx> { ranks.clone().map(|rank| UnitIx(rank as u32)).collect() };
+        match &planned.kind {
+            SweepKind::Gradient { .. } => {
+                return self.guarded(|engine| engine.run_gradient(sweep, &units(), stop));
+            }
+            SweepKind::Attention { .. } => {
+                return self.guarded(|engine| engine.run_attention(sweep, &units(), stop));
+            }
+            SweepKind::Patterns { items } => {
+                let items = items.clone();
+                return self.guarded(|engine| engine.run_patterns(sweep, &items, &units(), stop));
+            }
+            _ => {}
         }
         if planned.kind == SweepKind::Fit {
             let heads: Vec<HeadIx> = ranks.map(|rank| HeadIx(rank as u32)).collect();
@@ -207,7 +204,15 @@ impl Engine {
         }
         let interventions: Vec<Intervention> =
             subsets.iter().map(|s| self.intervention(ablation, &base, s)).collect();
-        self.run_interventions(ablation, &base, &interventions, &tasks, scope, stop)
+        match self.plan.sweeps[sweep as usize].kind {
+            SweepKind::Shift => self.guarded(|engine| engine.run_shift(sweep, &interventions, stop)),
+            SweepKind::Repair => self.guarded(|engine| {
+                let (trie, subsets) = (&Trie::new(&interventions), interventions.len());
+                let how = How::Frozen;
+                engine.run_tasks(&tasks, Work { ablation, base: &base, trie, subsets, scope, how, stop })
+            }),
+            _ => self.run_interventions(ablation, &base, &interventions, &tasks, scope, stop),
+        }
     }
 
     /// The scores of any interventions on top of a base set, on the given tasks: what [`Self::run`] does
@@ -226,7 +231,8 @@ impl Engine {
     ) -> Result<ChunkScores, Error> {
         self.guarded(|engine| {
             let (trie, subsets) = (&Trie::new(interventions), interventions.len());
-            engine.run_tasks(tasks, Work { ablation, base, trie, subsets, scope, stop })
+            let how = How::Running;
+            engine.run_tasks(tasks, Work { ablation, base, trie, subsets, scope, how, stop })
         })
     }
 
@@ -328,8 +334,8 @@ impl Engine {
         Ok(())
     }
 
-    /// b where it is the same for every batch. Means of z over the reference set, by default all items of the task: once per
-    /// experiment. Fitted constants as they were handed in.
+    /// b where it is the same for every batch. Means of z over the reference set, by default all items of the task: once for all
+    /// lanes of the device. Fitted constants as they were handed in.
     fn prepare_replacement(&mut self, task: u32, ablation: u32) {
         if self.replacements.contains_key(&(task, ablation)) {
             return;
@@ -338,15 +344,25 @@ impl Engine {
             Ablation::Mean { pool } => pool,
             Ablation::Optimal { .. } => {
                 if let Some(fitted) = self.fitted(task, ablation) {
-                    self.replacements.insert((task, ablation), fitted);
+                    self.replacements.insert((task, ablation), Arc::new(fitted));
                 }
                 return;
             }
             _ => return,
         };
+        let (model, plan, prepared) =
+            (Arc::clone(&self.model), Arc::clone(&self.plan), Arc::clone(&self.prepared));
+        // Other lanes of the device, and other ablations of the same, have it from there.
         let means = match self.source(task, ablation).reference {
-            Some(reference) => self.reference_means(reference, pool),
-            None => self.own_means(task, pool),
+            Some(reference) => {
+                let items = &prepared[plan.tasks.len() + reference as usize];
+                let batches = &plan.references[reference as usize].batches;
+                model.means(pool, items, batches, || self.reference_means(items, batches, pool))
+            }
+            None => {
+                let batches = plan.tasks[task as usize].batches(Scope::All);
+                model.means(pool, &prepared[task as usize], batches, || self.own_means(task, pool))
+            }
         };
         self.replacements.insert((task, ablation), means);
     }
@@ -394,10 +410,8 @@ impl Engine {
         means.finish(model)
     }
 
-    fn reference_means(&self, reference: u32, pool: Pool) -> Replacement {
+    fn reference_means(&self, items: &Prepared, batches: &[Batch], pool: Pool) -> Replacement {
         let model = &self.model.0;
-        let items = &self.prepared[self.plan.tasks.len() + reference as usize];
-        let batches = &self.plan.references[reference as usize].batches;
         let batches: Vec<DeviceBatch> = batches.iter().map(|b| DeviceBatch::new(model, items, b)).collect();
         let mut means = Means::new(model, pool, &batches);
         for batch in &batches {

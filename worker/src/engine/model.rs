@@ -292,11 +292,23 @@ impl Model {
         len: i64,
         mask: Option<&Tensor>,
     ) -> (Tensor, Tensor) {
-        let (tokens, dh, nq, nkv) = (x.size()[0], self.head_dim(), view.kept.len() as i64, view.n_kv);
-        let rows = tokens / len;
-        if nq == 0 {
+        let tokens = x.size()[0];
+        if view.kept.is_empty() {
             return self.no_heads(layer, view, tokens, len);
         }
+        let [q, k, v] = self.by_head(layer, view, x, len);
+        let z = match self.relative_mask(layer, &view.kept, len, mask) {
+            Some(bias) => attend(self, layer, &q, &k, &v, Some(&bias), false),
+            None => attend(self, layer, &q, &k, &v, mask, self.causal(layer)),
+        };
+        self.project(layer, view, z.transpose(1, 2), tokens / len, len)
+    }
+
+    /// Queries, keys and values that a self-attention makes of `x [rows · len, d_model]`, by head, `[rows, heads, len, head_dim]`: with
+    /// their norms and positions.
+    pub(super) fn by_head(&self, layer: usize, view: &AttnView, x: &Tensor, len: i64) -> [Tensor; 3] {
+        let (dh, nq, nkv) = (self.head_dim(), view.kept.len() as i64, view.n_kv);
+        let rows = x.size()[0] / len;
         let h = self.before_attention(layer, x);
         let qkv = h.linear(&view.qkv, view.qkv_bias.as_ref()).view([rows, len, nq + 2 * nkv, dh]);
         let v = qkv.narrow(2, nq + nkv, nkv);
@@ -317,13 +329,7 @@ impl Model {
             k = k.index_select(2, index);
             v = v.index_select(2, index);
         }
-        let [q, k, v] = [q, k, v].map(|t| t.transpose(1, 2));
-        let causal = self.causal(layer);
-        let z = match self.relative_mask(layer, &view.kept, len, mask) {
-            Some(bias) => attend(self, layer, &q, &k, &v, Some(&bias), false),
-            None => attend(self, layer, &q, &k, &v, mask, causal),
-        };
-        self.project(layer, view, z.transpose(1, 2), rows, len)
+        [q, k, v].map(|t| t.transpose(1, 2))
     }
 
     fn add_constant(&self, out: Tensor, view: &AttnView, rows: i64, len: i64) -> Tensor {
@@ -394,6 +400,29 @@ impl Model {
                 self.norm_of_sum(&feed.norm, &mid, (&act.linear(&feed.down, now), later), false).0
             }
         }
+    }
+
+    /// [`Self::after_attention`] of changed streams in a model whose norms stand in the stream (`NormPlace::Post`), with a feed-forward part
+    /// that adds what it added behind the unablated `x` and `out`, both `[1, n, d_model]`; `streams` and what attention adds to each, `own`,
+    /// are `[rows, n, d_model]`.
+    pub(super) fn frozen_after(
+        &self,
+        stage: usize,
+        x: &Tensor,
+        out: &Tensor,
+        streams: &Tensor,
+        own: &Tensor,
+    ) -> Tensor {
+        let block = &self.blocks[stage];
+        let behind = |x: &Tensor, out: &Tensor| {
+            let normed = block.post_attn_norm.as_ref().map(|norm| self.norm(norm, out));
+            self.norm(&block.attn_norm, &(x + normed.as_ref().unwrap_or(out)))
+        };
+        let changed = behind(streams, own);
+        let Some(feed) = &block.feed else { return changed };
+        let read = behind(x, out);
+        let added = self.activated(feed, &read.squeeze_dim(0)).linear(&feed.down, feed.down_bias.as_ref());
+        self.norm(&feed.norm, &(changed + added))
     }
 
     /// The norm of `x` plus `more` and its bias, and the sum, which is empty unless asked for.

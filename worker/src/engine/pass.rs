@@ -66,6 +66,20 @@ impl Pass<'_> {
     /// # Errors
     /// Where `stop` was set meanwhile.
     pub fn run(&self, trie: &Trie, stop: &AtomicBool) -> Result<Vec<Finished>, Stopped> {
+        self.run_seen(trie, stop, |_, _, _| {})
+    }
+
+    /// [`Self::run`], showing `see` after each stage its number, the nodes that have rows, and their residual stream `[nodes, tokens,
+    /// d_model]`, of the last stage at scored positions only.
+    ///
+    /// # Errors
+    /// Where `stop` was set meanwhile.
+    pub fn run_seen(
+        &self,
+        trie: &Trie,
+        stop: &AtomicBool,
+        mut see: impl FnMut(usize, &[usize], &Tensor),
+    ) -> Result<Vec<Finished>, Stopped> {
         let stages = self.model.blocks.len();
         let mut finished = Vec::new();
         if !trie.unchanged.is_empty() {
@@ -83,6 +97,9 @@ impl Pass<'_> {
                 self.enter_decoder(&mut rows);
             }
             self.step(trie, stage, &mut rows);
+            if let Some(x) = &rows.x {
+                see(stage, &rows.live, x);
+            }
         }
         if let Some(x) = rows.x {
             let subsets = rows.live.iter().map(|&n| trie.nodes[n].ends.clone()).collect();
@@ -270,7 +287,7 @@ impl Pass<'_> {
 
     /// Attention output of nodes that start here from one parent: out − Σ (1 − ξ)(z_h − b_h) W_O.
     /// `z [tokens, kept · head_dim]`, `out [tokens, d_model]` → `[nodes, tokens, d_model]`.
-    fn children(&self, stage: usize, nodes: &[Node], z: &Tensor, out: &Tensor) -> Tensor {
+    pub(super) fn children(&self, stage: usize, nodes: &[Node], z: &Tensor, out: &Tensor) -> Tensor {
         let (model, dh) = (self.model, self.model.head_dim());
         let kept = &self.views[stage].kept;
         let block = &model.blocks[stage];

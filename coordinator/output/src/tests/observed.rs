@@ -1,0 +1,185 @@
+//! Attention, repair and shift: tables of synthetic scores with known means.
+
+use super::*;
+use ablate_common::attention::{COLUMNS, queries};
+use ablate_common::head::Stream;
+use ablate_common::plan::{Shown, Source};
+use ablate_common::shift::points;
+use arrow::array::{Array, AsArray};
+use arrow::datatypes::Float64Type;
+
+/// Adds a sweep whose scores `value` gives for (rank, column, row), in chunks of `chunk`.
+fn add(r: &mut Results, kind: SweepKind, tasks: &[u32], chunk: u32, value: impl Fn(u64, usize, usize) -> f64) -> u32 {
+    let scope = Scope::All;
+    r.plan.sweeps.push(PlannedSweep { kind, ablation: 0, tasks: tasks.to_vec(), units: 0, scope, chunk });
+    let sweep = r.plan.sweeps.len() as u32 - 1;
+    let mut round = RoundResult::default();
+    for at in 0..r.plan.round_chunks(sweep, 0) {
+        let ranks = r.plan.chunk_ranks(sweep, 0, at);
+        let block = |&task: &u32| {
+            let rows = r.plan.rows(sweep, &r.prepared[task as usize]).len();
+            let columns = r.plan.columns(sweep, task).len();
+            let cell = |rank: u64| {
+                let value = &value;
+                (0..columns).flat_map(move |c| (0..rows).map(move |row| value(rank, c, row)))
+            };
+            let values = ranks.clone().flat_map(cell).collect();
+            TaskScores { task, examples: rows as u32, columns: columns as u32, values }
+        };
+        let tasks = tasks.iter().map(block).collect();
+        round.chunks.insert(at, ChunkScores { subsets: (ranks.end - ranks.start) as u32, tasks });
+    }
+    r.rounds.insert((sweep, 0), round);
+    sweep
+}
+
+fn column(batches: &[arrow::array::RecordBatch], name: &str) -> Vec<Option<f64>> {
+    let of = |b: &arrow::array::RecordBatch| {
+        let all = b.column_by_name(name).unwrap().as_primitive::<Float64Type>().clone();
+        (0..all.len()).map(move |i| (!all.is_null(i)).then(|| all.value(i))).collect::<Vec<_>>()
+    };
+    batches.iter().flat_map(of).collect()
+}
+
+#[test]
+fn scores_of_attention_are_means_over_the_queries_that_have_them() {
+    let mut r = experiment(2, 4, 8, true);
+    // Texts of their own lengths; in the first task no token repeats.
+    for (i, item) in r.prepared[0].items.iter_mut().enumerate() {
+        item.tokens = (0..3 + i as u32 % 4).collect();
+    }
+    for (i, item) in r.prepared[1].items.iter_mut().enumerate() {
+        item.tokens = (0..3 + i as u32 % 4).map(|t| t % 2).collect();
+    }
+    let of: Vec<Vec<[u32; 7]>> = r.prepared
+        .iter()
+        .map(|p| p.items.iter().map(|i| queries(i, Stream::SelfAttention)).collect())
+        .collect();
+    // Every query of head h and column c has the same score, so that its mean is that and has no error.
+    let truth = |rank: u64, c: usize| 0.1 + 0.02 * rank as f64 + 0.1 * c as f64;
+    for task in 0..2u32 {
+        let counts = of[task as usize].clone();
+        let value = move |rank, c, row: usize| truth(rank, c) * f64::from(counts[row][c]);
+        add(&mut r, SweepKind::Attention { greedy: None }, &[task], 3, value);
+    }
+    let a = analyse(&r);
+    for (t, g) in a.groups.iter().enumerate() {
+        assert_eq!(g.attention.len(), 8);
+        for (rank, row) in (0u64..).zip(&g.attention) {
+            assert_eq!((row.layer, row.head), (rank as u32 / 4, rank as u32 % 4));
+            let all = [
+                Some(row.confidence), Some(row.entropy), row.first_token, row.previous_token,
+                row.duplicate_token, row.induction, Some(row.rollout),
+            ];
+            for (c, got) in all.into_iter().enumerate() {
+                let known = t == 1 || !(c == 4 || c == 5);
+                assert_eq!(got.is_some(), known, "{}, {}", g.name, COLUMNS[c]);
+                let Some(got) = got else { continue };
+                assert!((got - truth(rank, c)).abs() < 1e-12 && row.errors[c] < 1e-12, "{got}");
+            }
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    export_analysed(&r, &a, dir.path(), Format::Parquet).unwrap();
+    let table = read(&dir.path().join("attention.parquet"));
+    let induction = column(&table, "induction");
+    assert!(induction[..8].iter().all(Option::is_none) && induction[8..].iter().all(Option::is_some));
+    assert!(!dir.path().join("repair.parquet").exists() && !dir.path().join("patterns.parquet").exists());
+    assert!(read(&dir.path().join("scores.parquet"))[0].column_by_name("confidence").is_none());
+}
+
+#[test]
+fn patterns_are_told_by_example_head_and_token() {
+    let mut r = experiment(1, 2, 8, true);
+    let text = |s: &str| s.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let items = vec![
+        Shown { example: 2, item: 0, queries: text("a b"), keys: Vec::new() },
+        Shown { example: 2, item: 5, queries: text("c"), keys: text("x y z") },
+    ];
+    add(&mut r, SweepKind::Patterns { items }, &[1], 2, |rank, _, row| 10.0 * rank as f64 + row as f64);
+    assert!(patterns(&r, 0).is_empty());
+    let all = patterns(&r, 1);
+    assert_eq!(all.len(), 4);
+    assert_eq!((all[1].example, all[1].sequence, all[1].head.head), (2, 0, 1));
+    assert_eq!(all[1].attention, [10.0, 11.0, 12.0, 13.0]);
+    assert_eq!((all[2].sequence, &all[2].keys[2], &all[2].attention[..]), (1, &"z".to_owned(), &[4.0, 5.0, 6.0][..]));
+    let dir = tempfile::tempdir().unwrap();
+    let written = export(&r, dir.path(), Format::Parquet).unwrap();
+    let rows = written.files.iter().find(|f| f.path.ends_with("patterns.parquet")).unwrap().rows;
+    assert_eq!(rows, 14);
+    let table = read(&dir.path().join("patterns.parquet"));
+    let tokens = |name: &str| -> Vec<String> {
+        let of = |b: &arrow::array::RecordBatch| {
+            let all = b.column_by_name(name).unwrap().as_string::<i32>().clone();
+            (0..all.len()).map(move |i| all.value(i).to_owned()).collect::<Vec<_>>()
+        };
+        table.iter().flat_map(of).collect()
+    };
+    assert_eq!(tokens("query_token")[..4], ["a", "a", "b", "b"]);
+    assert_eq!(tokens("key_token")[8..11], ["x", "y", "z"]);
+    export(&r, dir.path(), Format::Csv).unwrap();
+    assert_eq!(std::fs::read_to_string(dir.path().join("patterns.csv")).unwrap().lines().count(), 15);
+}
+
+#[test]
+fn repair_is_the_direct_effect_less_the_whole() {
+    let mut r = experiment(2, 4, 8, true);
+    let singles = r.rounds[&(1, 0)].chunks.clone();
+    let whole = move |rank: u64, row: usize| singles[&(rank as u32 / 7)].tasks[0].column(rank as usize % 7, 0)[row];
+    // Of the logit difference half a unit more is lost while everything else stands still, in head 3 nothing.
+    let repaired = |rank: u64, row: usize| {
+        if rank == 3 { 0.0 } else { 0.5 + 0.1 * noise(rank, row as u64) }
+    };
+    add(&mut r, SweepKind::Repair, &[0], 5, move |rank, _, row| whole(rank, row) - repaired(rank, row));
+    let a = analyse(&r);
+    let rows = &a.groups[0].repair;
+    assert!(rows.len() == 8 && a.groups[1].repair.is_empty());
+    for (row, head) in rows.iter().zip(&a.groups[0].heads) {
+        assert_eq!((row.ix, row.n), (head.ix, 60));
+        assert!((row.total - head.delta.value).abs() < 1e-12);
+        assert!((row.repair.value - (row.direct - row.total)).abs() < 1e-12);
+        let none = row.ix.0 == 3;
+        assert_eq!((row.q < 0.05, row.repair.value.abs() < 1e-9), (!none, none), "{row:?}");
+        assert!(none || (row.repair.value - 0.5).abs() < 0.05);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    export_analysed(&r, &a, dir.path(), Format::Parquet).unwrap();
+    let table = read(&dir.path().join("repair.parquet"));
+    assert_eq!(column(&table, "repair").len(), 8);
+    assert_eq!(column(&table, "direct")[0], Some(rows[0].direct));
+}
+
+#[test]
+fn shifts_are_flagged_named_and_compared_with_the_reference_set() {
+    let mut r = experiment(2, 3, 8, true);
+    let places = points(r.plan.heads()).len();
+    assert_eq!(places, 3);
+    // Rank 1 is all heads, head h has rank h + 2: head 4 doubles the last stream, all heads shrink it to a third.
+    let ratio = |rank: u64, row: usize| match (rank, row) {
+        (6, 2) => 2.0,
+        (1, 2) => 1.0 / 3.0,
+        _ => 1.0 + 0.01 * row as f64,
+    };
+    let value = move |rank, column, row: usize| {
+        let base = 10.0 * (1 + row) as f64;
+        [base * ratio(rank, row), base, 1.5 * ratio(rank, row), 7.0][column]
+    };
+    add(&mut r, SweepKind::Shift, &[0, 1], 3, value);
+    r.plan.ablations[0].sources = vec![Source { reference: Some(0), donors: Vec::new() }, Source::default()];
+    let a = analyse(&r);
+    let g = &a.groups[0];
+    assert_eq!(g.shift.len(), 7 * places);
+    assert!(g.shift[..places].iter().all(|s| s.ix.is_none()));
+    let flagged: Vec<_> = g.shift.iter().filter(|s| s.flagged).map(|s| (s.ix.map(|u| u.0), s.at_layer)).collect();
+    assert_eq!(flagged, [(None, 2), (Some(4), 2)]);
+    assert_eq!((g.shift[4].reference, a.groups[1].shift[4].reference), (Some(7.0), None));
+    assert!((g.shift[2].ratio - 1.0 / 3.0).abs() < 1e-12 && (g.shift[2].largest - 0.5).abs() < 1e-12);
+    let said = facts::warnings(&r, g);
+    let said = said.iter().find(|w| w.contains("residual stream")).unwrap();
+    assert!(said.contains("all heads (0.33×), L1.H1 (2.00×)") && !said.contains("more"), "{said}");
+    let dir = tempfile::tempdir().unwrap();
+    export_analysed(&r, &a, dir.path(), Format::Parquet).unwrap();
+    let table = read(&dir.path().join("shift.parquet"));
+    assert_eq!(column(&table, "ratio").len(), 2 * 7 * places);
+    assert_eq!(column(&table, "reference")[7 * places], None);
+}

@@ -5,14 +5,13 @@ use super::forest::{Forest, Row, forest};
 use super::{Figure, Part, Table, rounded};
 use crate::agreement::AgreementRow;
 use crate::analyse::Analysis;
-use crate::results::Results;
 use serde_json::json;
 
 /// Most rows of a figure.
 const MOST: usize = 40;
 
 /// Adds the figure of agreement, where scores are compared.
-pub fn figures(_: &Results, analysis: &Analysis, out: &mut Vec<Figure>) {
+pub fn figures(analysis: &Analysis, out: &mut Vec<Figure>) {
     let known: Vec<&AgreementRow> = analysis.agreement.iter().filter(|a| a.scope == "all").collect();
     if known.is_empty() {
         return;
@@ -31,12 +30,15 @@ pub fn figures(_: &Results, analysis: &Analysis, out: &mut Vec<Figure>) {
         .map(|a| {
             let inner = within(a);
             let mut tip = format!(
-                "{}\n{}\nSpearman {} {} 95 %\nKendall τ-b {}",
+                "{}\n{}\nSpearman {} {} 95 %\nKendall τ-b {} {}\nfirst {}: Jaccard {}",
                 a.score_a,
                 a.score_b,
                 signed(a.spearman),
                 interval(a.ci.0, a.ci.1),
-                signed(a.kendall)
+                signed(a.kendall),
+                interval(a.kendall_low, a.kendall_high),
+                a.top_k,
+                number(a.jaccard)
             );
             if let Some(i) = inner {
                 tip.push_str(&format!("\nwithin layers {} {}", signed(i.spearman), interval(i.ci.0, i.ci.1)));
@@ -76,7 +78,10 @@ pub fn figures(_: &Results, analysis: &Analysis, out: &mut Vec<Figure>) {
         how.push_str(&format!(" The {MOST} highest of {}; all are in the table agreement.", known.len()));
     }
     let mut table =
-        Table::new(&["task", "method", "unit", "score_a", "score_b", "scope", "spearman", "ci_low", "ci_high", "kendall"]);
+        Table::new(&[
+            "task", "method", "unit", "score_a", "score_b", "scope", "spearman", "ci_low", "ci_high", "kendall",
+            "kendall_low", "kendall_high", "top_k", "jaccard", "jaccard_low", "jaccard_high",
+        ]);
     for a in &analysis.agreement {
         let mut row = vec![
             json!(a.task),
@@ -86,7 +91,11 @@ pub fn figures(_: &Results, analysis: &Analysis, out: &mut Vec<Figure>) {
             json!(a.score_b),
             json!(a.scope),
         ];
-        row.extend([a.spearman, a.ci.0, a.ci.1, a.kendall].map(|v| rounded(v, 5)));
+        row.extend(
+            [a.spearman, a.ci.0, a.ci.1, a.kendall, a.kendall_low, a.kendall_high].map(|v| rounded(v, 5)),
+        );
+        row.push(json!(a.top_k));
+        row.extend([a.jaccard, a.jaccard_low, a.jaccard_high].map(|v| rounded(v, 5)));
         table.rows.push(row);
     }
     out.push(Figure {

@@ -38,7 +38,11 @@ impl Family<'_> {
     fn points(&self, c: &Curve) -> Vec<Drawn> {
         let flagged = self.flagged();
         let of = |p: &Point| {
-            let (v, ci) = if flagged { (p.value, None) } else { (p.retained?, None) };
+            let (v, ci) = if flagged {
+                (p.value, p.value_low.zip(p.value_high))
+            } else {
+                (p.retained?, p.retained_low.zip(p.retained_high))
+            };
             v.is_finite().then_some((p.removed, v, ci))
         };
         c.points.iter().filter_map(of).collect()

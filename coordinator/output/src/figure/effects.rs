@@ -66,14 +66,12 @@ pub fn groups(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
     let first = listed.first()?;
     let super_additive = listed.iter().filter(|r| r.interaction_q <= RESOLVED && r.interaction.value > 0.0).count();
     let finding = format!(
-        "{} {} together cost {}, alone they add up to {}; {super_additive} of {} groups cost measurably more than their sum.",
+        "{} together cost {}, alone they add up to {}; {super_additive} of {} groups cost measurably more than their sum.",
         names(&first.units),
-        if first.units.len() > 1 { "" } else { "alone" },
         signed(first.delta.value),
         signed(first.sum_alone),
         listed.len()
-    )
-    .replace("  ", " ");
+    );
     let rows: Vec<Row> = listed
         .iter()
         .take(16)
@@ -138,6 +136,45 @@ pub fn triples(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
     let axis = format!("third-order interaction ({metric})");
     let label = format!("{title}: triples. {finding}");
     let set = Forest { axis: &axis, beside: None, span: (0.0, 0.0), width: 500.0, label: &label };
+    Some((forest(&set, &rows), finding))
+}
+
+/// The largest effects of one half of the documents, on the other half.
+pub fn selected(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
+    let units: Vec<_> = g.selected.iter().filter(|r| r.b.is_none() && r.effect.value.is_finite()).collect();
+    if units.len() < 2 {
+        return None;
+    }
+    let sum = |f: &dyn Fn(&crate::selected::SelectedRow) -> f64| units.iter().map(|r| f(r)).sum::<f64>();
+    let (chosen, left) = (sum(&|r| r.effect_select), sum(&|r| r.effect.value));
+    let sure = units.iter().filter(|r| r.effect.low > 0.0).count();
+    let finding = format!(
+        "On documents that had no part in their choice, the first {} keep {:.0} % of their effect; {sure} of them are above 0 beyond their intervals.",
+        units.len(),
+        100.0 * left / chosen
+    );
+    let rows: Vec<Row> = units
+        .iter()
+        .map(|r| Row {
+            name: g.name_of(r.a).to_owned(),
+            value: [r.effect.value, r.effect.low, r.effect.high],
+            colour: if r.effect.value < 0.0 { "var(--down)" } else { "var(--up)" },
+            filled: r.effect.low > 0.0,
+            beside: Some(r.effect_select),
+            tip: format!(
+                "{}, chosen as number {}\non the half that chose {}\non the other {} {} 95 %",
+                g.name_of(r.a),
+                r.rank,
+                signed(r.effect_select),
+                signed(r.effect.value),
+                interval(r.effect.low, r.effect.high)
+            ),
+        })
+        .collect();
+    let axis = format!("Δ {metric}");
+    let label = format!("{title}: the largest effects measured again. {finding}");
+    let beside = Some("on the half of the documents that chose");
+    let set = Forest { axis: &axis, beside, span: (0.0, 0.0), width: 500.0, label: &label };
     Some((forest(&set, &rows), finding))
 }
 
@@ -220,7 +257,7 @@ fn panel(svg: &mut Svg, g: &Group, top: f64, stream: Option<Stream>, lines: &BTr
             )
         })
     };
-    let mut put = |svg: &mut Svg, name: &str, rows: &[&ShiftRow], colour: &str, wide: f64| {
+    let put = |svg: &mut Svg, name: &str, rows: &[&ShiftRow], colour: &str, wide: f64| {
         svg.open(&format!("class=\"m\" {}", tip(&told(name, rows))));
         svg.polyline(&points(rows), "transparent", 9.0, "");
         svg.polyline(&points(rows), colour, wide, "class=\"edge\"");

@@ -1,16 +1,19 @@
 //! The figures of an experiment: drawn once, as SVG whose colours are CSS variables, for the page and for files
 //! that stand alone.
 
+mod across;
 mod agree;
 mod cluster;
 mod curve;
 pub mod draw;
+mod effects;
 mod forest;
 mod graph;
 mod heat;
 pub mod ink;
 mod matrix;
 pub mod of_group;
+mod portrait;
 pub mod raster;
 mod scatter;
 
@@ -121,7 +124,9 @@ pub fn figures(results: &Results, analysis: &Analysis) -> anyhow::Result<Vec<Fig
     for at in 0..analysis.groups.len() {
         of_group::figures(analysis, at, several, &mut out)?;
     }
-    agree::figures(results, analysis, &mut out);
+    agree::figures(analysis, &mut out);
+    across::figures(analysis, &mut out);
+    portrait::figures(results, analysis, &mut out);
     let mut taken = BTreeSet::new();
     for f in &mut out {
         let base = f.name.clone();

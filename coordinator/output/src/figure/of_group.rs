@@ -6,7 +6,7 @@ use super::forest::{Forest, Row, forest};
 use super::heat::{heat, ranks, told};
 use super::matrix::{Square, matrix};
 use super::scatter::{Dot, Plot, scatter};
-use super::{Figure, Part, Table, graph, rounded, slug, title_of};
+use super::{Figure, Part, Table, effects, graph, rounded, slug, title_of};
 use crate::analyse::{Analysis, Group, HeadRow, PairRow, RESOLVED, Relation};
 use crate::facts;
 use ablate_common::metric::Metric;
@@ -27,7 +27,9 @@ pub fn figures(analysis: &Analysis, at: usize, several: bool, out: &mut Vec<Figu
     let make = Maker { g, at, title: if several { title } else { g.name.clone() }, unit };
     make.heads(out);
     make.gradients(analysis, out);
+    make.effects(out);
     make.pairs(out)?;
+    make.together(out);
     make.curves(out);
     Ok(())
 }
@@ -260,6 +262,62 @@ impl Maker<'_> {
         out.push(f);
     }
 
+    /// Self-repair, activation shift, and what chance has added to the largest effects.
+    fn effects(&self, out: &mut Vec<Figure>) {
+        let (g, name) = (self.g, metric(self.g));
+        if let Some((svg, finding)) = effects::selected(g, &name, &self.title) {
+            let how = "Chosen on one half of the documents (grey ticks), measured on the other (marks with 95 % intervals), so that no luck of the choice is in the estimate."
+                .to_owned();
+            out.push(self.figure("selected", Part::Heads, "The largest, measured again", finding, how, svg));
+        }
+        if let Some((svg, finding)) = effects::repair(g, &name, &self.title) {
+            let how = "A point for each unit: its direct effect with everything downstream frozen, and its whole effect. Below the dashed line what comes behind makes up for the loss. Upright lines are 95 % intervals of the difference; coloured points are resolved."
+                .to_owned();
+            let mut f = self.figure("repair", Part::Heads, "Self-repair", finding, how, svg);
+            let mut table = Table::new(&["name", "direct", "total", "repair", "ci_low", "ci_high", "q_value"]);
+            for r in &g.repair {
+                let mut row = vec![json!(g.name_of(r.ix))];
+                row.extend(
+                    [r.direct, r.total, r.repair.value, r.repair.low, r.repair.high, r.q].map(|v| rounded(v, 6)),
+                );
+                table.rows.push(row);
+            }
+            f.data = Some(table);
+            out.push(f);
+        }
+        if let Some((svg, finding)) = effects::shift(g, &self.title) {
+            let how = "Mean norm of the residual stream with the unit removed, by that of the whole model, after each layer; dashed lines are a factor of 2. Black: every head removed."
+                .to_owned();
+            let mut f = self.figure("shift", Part::Heads, "Activation shift", finding, how, svg);
+            let mut table =
+                Table::new(&["name", "at_stream", "at_layer", "unablated", "norm", "ratio", "largest", "flagged"]);
+            for r in &g.shift {
+                let mut row = vec![json!(r.ix.map_or("all", |u| g.name_of(u)))];
+                row.extend([json!(r.at_stream.name()), json!(r.at_layer)]);
+                row.extend([r.unablated, r.norm, r.ratio, r.largest].map(|v| rounded(v, 5)));
+                row.push(json!(r.flagged));
+                table.rows.push(row);
+            }
+            f.data = Some(table);
+            out.push(f);
+        }
+    }
+
+    /// Groups and triples, measured together.
+    fn together(&self, out: &mut Vec<Figure>) {
+        let (g, name) = (self.g, metric(self.g));
+        if let Some((svg, finding)) = effects::groups(g, &name, &self.title) {
+            let how = "Units every two of which are redundant, removed together: the joint Δ with its 95 % interval beside the sum of what each costs alone. Filled marks differ from that sum (q ≤ 0.05)."
+                .to_owned();
+            out.push(self.figure("groups", Part::Pairs, "Redundancy groups", finding, how, svg));
+        }
+        if let Some((svg, finding)) = effects::triples(g, &name, &self.title) {
+            let how = "Third-order interaction: what the pairs leave unexplained when three are removed together. Lines are 95 % intervals; filled marks are resolved."
+                .to_owned();
+            out.push(self.figure("triples", Part::Pairs, "Triples", finding, how, svg));
+        }
+    }
+
     fn pairs(&self, out: &mut Vec<Figure>) -> anyhow::Result<()> {
         let g = self.g;
         let Some(square) = Square::of(g) else { return Ok(()) };
@@ -405,7 +463,7 @@ impl Maker<'_> {
                     family.random.len()
                 )
             };
-            let how = format!("{what} Measured on {on}.{bands}");
+            let how = format!("{what} Measured on {on}. Coloured bands are 95 % intervals.{bands}");
             let mut f = self.figure("curve", Part::Curves, &format!("Pruning{own}"), finding, how, svg);
             if !own.is_empty() {
                 f.name = slug(&["curve", &g.name, g.method, self.unit, "for", &first.objective]);
@@ -438,7 +496,11 @@ fn found(family: &Family<'_>) -> String {
 }
 
 fn points(g: &Group, family: &Family<'_>) -> Table {
-    let mut table = Table::new(&["order", "step", "name", "removed", "fraction", "value", "retained"]);
+    let mut table = Table::new(&[
+        "order", "step", "name", "removed", "fraction", "value", "value_low", "value_high", "retained", "retained_low",
+        "retained_high",
+    ]);
+    let known = |v: Option<f64>| v.map_or(serde_json::Value::Null, |v| rounded(v, 6));
     for c in family.named.iter().chain(&family.random) {
         for p in &c.points {
             table.rows.push(vec![
@@ -448,7 +510,11 @@ fn points(g: &Group, family: &Family<'_>) -> Table {
                 json!(p.removed),
                 rounded(c.fraction(p.removed), 5),
                 rounded(p.value, 6),
-                p.retained.map_or(serde_json::Value::Null, |r| rounded(r, 5)),
+                known(p.value_low),
+                known(p.value_high),
+                known(p.retained),
+                known(p.retained_low),
+                known(p.retained_high),
             ]);
         }
     }

@@ -15,8 +15,11 @@ const MOST: usize = 8;
 /// Most tokens of a pattern that are drawn: the last ones.
 const TOKENS: usize = 36;
 
+/// A score with its name.
+type Kind = (&'static str, fn(&AttentionRow) -> Option<f64>);
+
 /// The scores that tell kinds of heads apart.
-const KINDS: [(&str, fn(&AttentionRow) -> Option<f64>); 4] = [
+static KINDS: [Kind; 4] = [
     ("previous token", |r| r.previous_token),
     ("duplicate token", |r| r.duplicate_token),
     ("induction", |r| r.induction),
@@ -48,7 +51,7 @@ pub fn figures(results: &Results, analysis: &Analysis, out: &mut Vec<Figure>) {
 
 fn maps(g: &Group, at: usize) -> Option<Figure> {
     let grid = Grid::of_heads(g.attention.iter().map(|r| (r.stream, r.layer)));
-    let kinds: Vec<&(&str, fn(&AttentionRow) -> Option<f64>)> =
+    let kinds: Vec<&Kind> =
         KINDS.iter().filter(|k| g.attention.iter().any(|r| k.1(r).is_some())).collect();
     if kinds.is_empty() {
         return None;
@@ -211,7 +214,7 @@ fn target(kind: &str) -> &'static str {
 fn bars(svg: &mut Svg, row: &AttentionRow, task: &str, y: &mut f64) {
     svg.text(0.0, *y + 14.0, &cut(&format!("attention on {task}"), 30), Type::SMALL);
     *y += 22.0;
-    for (kind, of) in KINDS {
+    for (kind, of) in &KINDS {
         let value = of(row);
         let text = format!("{kind}\n{}", value.map_or_else(|| "no token repeats".into(), percent));
         svg.open(&format!("class=\"m\" {}", tip(&text)));

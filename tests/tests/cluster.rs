@@ -106,7 +106,9 @@ fn every_command_does_what_it_says_on_a_live_cluster() {
         let out = folder.path().join(format);
         let args = ["export", "small", "--format", format, "--out", out.to_str().unwrap()];
         drop(said(cluster.client(&args)));
-        assert!(out.join(file).exists(), "{file}");
+        for file in [file, "report.html", "figures/heads-lee-mean.svg", "figures/heads-lee-mean.png"] {
+            assert!(out.join(file).exists(), "{file}");
+        }
         assert_eq!(json(&out.join("summary.json"))["tasks"][0]["task"], "lee");
     }
     let page = folder.path().join("page.html");

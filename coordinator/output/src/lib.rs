@@ -1,6 +1,7 @@
 //! Tables and the report of an experiment, from its stored scores and nothing else.
 //!
-//! [`analyse`] does the statistics once; [`export`], [`report`] and [`headline`] print them. The `_analysed`
+//! [`analyse`] does the statistics once; [`export`], [`report`] and [`headline`] print them, [`present`] the report with its
+//! figures beside it. The `_analysed`
 //! forms share one analysis.
 
 mod agreement;
@@ -10,6 +11,7 @@ mod attention;
 mod constants;
 mod curve;
 mod facts;
+mod figure;
 mod gradients;
 mod html;
 pub mod joint;
@@ -37,7 +39,7 @@ pub use attention::{AttentionRow, Pattern, patterns};
 pub use curve::{Curve, Point};
 pub use facts::partial;
 pub use gradients::GradientRow;
-pub use html::{report, report_analysed};
+pub use html::{present, report, report_analysed};
 pub use joint::{GroupRow, TripleRow};
 pub use orders::{OrderRow, orders};
 pub use poly::PolyRow;

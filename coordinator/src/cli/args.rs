@@ -400,7 +400,7 @@ pub struct ExportArgs {
 pub struct ReportArgs {
     /// Output folder of `ablate run`, or an experiment of the coordinator
     pub what: String,
-    /// File to write [default: report.html in the experiment's folder]
+    /// File to write [default: report.html in the experiment's folder, with its figures in figures/]
     #[arg(long)]
     pub out: Option<PathBuf>,
     #[command(flatten)]

@@ -9,7 +9,7 @@ use ablate_coordinator::store::{SqliteStore, Store};
 use ablate_output::results::Results;
 use ablate_proto::v1::{self, control_request::Action};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// What a user does to an experiment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -258,17 +258,29 @@ async fn fetch(what: &str, format: TableFormat, folder: &Path, client: &ClientAr
     made(folder)?;
     let mut open: Option<(String, std::fs::File)> = None;
     while let Some(part) = stream.message().await.map_err(refused)? {
-        // A name with a folder in it would be a coordinator's fault: it stays in this folder.
-        let name =
-            Path::new(&part.name).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        if open.as_ref().is_none_or(|(n, _)| *n != name) {
-            open = Some((name.clone(), std::fs::File::create(folder.join(&name))?));
+        if open.as_ref().is_none_or(|(n, _)| *n != part.name) {
+            let path = within(folder, &part.name);
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            open = Some((part.name.clone(), std::fs::File::create(path)?));
         }
         if let Some((_, file)) = &mut open {
             file.write_all(&part.data)?;
         }
     }
     Ok(())
+}
+
+/// Where a file that a coordinator named goes: into `folder`, or one plain folder below it. Any other name would be the
+/// coordinator's fault: of that only the last part is taken.
+fn within(folder: &Path, name: &str) -> PathBuf {
+    let parts: Vec<Component<'_>> = Path::new(name).components().collect();
+    match parts.as_slice() {
+        [Component::Normal(file)] => folder.join(file),
+        [Component::Normal(below), Component::Normal(file)] => folder.join(below).join(file),
+        _ => folder.join(Path::new(name).file_name().unwrap_or_default()),
+    }
 }
 
 /// Makes a folder that the user named.
@@ -332,6 +344,7 @@ pub async fn report(args: ReportArgs) -> Result<u8, Fail> {
     let folder = Path::new(&args.what);
     let out: PathBuf;
     if folder.is_dir() {
+        let beside = args.out.is_none();
         out = args.out.unwrap_or_else(|| folder.join("report.html"));
         if out.is_dir() || out.parent().is_some_and(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
             return Err(Fail::wrong(format!(
@@ -341,7 +354,14 @@ pub async fn report(args: ReportArgs) -> Result<u8, Fail> {
             .help("name the HTML file to write"));
         }
         let results = of_folder(folder).await?;
-        ablate_output::report(&results, &out).map_err(|e| Fail::failed(format!("{e:#}")))?;
+        let analysis = ablate_output::analyse(&results);
+        // Beside another file nobody asked for a folder of figures.
+        let written = if beside {
+            ablate_output::present(&results, &analysis, folder).map(drop)
+        } else {
+            ablate_output::report_analysed(&results, &analysis, &out)
+        };
+        written.map_err(|e| Fail::failed(format!("{e:#}")))?;
         warn_partial(ablate_output::partial(&results), &args.what);
     } else {
         let place = PathBuf::from(&args.what);
@@ -359,4 +379,21 @@ pub async fn report(args: ReportArgs) -> Result<u8, Fail> {
     }
     say::out(format_args!("{}", out.display()));
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::within;
+    use std::path::Path;
+
+    #[test]
+    fn no_name_of_a_coordinator_leaves_the_folder() {
+        let at = |name| within(Path::new("out"), name);
+        assert_eq!(at("heads.parquet"), Path::new("out/heads.parquet"));
+        assert_eq!(at("figures/heads.svg"), Path::new("out/figures/heads.svg"));
+        for name in ["../x", "/etc/x", "a/../x", "a/b/x", "a/../../x", "./../x"] {
+            assert_eq!(at(name), Path::new("out/x"), "{name}");
+        }
+        assert_eq!(at(".."), Path::new("out/"), "no file's name: it can't be made");
+    }
 }

@@ -230,7 +230,7 @@ impl Session {
             steps.at(STEP, 1, 3);
             ablate_output::export_analysed(&results, &analysis, &folder, ablate_output::Format::Parquet)?;
             steps.at(STEP, 2, 3);
-            ablate_output::report_analysed(&results, &analysis, &folder.join("report.html"))?;
+            ablate_output::present(&results, &analysis, &folder)?;
             steps.at(STEP, 3, 3);
             Ok(ablate_output::headline_analysed(&results, &analysis))
         })

@@ -269,7 +269,8 @@ fn exporter() -> Exporter {
         std::fs::create_dir_all(folder).map_err(|e| e.to_string())?;
         let analysis = ablate_output::analyse(&results);
         ablate_output::export_analysed(&results, &analysis, folder, format)
-            .and_then(|_| ablate_output::report_analysed(&results, &analysis, &folder.join("report.html")))
+            .and_then(|_| ablate_output::present(&results, &analysis, folder))
+            .map(drop)
             .map_err(|e| format!("{e:#}"))
     })
 }

@@ -28,7 +28,7 @@ const ASIDE: usize = 200;
 const REPORT: u64 = 512 << 20;
 
 /// What a report may do: what is in it, and nothing with this site.
-const REPORT_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; \
+const REPORT_POLICY: &str = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:; font-src data:; \
 base-uri 'none'; form-action 'none'; frame-ancestors 'none'; sandbox allow-scripts allow-downloads allow-popups";
 
 type At = State<Arc<Site>>;

@@ -105,6 +105,20 @@ fn caller<T>(request: &Request<T>) -> Caller {
     request.extensions().get().cloned().unwrap_or_else(Caller::anyone)
 }
 
+/// Names and contents of a folder's files, those of folders below it as "folder/file".
+fn files_of(folder: &std::path::Path, below: &str) -> Result<Vec<(String, Vec<u8>)>, String> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|e| e.to_string())?.flatten() {
+        let name = format!("{below}{}", entry.file_name().to_string_lossy());
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            files.extend(files_of(&entry.path(), &format!("{name}/"))?);
+        } else {
+            files.push((name, std::fs::read(entry.path()).map_err(|e| e.to_string())?));
+        }
+    }
+    Ok(files)
+}
+
 fn parts(data: Vec<u8>) -> impl Iterator<Item = bytes::Bytes> {
     let data = bytes::Bytes::from(data);
     (0..data.len().div_ceil(PART).max(1)).map(move |i| data.slice(i * PART..((i + 1) * PART).min(data.len())))
@@ -339,12 +353,7 @@ impl experiments_server::Experiments for Rpc {
             let read = || -> Result<Vec<(String, Vec<u8>)>, String> {
                 std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
                 exporter(&results, &format, &folder)?;
-                let mut files = Vec::new();
-                for entry in std::fs::read_dir(&folder).map_err(|e| e.to_string())?.flatten() {
-                    let data = std::fs::read(entry.path()).map_err(|e| e.to_string())?;
-                    files.push((entry.file_name().to_string_lossy().into_owned(), data));
-                }
-                Ok(files)
+                files_of(&folder, "")
             };
             let files = read();
             // A left-over folder in the system's temporary one does no harm.

@@ -146,6 +146,7 @@ fn a_live_sweep_is_followed_paused_and_left_and_outlives_its_coordinator_on_the_
 
     // The views, and other sizes.
     terminal.press("2");
+    wait_until("the progress is gone", || !terminal.text().contains("Progress"));
     terminal.wait_for(&["Effects: lee", "hurts"]);
     terminal.press("4");
     terminal.wait_for(&["devices", "accepted", "failures"]);

@@ -176,6 +176,7 @@ fn expect(name: &str, state: &mut State, width: u16, height: u16) {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("src/cli/watch/screens").join(format!("{name}.txt"));
     let shown = text(&drawn(state, width, height, MONO));
     if std::env::var("ABLATE_SCREENS").is_ok_and(|v| v == "write") {
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(&path, &shown).unwrap();
     }
     let expected = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));

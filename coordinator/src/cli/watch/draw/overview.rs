@@ -2,7 +2,6 @@
 
 use super::text::{cut, percent, rate, time};
 use super::{curve, heads, panel, say, workers};
-use crate::cli::watch::ended;
 use crate::cli::watch::look::Look;
 use crate::cli::watch::state::State;
 use ablate_proto::v1;
@@ -37,8 +36,9 @@ pub fn draw(area: Rect, buf: &mut Buffer, state: &mut State, look: Look) {
         y += 1;
     }
     let name = lines.iter().map(|l| Span::raw(&l.name).width()).max().unwrap_or(0);
+    let count = lines.iter().map(|l| l.count().len()).max().unwrap_or(0);
     for (y, line) in (y..inner.bottom()).zip(lines.iter().skip(state.scroll.into())) {
-        bar(Rect { y, height: 1, ..inner }, buf, name, line, look);
+        bar(Rect { y, height: 1, ..inner }, buf, [name, count], line, look);
     }
     if more {
         panels(rest, buf, state, look);
@@ -84,10 +84,16 @@ struct Bar {
     eta: Option<f64>,
 }
 
+impl Bar {
+    fn count(&self) -> String {
+        format!("{}/{} {}", self.done, self.of, self.unit)
+    }
+}
+
 /// Seconds until all chunks are there.
 pub fn total_eta(state: &State, s: &v1::ExperimentStatus) -> Option<f64> {
     let left = s.chunks_planned.saturating_sub(s.chunks_accepted + s.quarantined);
-    state.rates.eta("all", state.now, left)
+    state.rates.eta("all", state.now, left).filter(|_| s.state == "running")
 }
 
 fn rows(state: &State, s: &v1::ExperimentStatus) -> Vec<Bar> {
@@ -98,8 +104,8 @@ fn rows(state: &State, s: &v1::ExperimentStatus) -> Vec<Bar> {
         of: s.chunks_planned,
         unit: "chunks",
         round: None,
-        rate: state.rates.of("all", state.now).filter(|_| !ended(s)),
-        eta: total_eta(state, s).filter(|_| moves),
+        rate: state.rates.of("all", state.now).filter(|_| moves),
+        eta: total_eta(state, s),
     };
     let sweep = |(i, w): (usize, &v1::SweepStatus)| {
         let what = format!("sweep {i}");
@@ -111,22 +117,21 @@ fn rows(state: &State, s: &v1::ExperimentStatus) -> Vec<Bar> {
             of: w.subsets_total,
             unit: "subsets",
             round: (w.rounds > 1).then(|| ((w.round + 1).min(w.rounds), w.rounds)),
-            rate: fast.filter(|&r| left > 0 && r > 0.0),
+            rate: fast.filter(|&r| moves && left > 0 && r > 0.0),
             eta: state.rates.eta(&what, state.now, left).filter(|_| moves),
         }
     };
     std::iter::once(all).chain(s.sweeps.iter().enumerate().map(sweep)).collect()
 }
 
-/// Name, bar, share, count, rate and time left: from the right, what doesn't fit goes.
-fn bar(area: Rect, buf: &mut Buffer, name: usize, line: &Bar, look: Look) {
+/// Name, bar, share, count, rate and time left, as many as fit; names and counts of all bars are so long at most.
+fn bar(area: Rect, buf: &mut Buffer, [name, count]: [usize; 2], line: &Bar, look: Look) {
     let width = usize::from(area.width);
     let name = name.min(width / 3).max(6);
     buf.set_stringn(area.x, area.y, cut(&line.name, name), name, Style::new());
     let mut parts = vec![(percent(line.done, line.of), 5)];
-    let count = format!("{}/{} {}", line.done, line.of, line.unit);
     if width >= 64 {
-        parts.push((count, 26));
+        parts.push((line.count(), count));
     }
     if width >= 84 {
         let round = line.round.map_or_else(String::new, |(r, of)| format!("round {r}/{of}"));

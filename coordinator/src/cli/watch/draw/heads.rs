@@ -225,7 +225,8 @@ pub fn largest(area: Rect, buf: &mut Buffer, state: &State, look: Look, scroll: 
     let mut known: Vec<(&v1::LiveUnit, f64)> =
         group.units.iter().filter_map(|u| u.delta.filter(|d| !d.is_nan()).map(|d| (u, d))).collect();
     known.sort_by(|a, b| b.1.abs().total_cmp(&a.1.abs()));
-    let last = (known.len() as u16).saturating_sub(inner.height);
+    let rows = u16::try_from(known.len()).unwrap_or(u16::MAX);
+    let last = rows.saturating_sub(inner.height);
     let from = usize::from(scroll.min(last));
     let name = known.iter().map(|k| Span::raw(&k.0.name).width()).max().unwrap_or(0).min(24);
     for (y, (unit, delta)) in (inner.y..inner.bottom()).zip(known.iter().skip(from)) {

@@ -36,9 +36,8 @@ pub fn draw(area: Rect, buf: &mut Buffer, state: &mut State, look: Look) {
         y += 1;
     }
     let name = lines.iter().map(|l| Span::raw(&l.name).width()).max().unwrap_or(0);
-    let count = lines.iter().map(|l| l.count().len()).max().unwrap_or(0);
     for (y, line) in (y..inner.bottom()).zip(lines.iter().skip(state.scroll.into())) {
-        bar(Rect { y, height: 1, ..inner }, buf, [name, count], line, look);
+        bar(Rect { y, height: 1, ..inner }, buf, name, line, look);
     }
     if more {
         panels(rest, buf, state, look);
@@ -84,12 +83,6 @@ struct Bar {
     eta: Option<f64>,
 }
 
-impl Bar {
-    fn count(&self) -> String {
-        format!("{}/{} {}", self.done, self.of, self.unit)
-    }
-}
-
 /// Seconds until all chunks are there.
 pub fn total_eta(state: &State, s: &v1::ExperimentStatus) -> Option<f64> {
     let left = s.chunks_planned.saturating_sub(s.chunks_accepted + s.quarantined);
@@ -124,16 +117,16 @@ fn rows(state: &State, s: &v1::ExperimentStatus) -> Vec<Bar> {
     std::iter::once(all).chain(s.sweeps.iter().enumerate().map(sweep)).collect()
 }
 
-/// Name, bar, share, count, rate and time left, as many as fit; names and counts of all bars are so long at most.
-fn bar(area: Rect, buf: &mut Buffer, [name, count]: [usize; 2], line: &Bar, look: Look) {
+/// Name, bar, share, count, rate and time left: what doesn't fit beside a bar goes.
+fn bar(area: Rect, buf: &mut Buffer, name: usize, line: &Bar, look: Look) {
     let width = usize::from(area.width);
     let name = name.min(width / 3).max(6);
     buf.set_stringn(area.x, area.y, cut(&line.name, name), name, Style::new());
     let mut parts = vec![(percent(line.done, line.of), 5)];
-    if width >= 64 {
-        parts.push((line.count(), count));
+    if width >= name + 58 {
+        parts.push((format!("{}/{} {}", line.done, line.of, line.unit), 26));
     }
-    if width >= 84 {
+    if width >= name + 74 {
         let round = line.round.map_or_else(String::new, |(r, of)| format!("round {r}/{of}"));
         parts.push((line.rate.map_or(round, rate), 12));
     }

@@ -3,12 +3,13 @@ CARGO ?= cargo
 SHELL := /bin/bash
 BIN := target/release
 
-.PHONY: help setup rust libtorch models reference postgres build demo test lint fmt parity bench failover simulate chaos load clean
+.PHONY: help setup rust libtorch models reference postgres build demo test python results lint fmt parity bench failover simulate chaos load clean
 
 help:
 	@echo "make demo    set everything up and find the heads that matter in two real models"
 	@echo "make test    set everything up and run every test"
 	@echo "make build   build target/release/ablate and target/release/ablate-worker"
+	@echo "make python  test the Python package in deploy/python"
 	@echo "make lint    rustfmt and clippy; make fmt formats"
 	@echo "make clean   remove what cargo built; .deps, models and runs stay"
 	@echo "make bench   the comparison with other tools on this machine; writes target/proof/bench.json"
@@ -40,6 +41,10 @@ postgres:
 build: rust libtorch
 	$(CARGO) build --release --workspace --bins
 
+# The Python that tests the package ablate-results.
+results:
+	@deploy/setup/python.sh
+
 demo: rust libtorch models build
 	@deploy/demo/run.sh
 
@@ -52,9 +57,15 @@ fmt: rust
 	$(CARGO) fmt --all
 
 # The binaries come first: the integration tests start them. Tests run side by side, so each takes one thread.
-test: rust libtorch models reference postgres lint build
+test: rust libtorch models reference postgres lint build python
 	OMP_NUM_THREADS=1 $(CARGO) test --release --workspace
 	$(CARGO) test --release --workspace --features ablate-simulation/mutations --test mutations
+
+# The Python package, against the built programs.
+RESULTS := $(CURDIR)/.deps/results/bin
+python: rust libtorch models results build
+	cd deploy/python && $(RESULTS)/ruff check . && $(RESULTS)/ruff format --check . && $(RESULTS)/mypy
+	cd deploy/python && $(RESULTS)/python -m pytest -q
 
 parity: rust libtorch models reference
 	@deploy/setup/peers.sh

@@ -4,6 +4,7 @@
 use crate::attention;
 use crate::fit;
 use crate::gradient;
+use crate::joint;
 use crate::metric::Metric;
 use crate::plan::{Decision, Order, Plan, PlannedSweep, SweepKind};
 use crate::scores::{ChunkScores, TaskScores};
@@ -27,16 +28,24 @@ pub fn pick(candidates: &[(UnitIx, f64)], baseline_loss: f64) -> Option<UnitIx> 
 /// Scores of a round: chunk → its scores.
 pub type Round = HashMap<u32, ChunkScores>;
 
-/// The rounds that an experiment can start with, as (sweep, round, input): not those of paths, nor those that wait for
+/// The rounds that an experiment can start with, as (sweep, round, input): not those of paths and follow-ups, nor those that wait for
 /// the constants of a fit.
 #[must_use]
 pub fn opening(plan: &Plan) -> Vec<(u32, u32, Vec<UnitIx>)> {
     starting(plan).filter(|&i| !fit::waits(plan, i)).map(|i| (i, 0, Vec::new())).collect()
 }
 
-/// Sweeps that no order is needed for.
+/// Sweeps that need no order, and no other's scores.
 fn starting(plan: &Plan) -> impl Iterator<Item = u32> {
-    (0u32..).zip(&plan.sweeps).filter(|(_, s)| !matches!(s.kind, SweepKind::Path { .. })).map(|(i, _)| i)
+    let waits = |s: &PlannedSweep| matches!(s.kind, SweepKind::Path { .. } | SweepKind::Joint { .. });
+    (0u32..).zip(&plan.sweeps).filter(move |(_, s)| !waits(s)).map(|(i, _)| i)
+}
+
+/// What a complete pairs sweep leads to: the sets of its follow-up.
+#[must_use]
+pub fn follow(plan: &Plan, pairs: u32, sets: &[Vec<UnitIx>]) -> Decision {
+    let opens = joint::follower(plan, pairs).map(|i| (i, 0, joint::encode(sets)));
+    Decision { opens: opens.into_iter().collect(), ..Decision::default() }
 }
 
 /// What a complete fit leads to: all other sweeps of its ablation, with the constants' bytes, which have their name in the

@@ -6,6 +6,7 @@ pub mod decide;
 pub mod fit;
 pub mod gradient;
 pub mod head;
+pub mod joint;
 pub mod logging;
 pub mod memory;
 pub mod metric;

@@ -6,6 +6,7 @@ use crate::attention;
 use crate::fit;
 use crate::gradient;
 use crate::head::{HeadIx, HeadMap};
+use crate::joint;
 use crate::metric::Metric;
 use crate::model::ModelInfo;
 use crate::shift;
@@ -292,6 +293,15 @@ pub enum SweepKind {
         /// Numbers of removed units at which each order is evaluated.
         points: Vec<u32>,
     },
+    /// Sets of units that a pairs sweep calls for, once that has ended: see [`crate::joint`].
+    Joint {
+        /// Index of the pairs sweep in the plan.
+        pairs: u32,
+        /// Redundancy groups of each task, at most.
+        groups: u32,
+        /// Triples of each task, at most.
+        triples: u32,
+    },
 }
 
 impl SweepKind {
@@ -314,27 +324,19 @@ impl SweepKind {
             Self::Path { order: Order::Gradient, .. } => "path-gradient",
             Self::Path { order: Order::Rollout, .. } => "path-rollout",
             Self::Random { .. } => "random",
+            Self::Joint { .. } => "joint",
         }
     }
 
-    /// Whether the scores of its rounds decide what follows.
-    #[must_use]
-    pub fn decides(&self) -> bool {
-        matches!(
-            self,
-            Self::Fit
-                | Self::Greedy { .. }
-                | Self::Gradient { greedy: Some(_) }
-                | Self::Attention { greedy: Some(_) }
-        )
-    }
-
-    /// Least version of the protocol that its workers must speak: constants of fits came with version 3, attention, repair and shift
-    /// with 4.
+    /// Least version of the protocol that its workers must speak: constants of fits came with version 3, all later kinds with 4.
     #[must_use]
     pub fn protocol(&self) -> u32 {
         match self {
-            Self::Attention { .. } | Self::Patterns { .. } | Self::Repair | Self::Shift => 4,
+            Self::Joint { .. }
+            | Self::Attention { .. }
+            | Self::Patterns { .. }
+            | Self::Repair
+            | Self::Shift => 4,
             Self::Fit => 3,
             _ => crate::OLDEST_PROTOCOL,
         }
@@ -497,8 +499,24 @@ impl Plan {
         }
     }
 
+    /// Whether the scores of a sweep's rounds decide what follows.
+    ///
+    /// # Panics
+    /// Where the plan has no such sweep.
+    #[must_use]
+    pub fn decides(&self, sweep: u32) -> bool {
+        match self.sweeps[sweep as usize].kind {
+            SweepKind::Fit
+            | SweepKind::Greedy { .. }
+            | SweepKind::Gradient { greedy: Some(_) }
+            | SweepKind::Attention { greedy: Some(_) } => true,
+            SweepKind::Pairs => joint::follower(self, sweep).is_some(),
+            _ => false,
+        }
+    }
+
     /// The subset space of a round. `list` is the round's input: for a greedy round the units removed so
-    /// far, in order; for a path the whole order; otherwise empty.
+    /// far, in order; for a path the whole order; for follow-ups what [`joint::encode`] makes; otherwise empty.
     ///
     /// # Panics
     /// Where the plan has no such sweep.
@@ -521,6 +539,12 @@ impl Plan {
                 SubsetSpace::Candidates { n, base }
             }
             SweepKind::Path { .. } => SubsetSpace::Prefixes { order: list.to_vec() },
+            SweepKind::Joint { .. } => {
+                let slots = joint::slots(&self.sweeps[sweep as usize]) as usize;
+                let mut sets = joint::decode(list, n).unwrap_or_default();
+                sets.resize(slots, Vec::new());
+                SubsetSpace::Listed { sets }
+            }
             SweepKind::Random { orders, seed, points } => {
                 SubsetSpace::Random(RandomOrders::new(n, *seed, *orders, points.clone()))
             }
@@ -534,6 +558,7 @@ impl Plan {
         match &self.sweeps[sweep as usize].kind {
             SweepKind::Greedy { .. } => n.saturating_sub(u64::from(round)),
             SweepKind::Path { greedy, .. } => u64::from(self.sweeps[*greedy as usize].rounds()),
+            SweepKind::Joint { .. } => joint::slots(&self.sweeps[sweep as usize]),
             _ => self.space(sweep, &[]).len(),
         }
     }

@@ -46,6 +46,11 @@ pub enum SubsetSpace {
     },
     /// Seeded random orders, each cut at the same points.
     Random(RandomOrders),
+    /// Sets as they are listed, each ascending; some may be empty.
+    Listed {
+        /// The sets.
+        sets: Vec<Vec<UnitIx>>,
+    },
 }
 
 /// Seeded random removal orders, each evaluated where `points[k]` units are gone.
@@ -99,6 +104,7 @@ impl SubsetSpace {
             Self::Candidates { n, base } => u64::from(*n) - base.len() as u64,
             Self::Prefixes { order } => order.len() as u64,
             Self::Random(r) => u64::from(r.orders) * r.points.len() as u64,
+            Self::Listed { sets } => sets.len() as u64,
         }
     }
 
@@ -143,6 +149,7 @@ impl SubsetSpace {
                 let (order, point) = (rank as usize / r.points.len(), rank as usize % r.points.len());
                 sorted(&r.orders()[order][..r.points[point] as usize])
             }
+            Self::Listed { sets } => sets[rank as usize].clone(),
         })
     }
 
@@ -173,7 +180,9 @@ impl SubsetSpace {
                 let k = s.len().checked_sub(1).filter(|&k| k < order.len())?;
                 (sorted(&order[..=k]) == s).then_some(k as u64)
             }
-            (Self::Random(_), s) => (0..self.len()).find(|&r| self.subset(r).as_deref() == Some(s)),
+            (Self::Random(_) | Self::Listed { .. }, s) => {
+                (0..self.len()).find(|&r| self.subset(r).as_deref() == Some(s))
+            }
             _ => None,
         }
     }

@@ -135,7 +135,14 @@ pub enum SweepKindSpec {
     /// Every unit alone.
     Single,
     /// Every pair of units.
-    Pairs,
+    Pairs {
+        /// Whether the joint delta of redundancy groups is measured.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        groups: bool,
+        /// Triples of each task that are measured, for interactions of the third order.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        third_order: u32,
+    },
     /// Every unit by the gradient of the loss.
     Gradient,
     /// Every head's attention patterns, with nothing removed.
@@ -160,4 +167,9 @@ pub enum SweepKindSpec {
         /// Number of random orders (0: none).
         random: u32,
     },
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+fn is_zero(n: &u32) -> bool {
+    *n == 0
 }

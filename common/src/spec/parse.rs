@@ -259,7 +259,7 @@ fn sweep(t: &Table<'_>, tasks: &[TaskSpec]) -> Result<SweepSpec, Error> {
     let kind = t.need("kind", "\"single\"")?.choice(&kinds, &[])?;
     let mut keys = vec!["kind", "tasks", "streams"];
     match kind {
-        1 => keys.push("strategy"),
+        1 => keys.extend(["strategy", "groups", "third_order"]),
         4 => keys.push("patterns"),
         0 | 2 | 5 | 6 => {}
         _ => keys.extend(["fraction", "strategy", "objective", "split", "orders", "random_orders"]),
@@ -273,7 +273,10 @@ fn sweep(t: &Table<'_>, tasks: &[TaskSpec]) -> Result<SweepSpec, Error> {
     }
     let kind = match kind {
         0 => SweepKindSpec::Single,
-        1 => SweepKindSpec::Pairs,
+        1 => SweepKindSpec::Pairs {
+            groups: t.get("groups").map_or(Ok(true), Value::truth)?,
+            third_order: t.get("third_order").map_or(Ok(0), |v| v.small(0, 10_000))?,
+        },
         2 => SweepKindSpec::Gradient,
         4 => SweepKindSpec::Attention { patterns: patterns(t)? },
         5 => SweepKindSpec::Repair,

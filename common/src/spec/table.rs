@@ -108,7 +108,18 @@ const ONLY_IN: [(&str, &[&str]); 5] = [
     ("[ablation]", &["method", "pool", "scale", "donors", "unit", "sets", "reference"]),
     (
         "[[sweep]]",
-        &["tasks", "streams", "strategy", "fraction", "objective", "split", "orders", "random_orders"],
+        &[
+            "tasks",
+            "streams",
+            "strategy",
+            "groups",
+            "third_order",
+            "fraction",
+            "objective",
+            "split",
+            "orders",
+            "random_orders",
+        ],
     ),
 ];
 

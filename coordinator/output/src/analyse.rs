@@ -4,6 +4,7 @@ use crate::agreement::{self, AgreementRow};
 use crate::attention::{self, AttentionRow};
 use crate::curve::{self, Curve};
 use crate::gradients::{self, GradientRow};
+use crate::joint::{self, GroupRow, TripleRow};
 use crate::measure::{Measure, Sample};
 use crate::repair::{self, RepairRow};
 use crate::results::Results;
@@ -65,6 +66,10 @@ pub struct Group {
     pub shift: Vec<ShiftRow>,
     /// Every pair, sweep by sweep, each in lexicographic order of the units.
     pub pairs: Vec<PairRow>,
+    /// Redundancy groups with their joint delta, those with the most interaction first.
+    pub groups: Vec<GroupRow>,
+    /// Triples with their interaction of the third order, strongest pairs first.
+    pub triples: Vec<TripleRow>,
     /// Pruning curves, by sweep and order.
     pub curves: Vec<Curve>,
 }
@@ -188,6 +193,8 @@ fn group(results: &Results, ablation: u32, task: u32) -> Group {
         repair: Vec::new(),
         shift: shift::rows(results, ablation, task),
         pairs: Vec::new(),
+        groups: Vec::new(),
+        triples: Vec::new(),
         curves: curve::curves(results, ablation, task),
     };
     out.gradients = gradients::rows(results, ablation, task, out.unit, &out.places);
@@ -197,6 +204,7 @@ fn group(results: &Results, ablation: u32, task: u32) -> Group {
     out.heads = heads(&measure, &none, &singles);
     out.repair = repair::rows(results, ablation, task, &measure, &none, &singles);
     out.pairs = pairs(results, ablation, task, &measure, &none, &singles);
+    (out.groups, out.triples) = joint::rows(results, ablation, task, &measure, &none, &singles, &out.pairs);
     out
 }
 
@@ -226,7 +234,7 @@ pub fn references(results: &Results, ablation: u32, task: u32, measure: &Measure
 }
 
 /// The sample of every unit alone, from all sweeps that have it.
-fn singles(results: &Results, ablation: u32, task: u32, measure: &Measure<'_>) -> Vec<Option<Sample>> {
+pub fn singles(results: &Results, ablation: u32, task: u32, measure: &Measure<'_>) -> Vec<Option<Sample>> {
     let mut out = vec![None; units(results, ablation).map_or(0, UnitMap::len)];
     for sweep in view::sweeps_of(results, ablation, task, |k| *k == SweepKind::Single) {
         let scope = results.plan.sweeps[sweep as usize].scope;
@@ -260,6 +268,50 @@ fn heads(measure: &Measure<'_>, none: &Sample, singles: &[Option<Sample>]) -> Ve
     rows
 }
 
+/// The interactions of those pairs of a sweep whose scores are there, each with its rank; q and relation are left open.
+pub fn interactions<'r>(
+    results: &'r Results,
+    sweep: u32,
+    task: u32,
+    measure: &'r Measure<'_>,
+    none: &'r Sample,
+    singles: &'r [Option<Sample>],
+    ranks: std::ops::Range<u64>,
+) -> impl ParallelIterator<Item = (u64, PairRow)> + 'r {
+    let scope = results.plan.sweeps[sweep as usize].scope;
+    let space = results.plan.space(sweep, &[]);
+    let places = places(results, sweep);
+    // One pair's resamples live only as long as its row is made: memory stays bounded by the rows.
+    ranks.into_par_iter().filter_map(move |rank| {
+        let columns = view::columns(results, sweep, 0, task, rank)?;
+        let &[i, j] = space.subset(rank)?.as_slice() else { return None };
+        let (i, j) = ((*places.get(i.at())?)?, (*places.get(j.at())?)?);
+        let (a, b) = (singles.get(i.at())?.as_ref()?, singles.get(j.at())?.as_ref()?);
+        let ab = measure.sample(&columns, scope)?;
+        let loss = |s: &Sample| measure.contrast_value(&[(1.0, s), (-1.0, none)]);
+        let row = PairRow {
+            a: i,
+            b: j,
+            delta_a: loss(a),
+            delta_b: loss(b),
+            delta_ab: loss(&ab),
+            interaction: measure.contrast(&[(1.0, &ab), (-1.0, a), (-1.0, b), (1.0, none)]),
+            q: f64::NAN,
+            relation: Relation::Unresolved,
+        };
+        Some((rank, row))
+    })
+}
+
+/// What an interaction is at its q.
+pub fn relation(value: f64, q: f64) -> Relation {
+    match value {
+        v if q <= RESOLVED && v > 0.0 => Relation::Redundant,
+        v if q <= RESOLVED && v < 0.0 => Relation::Overlapping,
+        _ => Relation::Unresolved,
+    }
+}
+
 fn pairs(
     results: &Results,
     ablation: u32,
@@ -270,38 +322,14 @@ fn pairs(
 ) -> Vec<PairRow> {
     let mut rows = Vec::new();
     for sweep in view::sweeps_of(results, ablation, task, |k| *k == SweepKind::Pairs) {
-        let scope = results.plan.sweeps[sweep as usize].scope;
-        let space = results.plan.space(sweep, &[]);
-        let places = places(results, sweep);
-        // One pair's resamples live only as long as its row is made: memory stays bounded by the rows.
-        let of_sweep = (0..space.len()).into_par_iter().filter_map(|rank| {
-            let columns = view::columns(results, sweep, 0, task, rank)?;
-            let &[i, j] = space.subset(rank)?.as_slice() else { return None };
-            let (i, j) = ((*places.get(i.at())?)?, (*places.get(j.at())?)?);
-            let (a, b) = (singles.get(i.at())?.as_ref()?, singles.get(j.at())?.as_ref()?);
-            let ab = measure.sample(&columns, scope)?;
-            let loss = |s: &Sample| measure.contrast_value(&[(1.0, s), (-1.0, none)]);
-            Some(PairRow {
-                a: i,
-                b: j,
-                delta_a: loss(a),
-                delta_b: loss(b),
-                delta_ab: loss(&ab),
-                interaction: measure.contrast(&[(1.0, &ab), (-1.0, a), (-1.0, b), (1.0, none)]),
-                q: f64::NAN,
-                relation: Relation::Unresolved,
-            })
-        });
+        let ranks = 0..results.plan.round_subsets(sweep, 0);
+        let of_sweep = interactions(results, sweep, task, measure, none, singles, ranks).map(|r| r.1);
         rows.extend(of_sweep.collect::<Vec<PairRow>>());
     }
     let q = benjamini_hochberg(&rows.iter().map(|r| r.interaction.p).collect::<Vec<_>>());
     for (row, q) in rows.iter_mut().zip(q) {
         row.q = q;
-        row.relation = match row.interaction.value {
-            v if q <= RESOLVED && v > 0.0 => Relation::Redundant,
-            v if q <= RESOLVED && v < 0.0 => Relation::Overlapping,
-            _ => Relation::Unresolved,
-        };
+        row.relation = relation(row.interaction.value, q);
     }
     rows
 }

@@ -4,6 +4,7 @@ use crate::analyse::{Analysis, Group, HeadRow, PairRow, RESOLVED, Relation};
 use crate::constants;
 use crate::curve::Curve;
 use crate::gradients::GradientRow;
+use crate::joint::GroupRow;
 use crate::results::Results;
 use crate::shift;
 use crate::view;
@@ -177,6 +178,15 @@ fn group(results: &Results, g: &Group) -> Value {
             "ci_high": p.interaction.high, "q_value": p.q, "relation": p.relation.name(), "normalised": p.normalised(),
         })
     };
+    let joint = |j: &GroupRow| {
+        json!({
+            "units": j.units.iter().map(|&u| g.name_of(u)).collect::<Vec<_>>(),
+            "delta": j.delta.value, "se": j.delta.se, "ci_low": j.delta.low, "ci_high": j.delta.high, "q_value": j.q,
+            "sum_alone": j.sum_alone, "sum_pairs": j.sum_pairs, "interaction": j.interaction.value,
+            "interaction_low": j.interaction.low, "interaction_high": j.interaction.high,
+            "interaction_q": j.interaction_q,
+        })
+    };
     let curves: Vec<Value> = families(g)
         .into_iter()
         .map(|(sweep, orders, random)| {
@@ -214,6 +224,11 @@ fn group(results: &Results, g: &Group) -> Value {
         },
         "redundant_pairs": redundant_pairs(g, 10).into_iter().map(pair).collect::<Vec<_>>(),
         "top_pairs": top_pairs(g, 10).into_iter().map(pair).collect::<Vec<_>>(),
+        "groups": g.groups.iter().take(10).map(joint).collect::<Vec<_>>(),
+        "triples": {
+            "tested": g.triples.len(),
+            "resolved": g.triples.iter().filter(|t| t.q <= RESOLVED).count(),
+        },
         "curves": curves,
         "flags": warnings(results, g),
     });

@@ -94,7 +94,13 @@ fn batch(
     let planned = &results.plan.sweeps[sweep as usize];
     let info = &results.plan.tasks[task as usize];
     let space = results.plan.space(sweep, &recorded.list);
-    let ranks: Vec<u64> = results.plan.chunk_ranks(sweep, round, chunk).collect();
+    let range = results.plan.chunk_ranks(sweep, round, chunk);
+    let first = range.start;
+    // A slot of a follow-up that nothing needed is no subset.
+    let spare = |rank: &u64| {
+        matches!(planned.kind, SweepKind::Joint { .. }) && space.subset(*rank).is_none_or(|s| s.is_empty())
+    };
+    let ranks: Vec<u64> = range.filter(|r| !spare(r)).collect();
     let n = ranks.len();
     let (heads, ablation) = (results.plan.heads(), &results.plan.ablations[planned.ablation as usize]);
     let mut subsets = ListBuilder::new(StructBuilder::from_fields(head_fields(), 0));
@@ -134,10 +140,10 @@ fn batch(
     for name in score_columns(results) {
         let at = results.plan.columns(sweep, task).iter().position(|&c| c == name);
         let mut list = ListBuilder::new(Float64Builder::new());
-        for i in 0..n {
+        for rank in &ranks {
             match at {
                 Some(c) => {
-                    list.values().append_slice(block.column(i, c));
+                    list.values().append_slice(block.column((rank - first) as usize, c));
                     list.append(true);
                 }
                 None => list.append(false),

@@ -2,7 +2,7 @@
 
 use crate::analyse::{Analysis, analyse};
 use crate::results::Results;
-use crate::{attention, constants, facts, repair, scores, shift, tables};
+use crate::{attention, constants, facts, joint_tables, repair, scores, shift, tables};
 use anyhow::Context as _;
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -89,6 +89,8 @@ pub fn export_analysed(
     };
     put("heads", tables::heads(analysis)?)?;
     put("pairs", tables::pairs(analysis)?)?;
+    put("groups", joint_tables::groups(results, analysis)?)?;
+    put("triples", joint_tables::triples(results, analysis)?)?;
     put("gradients", tables::gradients(results, analysis)?)?;
     let first = analysis.groups.iter().filter(|g| g.ablation == 0);
     let heads: Vec<_> = first.map(|g| (g.task, g.attention.as_slice())).collect();

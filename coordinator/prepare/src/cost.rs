@@ -64,9 +64,11 @@ pub fn cost(plan: &Plan, prepared: &[Prepared]) -> Vec<SweepCost> {
                 }
                 // The reference of the first ablation is what comes first, of all tasks: probes are fitted there.
                 SweepKind::Reference if i == 0 => work.whole() * subsets as f64 + work.once(),
-                SweepKind::Reference | SweepKind::Path { .. } | SweepKind::Random { .. } => {
-                    work.whole() * subsets as f64
-                }
+                // Slots that stay empty cost nothing, so of follow-ups that is the most.
+                SweepKind::Reference
+                | SweepKind::Path { .. }
+                | SweepKind::Random { .. }
+                | SweepKind::Joint { .. } => work.whole() * subsets as f64,
             };
             let method = plan.ablations.get(sweep.ablation as usize).map_or_else(String::new, |a| a.title());
             let name = match plan.ablations.len() {

@@ -7,6 +7,7 @@ use crate::reader::Reader;
 use crate::units::{self, Maps};
 use ablate_common::attention;
 use ablate_common::gradient;
+use ablate_common::joint;
 use ablate_common::metric::Metric;
 use ablate_common::model::ModelInfo;
 use ablate_common::plan::{Ablation, Order, PlannedSweep, PlannedTask, SweepKind};
@@ -78,7 +79,7 @@ pub fn sweeps(
                     let chunk = chunk(work.single(&beginning) / f64::from(n), u64::from(n), 4);
                     add(SweepKind::Single, &tasks_of, scope, chunk);
                 }
-                SweepKindSpec::Pairs => {
+                &SweepKindSpec::Pairs { groups, third_order } => {
                     if n < 2 {
                         return Err(Error::Input(format!(
                             "[[sweep]] {}: there are no pairs of {} where there is only one; leave the sweep out",
@@ -88,11 +89,16 @@ pub fn sweeps(
                     }
                     let pairs = u64::from(n) * u64::from(n - 1) / 2;
                     let size = chunk(work.pairs(&beginning) / pairs as f64, pairs, 8);
-                    add(SweepKind::Pairs, &tasks_of, scope, size);
+                    let pairs = add(SweepKind::Pairs, &tasks_of, scope, size);
                     // An interaction is Δ(ij) − Δ(i) − Δ(j): without a sweep of the same singles, one is added.
                     if !has_singles(spec, at) {
                         let size = chunk(work.single(&beginning) / f64::from(n), u64::from(n), 4);
                         add(SweepKind::Single, &tasks_of, scope, size);
+                    }
+                    let groups = if groups { joint::GROUPS } else { 0 };
+                    if groups + third_order > 0 {
+                        let kind = SweepKind::Joint { pairs, groups, triples: third_order };
+                        add(kind, &tasks_of, scope, 8);
                     }
                 }
                 SweepKindSpec::Repair => {

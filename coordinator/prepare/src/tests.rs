@@ -355,7 +355,7 @@ fn an_order_by_gradient_brings_its_sweep_on_the_selecting_half() {
     let kinds: Vec<&str> = p.plan.sweeps.iter().map(|s| s.kind.name()).collect();
     assert_eq!(kinds, ["reference", "gradient", "greedy", "gradient", "path-gradient"]);
     assert!(matches!(p.plan.sweeps[3].kind, SweepKind::Gradient { greedy: Some(2) }));
-    assert!(!p.plan.sweeps[1].kind.decides() && p.plan.sweeps[3].kind.decides());
+    assert!(!p.plan.decides(1) && p.plan.decides(3));
     assert_eq!((p.plan.round_chunks(1, 0), p.plan.round_subsets(1, 0)), (1, 4));
     let t = &p.prepared[0];
     // A row is a text here, an example elsewhere.

@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 pub struct SweepShape {
     /// Chunks of each round.
     pub rounds: Vec<u32>,
-    /// Whether a round's scores decide the next (greedy).
+    /// Whether a round's scores decide what follows.
     pub decides: bool,
-    /// Reference sweep whose chunks a decision reads too.
-    pub reference: u32,
+    /// Sweeps of one round whose chunks a decision reads too.
+    pub needs: Vec<u32>,
 }
 
 /// An experiment, and what is already durable of it.
@@ -235,7 +235,7 @@ impl Experiment {
                     && !r.decided
                     && !r.deciding
                     && r.complete()
-                    && self.rounds.get(&(shape.reference, 0)).is_some_and(Round::complete)
+                    && shape.needs.iter().all(|&n| self.rounds.get(&(n, 0)).is_some_and(Round::complete))
             })
             .map(|(&at, _)| at)
             .collect();
@@ -251,9 +251,8 @@ impl Experiment {
     pub fn nothing_left(&self) -> bool {
         self.rounds.iter().all(|((sweep, _), r)| {
             let shape = &self.sweeps[*sweep as usize];
-            let reference_lost =
-                self.rounds.get(&(shape.reference, 0)).is_none_or(|x| x.ended() && !x.complete());
-            r.ended() && (!shape.decides || r.decided || !r.complete() || reference_lost)
+            let lost = |n: &u32| self.rounds.get(&(*n, 0)).is_none_or(|x| x.ended() && !x.complete());
+            r.ended() && (!shape.decides || r.decided || !r.complete() || shape.needs.iter().any(lost))
         })
     }
 

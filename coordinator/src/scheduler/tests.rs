@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use std::collections::BTreeSet;
 
 fn summary(rounds: u32) -> Summary {
-    let shape = |rounds: Vec<u32>, decides| SweepShape { rounds, decides, reference: 0 };
+    let shape = |rounds: Vec<u32>, decides| SweepShape { rounds, decides, needs: vec![0] };
     Summary {
         id: "e".into(),
         sweeps: vec![

@@ -1,13 +1,18 @@
-//! Decisions of fits, and of greedy gradient and attention rounds: read what they follow from, decide, store, in a task of its own.
+//! Decisions of fits, of greedy, gradient and attention rounds, and of what follows pairs: read what they follow from, decide, store, in a task of its
+//! own.
 
 use super::actor::Command;
 use super::compute::Compute;
 use crate::scheduler::Event;
 use crate::store::{Error, Store};
 use ablate_common::decide;
+use ablate_common::joint;
 use ablate_common::plan::{Decision, Plan, SweepKind};
 use ablate_common::task::Prepared;
 use ablate_common::units::UnitIx;
+use ablate_output::joint::Picker;
+use ablate_output::results::{Results, RoundResult, RunInfo};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use tokio::sync::mpsc;
 
@@ -45,11 +50,21 @@ pub fn start(
     });
 }
 
-/// Reference sweep with the same ablation as sweep `i`; of a fit, which that waits for, itself.
-pub fn reference_of(plan: &Plan, i: u32) -> u32 {
-    if plan.sweeps[i as usize].kind == SweepKind::Fit {
-        return i;
+/// Scores of a pairs sweep that are in memory at a time while it is decided, in bytes.
+const PART: u64 = 256 << 20;
+
+/// Sweeps that a decision of sweep `i` reads beside its own.
+pub fn needs(plan: &Plan, i: u32) -> Vec<u32> {
+    match plan.sweeps[i as usize].kind {
+        // What all others wait for.
+        SweepKind::Fit => Vec::new(),
+        SweepKind::Pairs => joint::needs(plan, i),
+        _ => vec![reference_of(plan, i)],
     }
+}
+
+/// Reference sweep with the same ablation as sweep `i`.
+fn reference_of(plan: &Plan, i: u32) -> u32 {
     let ablation = plan.sweeps[i as usize].ablation;
     plan.sweeps.iter().position(|s| s.kind == SweepKind::Reference && s.ablation == ablation).unwrap_or(0)
         as u32
@@ -71,6 +86,11 @@ async fn decide_round(
     let missing = || Error::Damaged(format!("round {round} of sweep {sweep} was never opened"));
     let list: Vec<UnitIx> =
         rounds.into_iter().find(|r| (r.sweep, r.round) == (sweep, round)).ok_or_else(missing)?.list;
+    if plan.sweeps[sweep as usize].kind == SweepKind::Pairs {
+        let decided = follow(store, id, plan, sweep, compute).await?;
+        store.decide(epoch, id, sweep, round, &decided, None).await?;
+        return Ok(opens(decided));
+    }
     let scores = store.round(id, sweep, round).await?;
     if plan.sweeps[sweep as usize].kind == SweepKind::Fit {
         let decided = compute.run(move || decide::decide_fit(&plan, sweep, &scores));
@@ -101,6 +121,58 @@ async fn decide_round(
         .map_err(Error::Damaged)?;
     store.decide(epoch, id, sweep, round, &decided, None).await?;
     Ok(opens(decided))
+}
+
+/// What follows a pairs sweep, of whose scores a part is read at a time.
+async fn follow(
+    store: &dyn Store,
+    id: &str,
+    plan: Arc<Plan>,
+    sweep: u32,
+    compute: Compute,
+) -> Result<Decision, Error> {
+    let mut prepared = Vec::new();
+    for task in &plan.tasks {
+        let blob = store.blob(&task.prepared).await?;
+        prepared.push(serde_json::from_slice(&blob).map_err(|e| Error::Damaged(e.to_string()))?);
+    }
+    let mut rounds = BTreeMap::new();
+    for needed in joint::needs(&plan, sweep) {
+        let chunks = store.round(id, needed, 0).await?.into_iter().collect();
+        rounds.insert((needed, 0), RoundResult { chunks, ..RoundResult::default() });
+    }
+    let per_chunk = bytes_per_chunk(&plan, sweep, &prepared);
+    let (all, step) =
+        (plan.round_chunks(sweep, 0), u32::try_from(PART / per_chunk).unwrap_or(u32::MAX).max(1));
+    let known =
+        Results { id: id.to_owned(), plan: (*plan).clone(), prepared, rounds, run: RunInfo::default() };
+    let mut picker = Picker::new(known, sweep);
+    let mut first = 0;
+    while first < all {
+        let last = first.saturating_add(step).min(all);
+        let chunks: BTreeMap<_, _> = store.chunks(id, sweep, 0, first..last).await?.into_iter().collect();
+        if chunks.len() != (last - first) as usize {
+            return Err(Error::Damaged(format!("chunks of sweep {sweep} are missing")));
+        }
+        let added = compute.run(move || {
+            picker.add(chunks);
+            picker
+        });
+        picker = added.await.map_err(Error::Other)?;
+        first = last;
+    }
+    let sets = compute.run(move || picker.finish()).await.map_err(Error::Other)?;
+    Ok(decide::follow(&plan, sweep, &sets))
+}
+
+/// Bytes of the scores of a chunk of a sweep.
+fn bytes_per_chunk(plan: &Plan, sweep: u32, prepared: &[Prepared]) -> u64 {
+    let planned = &plan.sweeps[sweep as usize];
+    let of = |&task: &u32| -> u64 {
+        let rows = prepared.get(task as usize).map_or(0, |p| plan.rows(sweep, p).len());
+        (rows * plan.columns(sweep, task).len() * 8) as u64
+    };
+    (planned.tasks.iter().map(of).sum::<u64>() * u64::from(planned.chunk)).max(1)
 }
 
 fn opens(decided: Decision) -> Opens {

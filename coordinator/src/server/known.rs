@@ -53,8 +53,8 @@ pub async fn summary(store: &dyn Store, stored: &Stored, rounds: Vec<StoredRound
         .zip(&plan.sweeps)
         .map(|(i, s)| SweepShape {
             rounds: (0..s.rounds()).map(|r| plan.round_chunks(i, r)).collect(),
-            decides: s.kind.decides(),
-            reference: decide::reference_of(plan, i),
+            decides: plan.decides(i),
+            needs: decide::needs(plan, i),
         })
         .collect();
     Ok(Summary {

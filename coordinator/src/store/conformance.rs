@@ -176,6 +176,11 @@ pub(crate) async fn everything(store: Arc<dyn Store>) {
     );
     let round = store.round(&id, 1, 0).await.unwrap();
     assert_eq!(round[&0].encode(), one.scores);
+    for (of, there) in [(0..2, vec![0, 1]), (1..9, vec![1]), (2..9, vec![]), (1..1, vec![])] {
+        let mut chunks: Vec<u32> = store.chunks(&id, 1, 0, of).await.unwrap().into_keys().collect();
+        chunks.sort_unstable();
+        assert_eq!(chunks, there);
+    }
 
     // Quarantine ends with a result, or is let go of.
     for chunk in [1, 2] {

@@ -11,6 +11,7 @@ use ablate_common::plan::Decision;
 use ablate_common::scores::ChunkScores;
 use ablate_output::results::Results;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug)]
@@ -201,10 +202,13 @@ impl Store for MemoryStore {
         ready(Ok(self.inner().get(id).map_or(BTreeMap::new(), |k| k.busy_us.clone())))
     }
 
-    fn round<'a>(&'a self, id: &'a str, sweep: u32, round: u32) -> Answer<'a, Round> {
+    fn chunks<'a>(&'a self, id: &'a str, sweep: u32, round: u32, of: Range<u32>) -> Answer<'a, Round> {
         let inner = self.inner();
         let Ok(kept) = inner.get(id) else { return ready(Ok(Round::new())) };
-        let of = kept.chunks.range((sweep, round, 0)..=(sweep, round, u32::MAX));
+        if of.is_empty() {
+            return ready(Ok(Round::new()));
+        }
+        let of = kept.chunks.range((sweep, round, of.start)..(sweep, round, of.end));
         ready(
             of.map(|(at, c)| match ChunkScores::decode(&c.scores) {
                 Ok(scores) => Ok((at.2, scores)),

@@ -24,6 +24,7 @@ use ablate_common::units::UnitIx;
 use ablate_output::results::Results;
 use futures::future::BoxFuture;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -195,8 +196,12 @@ pub trait Store: Send + Sync + 'static {
     fn accepted<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<ChunkAt>>;
     /// Lanes' working time by sweep, in microseconds.
     fn busy<'a>(&'a self, id: &'a str) -> Answer<'a, BTreeMap<u32, u64>>;
+    /// The scores of some chunks of a round: those of them that are there.
+    fn chunks<'a>(&'a self, id: &'a str, sweep: u32, round: u32, of: Range<u32>) -> Answer<'a, Round>;
     /// The scores of a round.
-    fn round<'a>(&'a self, id: &'a str, sweep: u32, round: u32) -> Answer<'a, Round>;
+    fn round<'a>(&'a self, id: &'a str, sweep: u32, round: u32) -> Answer<'a, Round> {
+        self.chunks(id, sweep, round, 0..u32::MAX)
+    }
     /// Opened rounds.
     fn rounds<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<StoredRound>>;
     /// Stores a round's decision and opens the rounds that follow; `constants` are the bytes that the decision names.

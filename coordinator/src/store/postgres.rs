@@ -27,6 +27,7 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::{Connection, PgConnection, PgPool, Postgres, Row, Transaction};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 /// How long the first connection may take.
@@ -275,14 +276,17 @@ impl Store for PostgresStore {
         })
     }
 
-    fn round<'a>(&'a self, id: &'a str, sweep: u32, round: u32) -> Answer<'a, Round> {
+    fn chunks<'a>(&'a self, id: &'a str, sweep: u32, round: u32, of: Range<u32>) -> Answer<'a, Round> {
         Box::pin(async move {
             let mut rows = sqlx::query(
-                "SELECT chunk, scores FROM chunks WHERE experiment = $1 AND sweep = $2 AND round = $3",
+                "SELECT chunk, scores FROM chunks
+                WHERE experiment = $1 AND sweep = $2 AND round = $3 AND chunk >= $4 AND chunk < $5",
             )
             .bind(id)
             .bind(i64::from(sweep))
             .bind(i64::from(round))
+            .bind(i64::from(of.start))
+            .bind(i64::from(of.end))
             .fetch(&self.readers);
             let mut out = Round::new();
             while let Some(r) = rows.try_next().await? {

@@ -18,6 +18,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 use sqlx::{Row, Sqlite, SqlitePool, Transaction};
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -211,14 +212,17 @@ impl Store for SqliteStore {
         })
     }
 
-    fn round<'a>(&'a self, id: &'a str, sweep: u32, round: u32) -> Answer<'a, Round> {
+    fn chunks<'a>(&'a self, id: &'a str, sweep: u32, round: u32, of: Range<u32>) -> Answer<'a, Round> {
         Box::pin(async move {
             let mut rows = sqlx::query(
-                "SELECT chunk, scores FROM chunks WHERE experiment = ? AND sweep = ? AND round = ?",
+                "SELECT chunk, scores FROM chunks
+                WHERE experiment = ? AND sweep = ? AND round = ? AND chunk >= ? AND chunk < ?",
             )
             .bind(id)
             .bind(sweep)
             .bind(round)
+            .bind(of.start)
+            .bind(of.end)
             .fetch(&self.readers);
             let mut out = Round::new();
             while let Some(r) = rows.try_next().await? {

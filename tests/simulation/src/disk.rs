@@ -13,6 +13,7 @@ use ablate_output::results::Results;
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -339,8 +340,8 @@ impl Store for Connection {
         self.read("working time", |s| s.busy(id))
     }
 
-    fn round<'a>(&'a self, id: &'a str, sweep: u32, round: u32) -> Answer<'a, Round> {
-        self.read("a round", move |s| s.round(id, sweep, round))
+    fn chunks<'a>(&'a self, id: &'a str, sweep: u32, round: u32, of: Range<u32>) -> Answer<'a, Round> {
+        self.read("a round", move |s| s.chunks(id, sweep, round, of))
     }
 
     fn rounds<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<StoredRound>> {

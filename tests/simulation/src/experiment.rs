@@ -41,6 +41,7 @@ pub fn experiment(seed: u64) -> NewExperiment {
         (SweepKind::Path { greedy: 3, order: Order::Greedy }, 3),
         (SweepKind::Path { greedy: 3, order: Order::Importance }, 3),
         (SweepKind::Random { orders: 2, seed, points: vec![1, 3, 5] }, 2),
+        (SweepKind::Joint { pairs: 2, groups: 2, triples: 2 }, 3),
     ];
     let sweeps = kinds
         .into_iter()
@@ -104,7 +105,10 @@ pub fn scores(new: &NewExperiment, sweep: u32, round: u32, list: &[UnitIx], chun
         let subset = space.subset(rank).unwrap_or_default();
         for &e in &keep {
             let hurt = |h: &UnitIx| f64::from((h.0 * 7 + 3) % 5) + f64::from(e) * 0.01;
-            values.push(9.0 - subset.iter().map(hurt).sum::<f64>());
+            // The first three heads stand in for each other, so that pairs have something to follow.
+            let among = subset.iter().filter(|h| h.0 < 3).count() as f64;
+            let both = among * (among - 1.0) / 2.0 * (1.0 + f64::from(e) * 0.01);
+            values.push(9.0 - subset.iter().map(hurt).sum::<f64>() - both);
         }
     }
     let block = TaskScores { task: 0, examples: keep.len() as u32, columns: 1, values };

@@ -4,9 +4,11 @@ use crate::compute::Compute;
 use crate::lane::{Constants, Experiment};
 use crate::link::Caller;
 use ablate_common::fit;
-use ablate_common::plan::{Ablation, Plan, SweepKind};
+use ablate_common::joint;
+use ablate_common::plan::{Ablation, Plan, PlannedSweep, SweepKind};
 use ablate_common::scores::ChunkScores;
 use ablate_common::task::Prepared;
+use ablate_common::units::UnitIx;
 use ablate_proto::v1::{self as pb, cluster_client::ClusterClient};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -140,7 +142,7 @@ fn check_plan(plan: &Plan) -> Result<(), String> {
             ablate_common::ENGINE_VERSION
         ));
     }
-    let sweep_ok = |s: &ablate_common::plan::PlannedSweep| {
+    let sweep_ok = |s: &PlannedSweep| {
         let kind = match s.kind {
             SweepKind::Greedy { objective, .. } => (objective as usize) < plan.tasks.len(),
             SweepKind::Path { greedy, .. }
@@ -150,6 +152,7 @@ fn check_plan(plan: &Plan) -> Result<(), String> {
                 let of = s.tasks.first().and_then(|&t| plan.tasks.get(t as usize));
                 s.tasks.len() == 1 && items.iter().all(|i| of.is_some_and(|t| i.item < t.items))
             }
+            SweepKind::Joint { pairs, .. } => (pairs as usize) < plan.sweeps.len(),
             _ => true,
         };
         kind && s.chunk > 0
@@ -200,6 +203,37 @@ pub fn bad_shard(plan: &Plan, shard: &pb::Shard) -> Option<String> {
         return Some(format!("sweep {} has no round {}", shard.sweep, shard.round));
     }
     let units = plan.units(shard.sweep).len();
+    let bad_list = match sweep.kind {
+        SweepKind::Joint { .. } => bad_sets(sweep, units, &shard.list),
+        _ => bad_list(plan, sweep, units, shard),
+    };
+    if bad_list.is_some() {
+        return bad_list;
+    }
+    let chunks = plan.round_chunks(shard.sweep, shard.round);
+    match shard.first_chunk.checked_add(shard.chunks) {
+        Some(end) if end <= chunks => None,
+        _ => Some(format!(
+            "the round has {chunks} chunks; the shard is {} from {}",
+            shard.chunks, shard.first_chunk
+        )),
+    }
+}
+
+/// Why sets cannot be the input of a follow-up's round.
+fn bad_sets(sweep: &PlannedSweep, units: usize, list: &[u32]) -> Option<String> {
+    let list: Vec<UnitIx> = list.iter().copied().map(UnitIx).collect();
+    match joint::decode(&list, units as u32) {
+        Err(e) => Some(e),
+        Ok(sets) if sets.len() as u64 > joint::slots(sweep) => {
+            Some(format!("the round's input has {} sets, more than its slots", sets.len()))
+        }
+        Ok(_) => None,
+    }
+}
+
+/// Why units cannot be the input of a round of any other sweep.
+fn bad_list(plan: &Plan, sweep: &PlannedSweep, units: usize, shard: &pb::Shard) -> Option<String> {
     if shard.list.len() > units || shard.list.iter().any(|&u| u as usize >= units) {
         return Some("the round's input names a unit that the sweep does not have".to_owned());
     }
@@ -213,17 +247,8 @@ pub fn bad_shard(plan: &Plan, shard: &pb::Shard) -> Option<String> {
         SweepKind::Path { greedy, .. } => plan.sweeps.get(greedy as usize).map_or(0, |s| s.rounds() as usize),
         _ => 0,
     };
-    if list.len() != expected {
-        return Some(format!("the round's input has {} units instead of {expected}", list.len()));
-    }
-    let chunks = plan.round_chunks(shard.sweep, shard.round);
-    match shard.first_chunk.checked_add(shard.chunks) {
-        Some(end) if end <= chunks => None,
-        _ => Some(format!(
-            "the round has {chunks} chunks; the shard is {} from {}",
-            shard.chunks, shard.first_chunk
-        )),
-    }
+    (list.len() != expected)
+        .then(|| format!("the round's input has {} units instead of {expected}", list.len()))
 }
 
 /// Where the model lies here: the coordinator's path, or its last part below the worker's model root.

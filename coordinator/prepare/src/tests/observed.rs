@@ -86,8 +86,8 @@ fn repair_brings_singles_where_nothing_else_does_and_shift_everything_and_nothin
     let pairs = "[[sweep]]\nkind = \"pairs\"\n";
     assert_eq!(of(repair), ["reference", "repair", "single"]);
     assert_eq!(of(&format!("{SINGLE}\n{repair}")), ["reference", "single", "repair"]);
-    assert_eq!(of(&format!("{repair}{pairs}")), ["reference", "repair", "single", "pairs"]);
-    assert_eq!(of(&format!("{pairs}{repair}")), ["reference", "pairs", "single", "repair"]);
+    assert_eq!(of(&format!("{repair}{pairs}")), ["reference", "repair", "single", "pairs", "joint"]);
+    assert_eq!(of(&format!("{pairs}{repair}")), ["reference", "pairs", "single", "joint", "repair"]);
     let p = run(dir.path(), TASK, "[[sweep]]\nkind = \"shift\"").unwrap();
     assert_eq!((p.plan.round_subsets(1, 0), p.plan.columns(1, 0).len()), (6, 4));
     assert_eq!((p.plan.rows(1, &p.prepared[0]).len(), p.plan.most_rows(1, 0)), (3, 3));
@@ -106,7 +106,7 @@ fn an_order_by_rollout_brings_its_sweep_on_the_selecting_half() {
     let kinds: Vec<&str> = p.plan.sweeps.iter().map(|s| s.kind.name()).collect();
     assert_eq!(kinds, ["reference", "greedy", "gradient", "path-gradient", "attention", "path-rollout"]);
     assert_eq!(p.plan.sweeps[4].kind, SweepKind::Attention { greedy: Some(1) });
-    assert!(p.plan.sweeps[4].kind.decides());
+    assert!(p.plan.decides(4));
     // Units 1, 3, 0, 2 move ascending flow, whatever else they do.
     let rows = p.plan.rows(4, &p.prepared[0]).len();
     let values =

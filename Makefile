@@ -3,7 +3,7 @@ CARGO ?= cargo
 SHELL := /bin/bash
 BIN := target/release
 
-.PHONY: help setup rust libtorch models reference postgres build demo test python results lint fmt parity bench failover simulate chaos load clean
+.PHONY: help setup rust libtorch models reference postgres browser build demo test python results lint fmt parity bench failover simulate chaos load idle upgrade clean
 
 help:
 	@echo "make demo    set everything up and find the heads that matter in two real models"
@@ -17,6 +17,8 @@ help:
 	@echo "make simulate SEEDS=10000  the cluster under simulated faults; writes target/proof/simulate.json"
 	@echo "make chaos ROUNDS=50  real programs killed, stopped, cut off (as root); writes target/proof/chaos.json"
 	@echo "make load    1,000 imitation workers on one coordinator; writes target/proof/load.json"
+	@echo "make idle    how long workers of a real sweep wait for their coordinator; writes target/proof/idle.json"
+	@echo "make upgrade the programs of an earlier commit upgraded in the middle of a run, tables compared"
 	@echo "make parity  the long comparison with transformers in f64; writes target/proof/parity.json"
 
 setup: libtorch models
@@ -38,6 +40,10 @@ reference: models
 postgres:
 	@deploy/setup/postgres.sh
 
+# Chromium and its driver, for tests of pages; compiles nothing.
+browser:
+	@deploy/setup/chromium.sh
+
 build: rust libtorch
 	$(CARGO) build --release --workspace --bins
 
@@ -57,7 +63,7 @@ fmt: rust
 	$(CARGO) fmt --all
 
 # The binaries come first: the integration tests start them. Tests run side by side, so each takes one thread.
-test: rust libtorch models reference postgres lint build python
+test: rust libtorch models reference postgres browser lint build python
 	OMP_NUM_THREADS=1 $(CARGO) test --release --workspace
 	$(CARGO) test --release --workspace --features ablate-simulation/mutations --test mutations
 
@@ -67,10 +73,14 @@ python: rust libtorch models results build
 	cd deploy/python && $(RESULTS)/ruff check . && $(RESULTS)/ruff format --check . && $(RESULTS)/mypy
 	cd deploy/python && $(RESULTS)/python -m pytest -q
 
-parity: rust libtorch models reference
+# Every comparison with a reference, one after the other; each appends its rows to target/proof/parity.jsonl.
+PARITY := parity language architectures kinds seq2seq images tasks probe gradients real_gradients optimal reactions
+parity: rust libtorch models reference build
 	@deploy/setup/peers.sh
-	@mkdir -p target/proof
-	OMP_NUM_THREADS=1 ABLATE_PARITY_LONG=1 $(CARGO) test --release --workspace --test parity -- --nocapture
+	@mkdir -p target/proof && rm -f target/proof/parity.jsonl
+	$(CARGO) build --release --workspace --examples
+	OMP_NUM_THREADS=1 ABLATE_PARITY_LONG=1 ABLATE_PROOF=$(CURDIR)/target/proof $(CARGO) test --release --workspace --no-fail-fast \
+	  $(PARITY:%=--test %); tested=$$?; target/release/examples/parity && exit $$tested
 
 # Compares with TransformerLens, nnsight and plain hooks; writes target/proof/bench.json. CASES narrows it.
 bench: rust libtorch models reference
@@ -93,6 +103,15 @@ simulate: rust
 load: rust libtorch
 	$(CARGO) build --release --workspace --bins
 	target/release/ablate-load
+
+# How long the workers of a real sweep wait for their coordinator; writes target/proof/idle.json.
+idle: rust libtorch models
+	$(CARGO) build --release --workspace --bins
+	target/release/ablate-idle
+
+# The programs of an earlier commit upgraded in the middle of a run; COMMIT=… chooses another than the last of the previous protocol.
+upgrade: rust libtorch models
+	tests/upgrade.sh $(COMMIT)
 
 # Kills, stops and cuts off the programs on hosts in network namespaces (as root); ROUNDS=n.
 chaos: rust libtorch models postgres

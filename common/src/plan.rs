@@ -328,15 +328,16 @@ impl SweepKind {
         }
     }
 
-    /// Least version of the protocol that its workers must speak: constants of fits came with version 3, all later kinds with 4.
+    /// Least version of the protocol that its workers must speak: constants of fits came with version 3; attention, repair,
+    /// shift and follow-ups of pairs with 4.
     #[must_use]
     pub fn protocol(&self) -> u32 {
         match self {
-            Self::Joint { .. }
-            | Self::Attention { .. }
+            Self::Attention { .. }
             | Self::Patterns { .. }
             | Self::Repair
-            | Self::Shift => 4,
+            | Self::Shift
+            | Self::Joint { .. } => 4,
             Self::Fit => 3,
             _ => crate::OLDEST_PROTOCOL,
         }

@@ -182,6 +182,12 @@ impl Prepared {
     pub fn readable_by(&self, model: &ModelInfo) -> Result<(), String> {
         let probed = self.probe.iter().flat_map(|p| &p.items);
         for item in self.items.iter().chain(probed) {
+            // A token without a row of its own is an index past the end of a table, perhaps on a GPU.
+            if item.tokens.iter().any(|&t| t >= model.vocab)
+                || item.decoder.iter().any(|&t| t >= model.target_vocab())
+            {
+                return Err("the data has a token that the model doesn't know".into());
+            }
             match (&model.details.image, &item.image) {
                 (None, None) => {}
                 (None, Some(_)) => return Err("the data has an image, but the model reads text".into()),

@@ -1,5 +1,6 @@
 //! The coordinator: plans are stored, cut into shards, leased, accepted and decided.
 
+pub mod dashboard;
 #[cfg(feature = "mutations")]
 pub mod mutation;
 pub mod scheduler;

@@ -16,6 +16,12 @@ pub enum Mutation {
     DecidesEarly,
     /// What a vanished worker held never goes back.
     KeepsGone,
+    /// A round with a chunk that is set aside never ends.
+    AsideBlocks,
+    /// A chunk that is set aside is leased again all the same.
+    AsideLeased,
+    /// A worker whose engine computes other numbers is let in.
+    AnyEngine,
 }
 
 thread_local! {

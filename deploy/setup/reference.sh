@@ -17,7 +17,7 @@ pip() { "$out/bin/python" -m pip install --quiet --disable-pip-version-check "$@
 site_of() { "$1" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])'; }
 site=$(site_of "$out/bin/python")
 pip 'transformers==5.17.0' 'gguf==0.19.0' safetensors filelock typing-extensions sympy networkx jinja2 fsspec numpy psutil pyyaml \
-  'scikit-learn>=1.7,<1.10' 'pillow>=11,<13' ||
+  'scikit-learn>=1.7,<1.10' 'scipy>=1.15,<1.19' 'pillow>=11,<13' ||
   die "pip could not fetch transformers, scikit-learn or Pillow; see its message above"
 # Without its dependencies: they are torch, which comes below, and what is there already.
 pip --no-deps --no-warn-conflicts 'accelerate>=1.1' || die "pip could not fetch accelerate; see its message above"

@@ -6,6 +6,7 @@ pub mod v1 {
     tonic::include_proto!("ablate.v1");
 }
 
+pub mod older;
 mod refusal;
 
 pub use refusal::{not_permitted, over_limit, retry_after, unidentified};

@@ -6,6 +6,7 @@ usage: peers.py JOB.json RESULT.json
 The job is the reference's (tests/reference/reference.py), for causal models and BERT, and besides:
   "peer":    "hooks", "transformer_lens" or "nnsight"
   "dtype":   "f32" or "bf16" ("f64" for checks); "threads"; "heads" (of a layer)
+  "device":  "cpu" (where left out) or "cuda:0", for which this environment's torch must have CUDA
   "means":   optional, b of every head, [layer][heads · width]; otherwise mean ablation takes E[z] over
              the job's own items, measured before the clock starts
 Greedy is a list of growing subsets.
@@ -45,6 +46,7 @@ from torch.nn.utils.rnn import pad_sequence  # noqa: E402
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
+DEVICE = torch.device("cpu")
 DTYPES = {"f64": torch.float64, "f32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -57,7 +59,7 @@ def load(job, attention):
         model = transformers.AutoModel.from_pretrained(str(path), **how)
     else:
         model = transformers.AutoModelForCausalLM.from_pretrained(str(path), **how)
-    return model.to(DTYPES[job["dtype"]]).eval()
+    return model.to(DTYPES[job["dtype"]]).to(DEVICE).eval()
 
 
 def projections(model, output="output"):
@@ -89,20 +91,20 @@ class Batch:
     def __init__(self, prepared, items):
         self.items = items
         rows = [torch.tensor(prepared["items"][item]["tokens"]) for item in items]
-        self.tokens = pad_sequence(rows, batch_first=True)
-        self.mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+        self.tokens = pad_sequence(rows, batch_first=True).to(DEVICE)
+        self.mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True).to(DEVICE)
         self.scored = [prepared["items"][item]["scored"] for item in items]
         self.encoder = prepared["kind"] == "similarity"
         asked = sorted({s["position"] for scored in self.scored for s in scored})
-        self.options = {} if self.encoder else {"use_cache": False, "logits_to_keep": torch.tensor(asked)}
+        self.options = {} if self.encoder else {"use_cache": False, "logits_to_keep": torch.tensor(asked, device=DEVICE)}
         if self.encoder and len({len(row) for row in rows}) > 1:
             self.options["attention_mask"] = self.mask
         # Rows and columns of the logits of every scored position, and which item it is of.
-        self.row = torch.tensor([i for i, scored in enumerate(self.scored) for _ in scored])
-        self.column = torch.tensor([asked.index(s["position"]) for scored in self.scored for s in scored])
+        self.row = torch.tensor([i for i, scored in enumerate(self.scored) for _ in scored], device=DEVICE)
+        self.column = torch.tensor([asked.index(s["position"]) for scored in self.scored for s in scored], device=DEVICE)
         self.every = all([s["position"] for s in scored] == asked for scored in self.scored)
         self.target, self.foil = (
-            torch.tensor([s[name] for scored in self.scored for s in scored]) for name in ("target", "foil"))
+            torch.tensor([s[name] for scored in self.scored for s in scored], device=DEVICE) for name in ("target", "foil"))
 
     def numbers(self, kind, out):
         """Of every item: its summed loss, its logit difference or its embedding."""
@@ -113,7 +115,7 @@ class Batch:
             return (out[self.row, self.column, self.target] - out[self.row, self.column, self.foil]).tolist()
         logits = out.flatten(0, 1) if self.every else out[self.row, self.column]
         losses = cross_entropy(wide(logits), self.target, reduction="none")
-        return torch.zeros(len(self.items), dtype=losses.dtype).index_add_(0, self.row, losses).tolist()
+        return torch.zeros(len(self.items), dtype=losses.dtype, device=DEVICE).index_add_(0, self.row, losses).tolist()
 
 
 def batchings(prepared):
@@ -162,14 +164,14 @@ class Lens:
             path, how = path.parent, {"gguf_file": path.name}
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(path), **how)
         if not hasattr(model, "lm_head"):
-            encoder, model = model, transformers.BertForMaskedLM(model.config).to(model.dtype).eval()
+            encoder, model = model, transformers.BertForMaskedLM(model.config).to(DEVICE, model.dtype).eval()
             model.bert = encoder
-            model.cls.predictions.decoder = torch.nn.Linear(model.config.hidden_size, 1, dtype=encoder.dtype)
+            model.cls.predictions.decoder = torch.nn.Linear(model.config.hidden_size, 1, dtype=encoder.dtype, device=DEVICE)
         with tempfile.TemporaryDirectory() as folder:
             model.config.save_pretrained(folder)
             tokenizer.save_pretrained(folder)
             self.model = TransformerBridge.boot_transformers(
-                folder, hf_model=model, tokenizer=tokenizer, device="cpu", dtype=DTYPES[job["dtype"]])
+                folder, hf_model=model, tokenizer=tokenizer, device=str(DEVICE), dtype=DTYPES[job["dtype"]])
 
     def hooked(self, batch, hooks, **options):
         return self.model.run_with_hooks(batch.tokens, fwd_hooks=hooks, **batch.options, **options)
@@ -251,7 +253,7 @@ def prepare(peer, job, batches):
         peer.means = [None] * len(layers)
     elif job["ablation"] == "mean":
         given = job.get("means") or [z.double().mean(0).tolist() for z in layers]
-        peer.means = [torch.tensor(b, dtype=z.dtype) for b, z in zip(given, layers, strict=True)]
+        peer.means = [torch.tensor(b, dtype=z.dtype, device=DEVICE) for b, z in zip(given, layers, strict=True)]
     else:
         raise SystemExit(f"peers.py doesn't know the ablation {job['ablation']!r}")
 
@@ -270,7 +272,11 @@ def versions():
 
 @torch.inference_mode()
 def main(question, answer):
+    global DEVICE
     job = json.loads(Path(question).read_text())
+    DEVICE = torch.device(job.get("device", "cpu"))
+    if DEVICE.type == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("this environment's torch finds no GPU")
     torch.set_num_threads(job["threads"])
     prepared, name = job["prepared"], COLUMNS.get(job["prepared"]["kind"])
     if name is None:

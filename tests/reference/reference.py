@@ -13,7 +13,8 @@ JOB: {"model": {"kind": "gguf" | "hf", "path"}, "dtype": "f64" | "f32",
       "ablation": "zero" | "mean" | "resample", "donors": [[token, ...], ...] (resample: for each item as many
       tokens as its own, whose z takes its place), "prepared": {kind, items, item_half, examples},
       "subsets": [[[layer, head], ...], ...],
-      "greedy": {"rounds", "half"} (optional: brute force, objective loss / -logit_diff / -pearson)}
+      "greedy": {"rounds", "half", "among": [[layer, head], ...] (optional: of these only)} (optional: brute force,
+      objective loss / -logit_diff / -pearson)}
 RESULT: {"columns": {name: [subset][example]}, "removed": [[layer, head], ...]}
 """
 
@@ -223,11 +224,12 @@ class Reference:
         both = torch.tensor([columns["cosine"], [e["gold"] for e in chosen]], dtype=torch.float64)
         return -float(torch.corrcoef(both)[0, 1])
 
-    def greedy(self, rounds, half):
+    def greedy(self, rounds, half, among=None):
         items = [i for i, h in enumerate(self.prepared["item_half"]) if half is None or h == half]
         removed = []
         base = self.loss([], items)
-        every = [(layer, head) for layer in range(len(self.projections)) for head in range(self.heads)]
+        every = [(layer, head) for layer in range(len(self.projections)) for head in range(self.heads)
+                 if among is None or [layer, head] in among]
         for _ in range(rounds):
             deltas = [(h, self.loss([*removed, h], items) - base) for h in every if h not in removed]
             limit = min(d for _, d in deltas) + 1e-6 * max(1.0, abs(base))
@@ -244,7 +246,7 @@ def main():
             for name, values in reference.scores(subset).items():
                 result["columns"].setdefault(name, []).append(values)
         if job.get("greedy"):
-            result["removed"] = reference.greedy(job["greedy"]["rounds"], job["greedy"]["half"])
+            result["removed"] = reference.greedy(**job["greedy"])
     Path(sys.argv[2]).write_text(json.dumps(result))
 
 

@@ -1,6 +1,7 @@
 """What transformers computes with encoder-decoders in f64: tiny random ones made here, or a real one.
 
-An item goes through the model alone, without padding and without a cache, with eager attention. Heads are ablated
+An item goes through the model alone, without padding and without a cache, with eager attention; tiny models are asked for
+all items as one padded batch besides. Heads are ablated
 by forward pre-hooks on each attention's output projection, which replace slices of its input z. Decoding takes the
 highest logit of a whole forward pass over all that is decoded so far, until a token that ends targets or the limit.
 
@@ -10,7 +11,8 @@ JOB: {"models": {NAME: path, or null for a tiny one of that name}, "prepared": {
       "ablations": {NAME: [{"method": "zero" | "mean" | "scale" | "resample", "pool", "scale", "sources"}, ...]}, "subsets": {NAME: [[[stream, layer, head], ...], ...]},
       "decoded": {NAME: [numbers of subsets that decode]}, "limits": {NAME: [tokens, ...]}}
 NAME.json: {"logits": [item][position][token], "scores": [ablation]{column: [subset][item]},
-            "decoded": [ablation][subset that decodes][item][token]}
+            "decoded": [ablation][subset that decodes][item][token],
+            "padded": {"left" | "right": {"logits", "zero": {column: [subset of at most one head][item]}}}}
 """
 
 import json
@@ -142,6 +144,36 @@ class Model:
         assert out.logits.dtype == torch.float64
         return out.logits[0]
 
+    def padded(self, items, side):
+        """Logits of every item from one batch, whose sources and targets are padded on a side."""
+
+        def pad(sequences):
+            longest = max(map(len, sequences))
+            rows = [(row, [0] * (longest - len(row))) for row in sequences]
+            rows = [(more + row, more + [1] * len(row)) if side == "left" else (row + more, [1] * len(row) + more)
+                    for row, more in rows]
+            return (torch.tensor(each) for each in zip(*rows, strict=True))
+
+        (tokens, mask), (decoder, seen) = pad([i["tokens"] for i in items]), pad([i["decoder"] for i in items])
+        out = self.model(input_ids=tokens, attention_mask=mask, decoder_input_ids=decoder,
+                         decoder_attention_mask=seen, use_cache=False)
+        assert out.logits.dtype == torch.float64
+        return [x[m.bool()] for x, m in zip(out.logits, seen, strict=True)]
+
+    def in_batches(self, items, subsets):
+        """What padding on either side gives; Marian counts its positions from where the batch begins."""
+        self.keep, self.means, self.states, self.donor = 0.0, None, None, None
+        result = {}
+        for side in ("right",) if self.model.config.model_type == "marian" else ("left", "right"):
+            each = []
+            for subset in subsets:
+                self.remove(subset)
+                each.append(self.scores(items, subset, self.padded(items, side)))
+            self.remove([])
+            result[side] = {"logits": [x.tolist() for x in self.padded(items, side)],
+                            "zero": {k: [e[k] for e in each] for k in each[0]}}
+        return result
+
     def measure(self, items):
         """Means of z over the tokens of all items, by stream and layer: one, and one per position."""
         self.remove([])
@@ -156,12 +188,12 @@ class Model:
                                            for p in range(longest)])
         return logits, {"tokens": pooled, "position": by_position}, seen
 
-    def scores(self, items, subset):
+    def scores(self, items, subset, logits=None):
         self.remove(subset)
         nll, correct = [], []
         for at, item in enumerate(items):
             self.donor, self.item = self.states and self.states[at], item
-            x = self.logits(item["tokens"], item["decoder"])
+            x = logits[at] if logits else self.logits(item["tokens"], item["decoder"])
             at = [(s["position"], s["target"]) for s in item["scored"]]
             nll.append(sum(float(torch.logsumexp(x[p], 0) - x[p, t]) for p, t in at))
             correct.append(sum(float(x[p].argmax() == t) for p, t in at))
@@ -215,6 +247,8 @@ def main():
         for name, model in models.items():
             result = model.answer(job["prepared"][name]["items"], job["ablations"][name], job["subsets"][name],
                                   job["limits"][name], job["decoded"][name])
+            alone = [subset for subset in job["subsets"][name] if len(subset) < 2]
+            result["padded"] = model.in_batches(job["prepared"][name]["items"], alone) if job["models"][name] is None else {}
             (folder / f"{name}.json").write_text(json.dumps(result))
 
 

@@ -1,18 +1,20 @@
 """Tiny random models of every architecture, and what transformers computes with them in f64.
 
 Each is a model of odd sizes whose weights, biases and norms are all random, saved as a Hugging Face
-directory and run with eager attention, an item at a time, without padding. Heads are ablated by forward
-pre-hooks on each attention output projection, which replace slices of its input z. transformers computes
+directory and run with eager attention, an item at a time, without padding; and, for comparison, all items as one batch
+that is padded on the left, and one that is padded on the right. Heads are ablated by forward pre-hooks on each attention output projection, which replace slices of its input z. transformers computes
 norms, rotary angles and softmax in float32 even in an f64 model; while this runs, float32 *is* float64.
 
 usage: tiny.py JOB.json FOLDER    (writes FOLDER/NAME/{config.json,model.safetensors} and FOLDER/NAME.json)
 
 JOB: {"items": [[token, ...], ...], "targets": [[token, ...], ...], "foils": [token, ...],
       "subsets": [[[layer, head], ...], ...]}
-NAME.json: {"final": [item][position][logit or dimension], "zero": SCORES, "mean": SCORES}
+NAME.json: {"final": [item][position][logit or dimension], "zero": SCORES, "mean": SCORES,
+            "padded": {"left" | "right": {"final", "zero": SCORES of the leading subsets of at most one head}}}
 SCORES: [subset][item], for decoders {"nll", "logit_diff"}, for encoders {"cosine"} by pair (0,1), (0,2), ...
 """
 
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -156,11 +158,14 @@ class Tiny:
             z[..., part] = 0.0 if self.means is None else self.means[layer][part]
         return (z,)
 
-    def final(self, item, subset=()):
-        """Logits or last hidden states of an item, [position, ...]; logits of labels, [label]."""
+    def remove(self, subset):
         self.removed, self.call = {}, 0
         for layer, head in subset:
             self.removed.setdefault(layer, []).append(head)
+
+    def final(self, item, subset=()):
+        """Logits or last hidden states of an item, [position, ...]; logits of labels, [label]."""
+        self.remove(subset)
         tokens = torch.tensor([self.job["items"][item]])
         out = self.model(input_ids=tokens, attention_mask=torch.ones_like(tokens))
         assert self.call == self.layers
@@ -168,8 +173,27 @@ class Tiny:
         assert out.dtype == torch.float64
         return out[0]
 
-    def scores(self, subset):
-        finals = [self.final(item, subset) for item in range(len(self.job["items"]))]
+    def padded(self, side, subset=()):
+        """`final` of every item, from one batch of all that is padded on a side."""
+        items = self.job["items"]
+        longest, roberta = max(map(len, items)), self.model.config.model_type == "roberta"
+
+        def pad(values, by):
+            more = [by] * (longest - len(values))
+            return more + values if side == "left" else values + more
+
+        # RoBERTa takes positions from its padding token.
+        tokens = torch.tensor([pad(i, self.model.config.pad_token_id if roberta else 0) for i in items])
+        mask = torch.tensor([pad([1] * len(i), 0) for i in items])
+        positions = {} if roberta else {"position_ids": torch.tensor([pad(list(range(len(i))), 0) for i in items])}
+        self.remove(subset)
+        out = self.model(input_ids=tokens, attention_mask=mask, **positions)
+        out = out.logits if self.decoder else out.last_hidden_state
+        assert out.dtype == torch.float64
+        return [x[m.bool()] for x, m in zip(out, mask, strict=True)]
+
+    def scores(self, subset, finals=None):
+        finals = finals or [self.final(item, subset) for item in range(len(self.job["items"]))]
         if not self.decoder:
             pooled = [x.mean(0) for x in finals]
             pairs = [(a, b) for a in range(len(pooled)) for b in range(a + 1, len(pooled))]
@@ -190,6 +214,12 @@ class Tiny:
         for ablation, self.means in (("zero", None), ("mean", means)):
             each = [self.scores(subset) for subset in self.job["subsets"]]
             result[ablation] = {k: [e[k] for e in each] for k in each[0]}
+        self.means, result["padded"] = None, {}
+        alone = list(itertools.takewhile(lambda subset: len(subset) < 2, self.job["subsets"]))
+        for side in ("left", "right"):
+            each = [self.scores(subset, self.padded(side, subset)) for subset in alone]
+            result["padded"][side] = {"final": [x.tolist() for x in self.padded(side)],
+                                      "zero": {k: [e[k] for e in each] for k in each[0]}}
         return result
 
 

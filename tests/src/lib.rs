@@ -1,9 +1,11 @@
 //! What the integration tests share: the built programs, the Python reference, and where files lie.
 
 pub mod authority;
+pub mod browser;
 pub mod coordinators;
 pub mod planted;
 pub mod program;
+pub mod proof;
 pub mod reference;
 pub mod service;
 pub mod tensors;

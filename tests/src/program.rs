@@ -100,6 +100,24 @@ pub fn small_spec(folder: &Path) -> PathBuf {
     path
 }
 
+/// A spec of MiniLM on so many texts of so many tokens: every head, every pair, and greedy to a fraction.
+///
+/// # Panics
+/// Where set-up hasn't been run.
+#[must_use]
+pub fn minilm_spec(folder: &Path, name: &str, texts: usize, tokens: u32, fraction: f64) -> PathBuf {
+    lee(folder, texts);
+    let path = folder.join(format!("{name}.toml"));
+    let text = format!(
+        "name = {name:?}\n[model]\nsource = {:?}\n[[task]]\nname = \"lee\"\nkind = \"similarity\"\n\
+         data = \"pairs.jsonl\"\nmax_tokens = {tokens}\n[ablation]\nmethod = \"mean\"\n[[sweep]]\nkind = \"single\"\n\
+         [[sweep]]\nkind = \"pairs\"\n[[sweep]]\nkind = \"greedy\"\nfraction = {fraction:?}\n",
+        minilm()
+    );
+    std::fs::write(&path, text).expect("the folder can be written");
+    path
+}
+
 /// Every Parquet table of a folder, by name.
 ///
 /// # Panics
@@ -160,6 +178,7 @@ pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
 pub struct Cluster {
     folder: PathBuf,
     port: u16,
+    more: Vec<String>,
     coordinator: Option<Child>,
     workers: Vec<Child>,
 }
@@ -171,9 +190,23 @@ impl Cluster {
     /// Where it can't be started.
     #[must_use]
     pub fn start(folder: &Path) -> Self {
+        Self::start_with(folder, &[])
+    }
+
+    /// A coordinator with `more` options.
+    ///
+    /// # Panics
+    /// Where it can't be started.
+    #[must_use]
+    pub fn start_with(folder: &Path, more: &[&str]) -> Self {
         let free = TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port");
-        let mut cluster =
-            Self { folder: folder.to_path_buf(), port: free.port(), coordinator: None, workers: Vec::new() };
+        let mut cluster = Self {
+            folder: folder.to_path_buf(),
+            port: free.port(),
+            more: more.iter().map(|&word| word.to_owned()).collect(),
+            coordinator: None,
+            workers: Vec::new(),
+        };
         cluster.serve();
         cluster
     }
@@ -195,7 +228,8 @@ impl Cluster {
             .args(["--listen", &format!("127.0.0.1:{}", self.port)])
             .args(["--store", &format!("sqlite://{}", self.folder.join("serve.db").display())])
             .arg("--output")
-            .arg(self.folder.join("served"));
+            .arg(self.folder.join("served"))
+            .args(&self.more);
         let mut child = command.stderr(Stdio::piped()).spawn().expect("ablate serve starts");
         let mut lines = BufReader::new(child.stderr.take().expect("it is piped")).lines();
         let first = lines.next().and_then(Result::ok).unwrap_or_default();

@@ -39,12 +39,14 @@ pub struct JobModel<'a> {
 }
 
 /// A brute-force greedy sweep.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct JobGreedy {
     /// Rounds.
     pub rounds: u32,
     /// Half of the items it selects on; none: all.
     pub half: Option<u8>,
+    /// Heads that it may remove; none: any.
+    pub among: Option<Vec<(u32, u32)>>,
 }
 
 /// What the reference answers.

@@ -106,7 +106,9 @@ fn every_command_does_what_it_says_on_a_live_cluster() {
         let out = folder.path().join(format);
         let args = ["export", "small", "--format", format, "--out", out.to_str().unwrap()];
         drop(said(cluster.client(&args)));
-        assert!(out.join(file).exists(), "{file}");
+        for file in [file, "report.html", "figures/heads-lee-mean.svg", "figures/heads-lee-mean.png"] {
+            assert!(out.join(file).exists(), "{file}");
+        }
         assert_eq!(json(&out.join("summary.json"))["tasks"][0]["task"], "lee");
     }
     let page = folder.path().join("page.html");
@@ -191,9 +193,16 @@ fn a_coordinator_is_upgraded_in_the_middle_while_a_worker_of_the_previous_protoc
     cluster.add_worker_with(&["--protocol", "2"]);
     let id = said(cluster.client(&["submit", spec.to_str().unwrap()])).trim().to_owned();
     wait_into(&cluster, &id, "pairs", 0.1);
+    // One worker, who speaks protocol 2 before and after; it says nothing of what came later, as how long it waited.
+    let spoken = |c: &Cluster| serde_json::from_str::<Value>(said(c.client(&["workers", "--json"])).trim()).unwrap();
+    let before = spoken(&cluster);
+    assert_eq!(before["protocol"], 2, "{before}");
     cluster.kill_coordinator();
     cluster.serve();
     drop(said(cluster.client(&["watch", &id])));
+    let after = spoken(&cluster);
+    assert_eq!((&after["protocol"], &after["name"]), (&2.into(), &before["name"]), "{after}");
+    assert!(after["busy_s"].as_f64().unwrap() > 0.0 && after["idle_s"] == 0.0, "{after}");
     let out = folder.path().join("out");
     drop(said(cluster.client(&["export", &id, "--out", out.to_str().unwrap()])));
     assert_eq!(differing(&tables(&calm), &tables(&out)), [""; 0]);

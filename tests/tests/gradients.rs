@@ -13,6 +13,7 @@ use ablate_common::scores::TaskScores;
 use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Prepared, Scope, TaskKind};
 use ablate_common::units::{UnitKind, UnitMap};
+use ablate_tests::proof::{Worst, proved};
 use ablate_tests::root;
 use ablate_tests::tiny::tasks;
 use ablate_worker::engine::trie::{Cut, Intervention};
@@ -151,14 +152,14 @@ fn columns(engine: &mut Engine, plan: &Plan, sweep: u32) -> Vec<[Vec<Vec<f64>>; 
     out
 }
 
-/// Largest |got − want| relative to the largest number in `scale`.
-fn deviation(got: &[Vec<f64>], want: &[Vec<f64>], scale: &[Vec<f64>]) -> f64 {
+/// |got − want| relative to the largest number in `scale`; heads are cases.
+fn deviation(got: &[Vec<f64>], want: &[Vec<f64>], scale: &[Vec<f64>]) -> Worst {
     assert_eq!((got.len(), got[0].len()), (want.len(), want[0].len()));
-    let all = || got.iter().flatten().zip(want.iter().flatten());
-    assert!(all().all(|(g, w)| g.is_finite() && w.is_finite()));
     let scale = scale.iter().flatten().fold(0.0, |a: f64, b| a.max(b.abs()));
     assert!(scale > 1e-9, "nothing to compare, {scale:e}");
-    all().fold(0.0, |a: f64, (g, w)| a.max((g - w).abs())) / scale
+    let mut worst = Worst { cases: got.len(), ..Worst::default() };
+    got.iter().flatten().zip(want.iter().flatten()).for_each(|(g, w)| worst.see_off(g - w, scale));
+    worst
 }
 
 /// zᵀ ∂ℓ/∂z is the slope of ℓ where a head's z is multiplied by ξ, at ξ = 1: by central differences of the engine's own
@@ -207,7 +208,7 @@ fn every_gradient_is_that_of_autograd() {
         .unwrap();
     assert!(out.status.success(), "the reference failed:\n{}", String::from_utf8_lossy(&out.stderr));
 
-    let mut worst: BTreeMap<&str, f64> = BTreeMap::new();
+    let mut worst: BTreeMap<(&str, &str), Worst> = BTreeMap::new();
     for &(case, names) in CASES {
         let path = folder.path().join(case);
         let bytes = std::fs::read(path.with_extension("json")).unwrap();
@@ -221,10 +222,7 @@ fn every_gradient_is_that_of_autograd() {
             for (t, name) in names.iter().enumerate() {
                 for (c, column) in ["gradient", method].into_iter().enumerate() {
                     let want = &answers[*name][column];
-                    let off = deviation(&got[t][c], want, want);
-                    assert!(off < LIMIT, "{case}, {name}, {method}, {column}: {off:e}");
-                    let slot = worst.entry(case).or_default();
-                    *slot = slot.max(off);
+                    worst.entry((case, column)).or_default().join(deviation(&got[t][c], want, want));
                 }
             }
             if method == "zero" {
@@ -240,7 +238,7 @@ fn every_gradient_is_that_of_autograd() {
                 for (c, column) in ["gradient", method].into_iter().enumerate() {
                     let want = &answers[*name][column];
                     let off = deviation(&single[t][c], want, want);
-                    assert!(off < 2e-3, "{case}, {name}, {method}, {column} in f32: {off:e}");
+                    assert!(off.within(2e-3), "{case}, {name}, {method}, {column} in f32: {off:?}");
                     // A layer's is the sum of its heads'.
                     let map = &plan.units[1];
                     let sums: Vec<Vec<f64>> = (0..map.len() as u32)
@@ -251,10 +249,19 @@ fn every_gradient_is_that_of_autograd() {
                         })
                         .collect();
                     let off = deviation(&layers[t][c], &sums, want);
-                    assert!(off < LIMIT, "{case}, {name}, {method}, {column} of layers: {off:e}");
+                    assert!(off.within(LIMIT), "{case}, {name}, {method}, {column} of layers: {off:?}");
                 }
             }
         }
     }
-    println!("largest deviation from autograd, relative to the largest number of its table: {worst:#?}");
+    let mut failed = Vec::new();
+    for ((case, column), worst) in worst {
+        println!("{case:16} {column:10} {:.1e} of the largest number of its table", worst.rel);
+        let what = if column == "gradient" { "gradients of heads" } else { "attribution of heads" };
+        let check = format!("{what} beside autograd, every task, f64: {column}");
+        if !proved(&format!("tiny {case}"), &check, worst, LIMIT) {
+            failed.push((case, column));
+        }
+    }
+    assert!(failed.is_empty(), "above {LIMIT:e}: {failed:?}");
 }

@@ -12,6 +12,7 @@ use ablate_common::plan::{
 use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Example, Item, Prepared, Scope, Scored, TaskKind};
 use ablate_common::units::{HeadSet, UnitIx, UnitKind, UnitMap};
+use ablate_tests::proof::{Worst, proved};
 use ablate_tests::root;
 use ablate_worker::engine::model::Model;
 use ablate_worker::engine::{Engine, SharedModel, arch};
@@ -235,8 +236,8 @@ fn subsets(plan: &Plan) -> BTreeSet<Vec<HeadIx>> {
     out
 }
 
-/// Largest |got − want| / max(1, |want|), by method and unit.
-fn check(path: &Path, subsets: &[Vec<HeadIx>]) -> BTreeMap<(String, &'static str), f64> {
+/// Deviations of every score, by method and unit.
+fn check(path: &Path, subsets: &[Vec<HeadIx>]) -> BTreeMap<(String, &'static str), Worst> {
     let answer: Answer =
         serde_json::from_slice(&std::fs::read(path.with_extension("json")).unwrap()).unwrap();
     let (info, model) = load(path);
@@ -249,7 +250,7 @@ fn check(path: &Path, subsets: &[Vec<HeadIx>]) -> BTreeMap<(String, &'static str
     let plan = Arc::new(plan(&info, &data));
     data.push(prepared(TaskKind::Similarity, &ELSEWHERE));
     let mut engine = Engine::new(Arc::new(SharedModel::new(model)), Arc::clone(&plan), Arc::new(data));
-    let mut worst = BTreeMap::new();
+    let mut worst: BTreeMap<_, Worst> = BTreeMap::new();
     for (sweep, round, list) in rounds(&plan) {
         let ablation = plan.sweeps[sweep as usize].ablation as usize;
         let method = methods()[ablation / KINDS.len()].0.to_owned();
@@ -262,15 +263,10 @@ fn check(path: &Path, subsets: &[Vec<HeadIx>]) -> BTreeMap<(String, &'static str
                 }
                 let subset = plan.removed(sweep, &space, rank).unwrap();
                 let at = subsets.iter().position(|s| *s == subset).unwrap();
-                let slot = worst.entry((method.clone(), plan.units(sweep).kind.name())).or_insert(0.0);
+                let slot = worst.entry((method.clone(), plan.units(sweep).kind.name())).or_default();
                 for (block, column) in scores.tasks.iter().zip(columns) {
                     let want = &answer[&method][*column][at];
-                    assert_eq!(want.len(), block.examples as usize);
-                    for (got, want) in block.column(i, 0).iter().zip(want) {
-                        let off = (got - want).abs() / want.abs().max(1.0);
-                        assert!(!off.is_nan(), "{method}: {got} instead of {want}");
-                        *slot = off.max(*slot);
-                    }
+                    slot.see_all(block.column(i, 0), want);
                 }
             }
         }
@@ -315,12 +311,17 @@ fn every_kind_of_ablation_and_unit_equals_transformers() {
         let worst = check(&made.join(case), &all);
         assert_eq!(worst.len(), methods().len() * KINDS.len());
         for (method, ..) in methods() {
-            let of = |unit: &'static str| worst[&(method.to_owned(), unit)];
+            let of = |unit: &'static str| worst[&(method.to_owned(), unit)].rel;
             let shown: Vec<String> =
                 KINDS.iter().map(|k| format!("{} {:.1e}", k.plural(), of(k.name()))).collect();
             println!("{case:10} {method:24} {}", shown.join(", "));
         }
-        failed.extend(worst.into_iter().filter(|w| w.1 > LIMIT).map(|w| (case, w)));
+        for ((method, unit), worst) in worst {
+            let check = format!("scores of each {unit}, pairs, on a base, f64: {method}");
+            if !proved(&format!("tiny {case}"), &check, worst, LIMIT) {
+                failed.push((case, method, unit));
+            }
+        }
     }
     assert!(failed.is_empty(), "above {LIMIT:e}: {failed:?}");
 }

@@ -1,6 +1,6 @@
 //! The engine on real models against Hugging Face transformers in f64 on the same weights: every
 //! single-head delta, random pairs, the first greedy rounds. `make parity` runs the long forms
-//! (ABLATE_PARITY_LONG=1) and writes target/proof/parity.json.
+//! (ABLATE_PARITY_LONG=1).
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use ablate_common::decide::{self, Round};
@@ -13,13 +13,14 @@ use ablate_common::stats::point;
 use ablate_common::task::{Prepared, Scope};
 use ablate_common::units::UnitIx;
 use ablate_tests::program::lee;
+use ablate_tests::proof::{Worst, proved};
 use ablate_tests::reference::{Job, JobGreedy, JobModel, pairs_of, run};
 use ablate_tests::{minilm, root, smollm2};
 use ablate_worker::engine::{Engine, SharedModel, arch};
 use ablate_worker::load::Weights;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex};
 use tch::{Device, Kind};
 
 struct Case {
@@ -47,6 +48,15 @@ fn smollm2_case(task: &'static str) -> Case {
             smollm2()
         ),
     }
+}
+
+/// Texts of Wikipedia, every position scored; greedy selects on all of them.
+fn smollm2_texts() -> Case {
+    let mut case = smollm2_case("language_modeling");
+    let data = root().join("models/data/wiki.jsonl");
+    case.spec = case.spec.replace("examples = 2", &format!("data = {data:?}\nexamples = 2"));
+    case.spec += "[[sweep]]\nkind = \"greedy\"\nfraction = 0.01\nsplit = \"none\"\n";
+    case
 }
 
 fn minilm_case(folder: &Path, ablation: &'static str) -> Case {
@@ -175,22 +185,11 @@ fn compare(case: &Case, stride: usize, pairs: u64) -> Compared {
     Compared { cases: asked.len(), scale, in_f64, in_f32: worst(&mut load(case, Dtype::F32)) }
 }
 
-/// Rows of target/proof/parity.json, written by the long form; tests run in parallel.
-static PROOF: Mutex<Vec<serde_json::Value>> = Mutex::new(Vec::new());
-
+/// Records a deviation relative to max(1, |ℓ(∅)|), and asserts that it is within the limit.
 fn prove(case: &Case, check: &str, cases: usize, deviation: f64, scale: f64, limit: f64) {
-    if !long() {
-        return;
-    }
-    let mut rows = PROOF.lock().unwrap();
-    // Relative to max(1, |ℓ(∅)|).
-    rows.push(
-        serde_json::json!({"model": case.name, "task": case.task, "check": check, "ablation": case.ablation, "cases": cases,
-        "max_abs_diff": deviation, "max_rel_diff": deviation / scale, "ok": deviation / scale <= limit}),
-    );
-    let folder = root().join("target/proof");
-    std::fs::create_dir_all(&folder).unwrap();
-    std::fs::write(folder.join("parity.json"), serde_json::to_vec_pretty(&*rows).unwrap()).unwrap();
+    let worst = Worst { cases, abs: deviation, rel: deviation / scale };
+    let ok = proved(case.name, &format!("{}, {}: {check}", case.task, case.ablation), worst, limit);
+    assert!(ok, "{}, {}, {check}: {deviation:e}", case.name, case.task);
 }
 
 fn hold(case: &Case, stride: usize, pairs: u64) {
@@ -201,8 +200,6 @@ fn hold(case: &Case, stride: usize, pairs: u64) {
     );
     prove(case, "deltas in f64", cases, in_f64, scale, 1e-9);
     prove(case, "deltas in f32", cases, in_f32, scale, 1e-4);
-    assert!(in_f64 <= 1e-9 * scale, "{} in f64: {in_f64:e}", case.name);
-    assert!(in_f32 <= 1e-4 * scale, "{} in f32: {in_f32:e}", case.name);
 }
 
 #[test]
@@ -280,15 +277,12 @@ fn minilm_every_head_and_random_pairs_equal_transformers_on_similarity() {
     }
 }
 
-#[test]
-fn minilm_ten_greedy_rounds_equal_a_brute_force_greedy_in_f64() {
-    let folder = tempfile::tempdir().unwrap();
-    let case = minilm_case(folder.path(), "mean");
-    let mut loaded = load(&case, Dtype::F64);
+/// The first rounds of a greedy sweep in f64 are those of a brute-force one that selects on `half`.
+fn greedy_holds(case: &Case, rounds: u32, half: Option<u8>) {
+    let mut loaded = load(case, Dtype::F64);
     let plan = Arc::clone(&loaded.plan);
     let greedy = plan.sweeps.iter().position(|s| matches!(s.kind, SweepKind::Greedy { .. })).unwrap() as u32;
     let stop = AtomicBool::new(false);
-    let rounds = 10;
     let reference: Round = [(0, loaded.engine.run(0, 0, &[], 0, &stop).unwrap())].into();
     let mut list: Vec<UnitIx> = Vec::new();
     let mut first = None;
@@ -317,13 +311,35 @@ fn minilm_ten_greedy_rounds_equal_a_brute_force_greedy_in_f64() {
         donors: None,
         prepared: &loaded.prepared,
         subsets: Vec::new(),
-        greedy: Some(JobGreedy { rounds, half: Some(0) }),
+        greedy: Some(JobGreedy { rounds, half, among: None }),
     })
     .unwrap();
     let list: Vec<HeadIx> = list.iter().flat_map(|&u| plan.units(greedy).heads_of(u)).copied().collect();
-    let same = pairs_of(&list, plan.model.n_heads) == answer.removed;
-    prove(&case, "greedy order in f64", rounds as usize, if same { 0.0 } else { f64::NAN }, 1.0, 0.0);
-    assert!(same, "{:?} is not {:?}", pairs_of(&list, plan.model.n_heads), answer.removed);
+    let got = pairs_of(&list, plan.model.n_heads);
+    println!("{} {}: greedy removed {got:?}, brute force {:?}", case.name, case.task, answer.removed);
+    let off = if got == answer.removed { 0.0 } else { f64::NAN };
+    prove(case, "greedy order in f64", rounds as usize, off, 1.0, 0.0);
+}
+
+#[test]
+fn minilm_ten_greedy_rounds_equal_a_brute_force_greedy_in_f64() {
+    let folder = tempfile::tempdir().unwrap();
+    greedy_holds(&minilm_case(folder.path(), "mean"), 10, Some(0));
+}
+
+#[test]
+fn smollm2_heads_and_pairs_equal_transformers_on_texts() {
+    let (stride, pairs) = if long() { (1, 200) } else { (19, 4) };
+    hold(&smollm2_texts(), stride, pairs);
+}
+
+/// In the long form, for brute force runs all 270 heads a round; tests/language.rs has a greedy sweep among fewer.
+#[test]
+fn smollm2_two_greedy_rounds_on_texts_equal_a_brute_force_greedy_in_f64() {
+    if !long() {
+        return println!("left to `make parity`");
+    }
+    greedy_holds(&smollm2_texts(), 2, None);
 }
 
 /// TransformerLens's own hooks, with `hook_z` of a head at 0, in f32 on SmolLM2: a second reference, by other
@@ -372,7 +388,6 @@ fn smollm2_heads_equal_transformer_lens() {
         .fold(0.0, f64::max);
     println!("SmolLM2 beside TransformerLens ({} heads): largest deviation {worst:.1e} in f32", asked.len());
     prove(&case, "deltas in f32 beside TransformerLens", asked.len(), worst, scale, LENS);
-    assert!(worst <= LENS * scale, "{worst:e}");
 }
 
 /// Both sides round in f32, by other orders of summation.

@@ -7,6 +7,7 @@ use ablate_common::model::inspect;
 use ablate_common::spec;
 use ablate_common::task::Scope;
 use ablate_tests::program::{ablate, differing, json as read_json, refused, run, said, tables};
+use ablate_tests::proof::{Worst, proved};
 use ablate_tests::reference::pairs_of;
 use ablate_tests::{minilm, root};
 use ablate_worker::engine::classify::FittedProbe;
@@ -66,10 +67,12 @@ struct Answer {
     prediction: Vec<Vec<f64>>,
 }
 
-/// Largest |a − b|.
-fn apart(a: &[f64], b: &[f64]) -> f64 {
+/// |a − b|, number by number.
+fn apart(a: &[f64], b: &[f64]) -> Worst {
     assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+    let mut worst = Worst { cases: 1, ..Worst::default() };
+    a.iter().zip(b).for_each(|(a, b)| worst.see_off(a - b, 1.0));
+    worst
 }
 
 #[test]
@@ -122,7 +125,8 @@ fn a_probe_and_what_it_says_with_heads_removed_equal_scikit_learn() {
             // The first label's row is 0.
             assert!(rows.drain(..rows.len() / 2).chain(bias.drain(..1)).all(|v| v == 0.0));
         }
-        let of_fit = apart(&rows, &answer.weights.concat()).max(apart(&bias, &answer.bias));
+        let mut of_fit = apart(&rows, &answer.weights.concat());
+        of_fit.join(apart(&bias, &answer.bias));
         let plan = Arc::new(made.plan);
         let mut engine = Engine::new(
             Arc::new(SharedModel::new(load())),
@@ -134,14 +138,19 @@ fn a_probe_and_what_it_says_with_heads_removed_equal_scikit_learn() {
             subsets.iter().map(|s| Intervention { stages: s.iter().map(cut).collect() }).collect();
         let scores = engine.run_interventions(0, &[], &asked, &[0], Scope::All, &stop).unwrap();
         let labels: Vec<f64> = p.examples.iter().map(|e| e.gold).collect();
-        let mut worst = 0.0f64;
+        let mut worst = Worst::default();
         for at in 0..subsets.len() {
-            worst = worst.max(apart(scores.tasks[0].column(at, 0), &answer.nll[at]));
+            worst.join(apart(scores.tasks[0].column(at, 0), &answer.nll[at]));
             assert_eq!(scores.tasks[0].column(at, 1), answer.prediction[at]);
             assert_eq!(scores.tasks[0].column(at, 2), labels);
         }
-        println!("{} labels: weights {of_fit:.1e}, nll {worst:.1e}", probe.classes.len());
-        assert!(of_fit <= LIMIT && worst <= LIMIT, "weights {of_fit:e}, nll {worst:e}");
+        let labels = probe.classes.len();
+        println!("{labels} labels: weights {:.1e}, nll {:.1e}", of_fit.rel, worst.rel);
+        let ok = [
+            proved("MiniLM", &format!("probe of {labels} labels, f64: weights"), of_fit, LIMIT),
+            proved("MiniLM", &format!("probe of {labels} labels, f64: scores of heads"), worst, LIMIT),
+        ];
+        assert_eq!(ok, [true; 2], "weights {of_fit:?}, nll {worst:?}");
     }
 }
 

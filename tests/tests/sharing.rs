@@ -1,9 +1,10 @@
-//! Tasks that show the model the same share its forward passes, and get the numbers that each gets alone.
+//! Tasks that show the model the same share its forward passes, and get the numbers that each gets alone. Lanes of one device
+//! share what is measured of the unablated model, and get the bits that each would measure.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use ablate_common::head::HeadIx;
 use ablate_common::model::inspect;
-use ablate_common::plan::Plan;
+use ablate_common::plan::{Plan, SweepKind};
 use ablate_common::scores::ChunkScores;
 use ablate_common::spec;
 use ablate_common::task::Scope;
@@ -55,12 +56,12 @@ fn model() -> Arc<SharedModel> {
     Arc::new(SharedModel::new(model))
 }
 
-fn engine(model: &Arc<SharedModel>, tasks: &[&(&str, String)], ablation: &str) -> (Arc<Plan>, Engine) {
+fn engine(model: &Arc<SharedModel>, tasks: &[&(&str, String)], ablations: &str) -> (Arc<Plan>, Engine) {
     let mut text = format!("name = \"s\"\n[model]\nsource = {:?}\ndtype = \"f64\"\n", smollm2());
     for (name, own) in tasks {
         write!(text, "[[task]]\nname = \"{name}\"\n{own}").unwrap();
     }
-    write!(text, "[ablation]\n{ablation}\n[[sweep]]\nkind = \"single\"\n").unwrap();
+    write!(text, "{ablations}\n[[sweep]]\nkind = \"single\"\n").unwrap();
     let spec = spec::parse(&text, "sharing.toml").unwrap();
     let made = ablate_prepare::prepare(&spec, Path::new("."), &|_, _, _| {}).unwrap();
     let plan = Arc::new(made.plan);
@@ -83,7 +84,7 @@ fn tasks_on_the_same_sequences_share_their_passes_and_get_the_numbers_of_each_al
     let tasks = tasks(folder.path());
     let (model, all): (_, Vec<_>) = (model(), tasks.iter().collect());
     let base = [HeadIx(30), HeadIx(200)];
-    for ablation in ["method = \"mean\"", "method = \"resample\""] {
+    for ablation in ["[ablation]\nmethod = \"mean\"", "[ablation]\nmethod = \"resample\""] {
         let (plan, mut together) = engine(&model, &all, ablation);
         let shared = scores(&plan, &mut together, &base);
         // One pass for the four tasks on the prompts, and one for the two on names.
@@ -98,5 +99,43 @@ fn tasks_on_the_same_sequences_share_their_passes_and_get_the_numbers_of_each_al
             assert!(worst < 1e-12, "{ablation}, {}: {worst:e}", task.0);
             assert!(b.iter().any(|v| *v != 0.0), "{}", task.0);
         }
+    }
+}
+
+#[test]
+fn lanes_and_ablations_measure_once_what_they_have_in_common_and_get_the_bits_of_one_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let tasks = tasks(folder.path());
+    let task: Vec<_> = tasks[..1].iter().collect();
+    let model = model();
+    for (method, measurements) in [
+        ("method = \"mean\"", Some(1)),
+        ("method = \"mean\"\npool = \"position\"", Some(1)),
+        // Once for each batch.
+        ("method = \"resample\"", None),
+    ] {
+        let both = format!("[[ablation]]\n{method}\n[[ablation]]\n{method}\nunit = \"layer\"\n");
+        let lane = || {
+            let (plan, mut engine) = engine(&model, &task, &both);
+            let stop = AtomicBool::new(false);
+            let singles = (0u32..).zip(&plan.sweeps).filter(|s| s.1.kind == SweepKind::Single);
+            let run = |(sweep, _)| engine.run(sweep, 0, &[], 0, &stop).unwrap().encode();
+            let bytes: Vec<Vec<u8>> = singles.map(run).collect();
+            assert_eq!(bytes.len(), 2);
+            (bytes, engine, plan)
+        };
+        // What nobody holds any more is measured again.
+        let before = model.measurements();
+        let (alone, first, plan) = lane();
+        drop(first);
+        let expected = measurements.unwrap_or(plan.tasks[0].all.len() as u64);
+        assert_eq!(model.measurements() - before, expected, "{method}: two ablations of one lane");
+        let before = model.measurements();
+        let lanes: Vec<_> = std::thread::scope(|scope| {
+            let started: Vec<_> = (0..3).map(|_| scope.spawn(lane)).collect();
+            started.into_iter().map(|lane| lane.join().unwrap()).collect()
+        });
+        assert_eq!(model.measurements() - before, expected, "{method}: three lanes at once");
+        assert!(lanes.iter().all(|(bytes, ..)| *bytes == alone), "{method}");
     }
 }

@@ -11,6 +11,7 @@ use ablate_common::scores::TaskScores;
 use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Example, Item, Prepared, Scope, Scored, TaskKind};
 use ablate_common::units::UnitMap;
+use ablate_tests::proof::{Worst, proved};
 use ablate_tests::root;
 use ablate_tests::tensors::every_tensor_is_checked;
 use ablate_worker::engine::model::Model;
@@ -220,42 +221,35 @@ fn engine(path: &Path, kind: Kind, tasks: &[&Task]) -> (Engine, Arc<Plan>) {
     (Engine::new(Arc::new(SharedModel::new(model)), Arc::clone(&plan), Arc::new(prepared)), plan)
 }
 
-/// Largest |got − want| / max(1, |want|) of a subset's columns, which are as many as were asked.
+/// |got − want| / max(1, |want|) of a subset's columns, which are as many as were asked.
 fn deviation(
     plan: &Plan,
     block: &TaskScores,
     at: usize,
     want: &BTreeMap<String, Vec<Vec<f64>>>,
     asked: usize,
-) -> f64 {
+) -> Worst {
     let columns = plan.tasks[block.task as usize].columns();
     assert_eq!(columns.len(), block.columns as usize);
-    let mut worst = 0.0;
+    let mut worst = Worst::default();
     for (c, name) in columns.iter().enumerate() {
-        let want = &want[*name][asked];
-        assert_eq!(want.len(), block.examples as usize);
-        for (got, want) in block.column(at, c).iter().zip(want) {
-            let off = (got - want).abs() / want.abs().max(1.0);
-            assert!(!off.is_nan(), "{name}: {got} instead of {want}");
-            worst = off.max(worst);
-        }
+        worst.see_all(block.column(at, c), &want[*name][asked]);
     }
-    worst
+    worst.of(1)
 }
 
 /// Largest deviation by task.
-fn check(path: &Path, tasks: &[&Task], subsets: &[Vec<HeadIx>]) -> BTreeMap<&'static str, f64> {
+fn check(path: &Path, tasks: &[&Task], subsets: &[Vec<HeadIx>]) -> BTreeMap<&'static str, Worst> {
     let answer: Answer =
         serde_json::from_slice(&std::fs::read(path.with_extension("json")).unwrap()).unwrap();
     let (mut engine, plan) = engine(path, Kind::Double, tasks);
     let stop = AtomicBool::new(false);
-    let mut worst: BTreeMap<&str, f64> = BTreeMap::new();
+    let mut worst: BTreeMap<&str, Worst> = BTreeMap::new();
     let mut compare = |block: &TaskScores, at: usize, ablation: u32, subset: &[HeadIx]| {
         let Some(asked) = subsets.iter().position(|s| s == subset) else { return 0 };
         let task = tasks[block.task as usize].name;
         let want = &answer[task][if ablation == 0 { "zero" } else { "mean" }];
-        let worst = worst.entry(task).or_default();
-        *worst = worst.max(deviation(&plan, block, at, want, asked));
+        worst.entry(task).or_default().join(deviation(&plan, block, at, want, asked));
         1
     };
     let mut seen = 0;
@@ -333,10 +327,14 @@ fn every_task_equals_transformers() {
         every_tensor_is_checked(&path, unused);
         let tasks: Vec<&Task> = tasks.iter().filter(|t| names.contains(&t.name)).collect();
         let worst = check(&path, &tasks, &subsets);
-        let shown: Vec<String> = worst.iter().map(|(t, w)| format!("{t} {w:.1e}")).collect();
+        let shown: Vec<String> = worst.iter().map(|(t, w)| format!("{t} {:.1e}", w.rel)).collect();
         println!("{case:16} {}", shown.join(", "));
-        if worst.len() != names.len() || worst.values().any(|w| *w > LIMIT) {
-            failed.push(case);
+        assert_eq!(worst.len(), names.len());
+        for (task, worst) in worst {
+            let check = format!("scores of heads, pairs, sets, zero and mean, f64: task {task}");
+            if !proved(&format!("tiny {case}"), &check, worst, LIMIT) {
+                failed.push(case);
+            }
         }
         divergence_begins_at_zero(&path, &tasks);
     }

@@ -136,6 +136,7 @@ fn main() -> ExitCode {
         lanes,
         start: lane::threads(Arc::new(TorchOpener::with_memory(free))),
         protocol: args.protocol,
+        engine: ablate_common::ENGINE_VERSION,
         dial: link::network(),
         limits: spool::LIMITS,
         compute: Compute::Pool,

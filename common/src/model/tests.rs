@@ -209,8 +209,9 @@ fn a_model_reads_images_of_its_size_and_another_text_only() {
         let kind = TaskKind::Classification;
         Prepared { kind, items, item_half, examples, probe: Some(probe) }.readable_by(info)
     };
-    let text = ModelInfo::blank("bert", String::new());
+    let mut text = ModelInfo::blank("bert", String::new());
     let mut vision = ModelInfo::blank("vit", String::new());
+    (text.vocab, vision.vocab) = (5, 9);
     vision.details.image =
         Some(ImageShape { channels: 1, height: 2, width: 2, patch_height: 1, patch_width: 2 });
     let words = || Item { tokens: vec![4, 2], ..Item::default() };
@@ -221,6 +222,8 @@ fn a_model_reads_images_of_its_size_and_another_text_only() {
     };
     assert_eq!(reads(&text, vec![words()], vec![words()]), Ok(()));
     assert_eq!(reads(&vision, vec![picture(2, 3)], vec![picture(2, 3)]), Ok(()));
+    let stranger = Item { tokens: vec![4, 5], ..Item::default() };
+    assert!(reads(&text, vec![stranger], Vec::new()).is_err_and(|e| e.contains("token")));
     for (info, item) in
         [(&text, picture(2, 3)), (&vision, words()), (&vision, picture(3, 3)), (&vision, picture(2, 4))]
     {

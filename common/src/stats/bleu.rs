@@ -81,7 +81,12 @@ pub fn weighted(columns: &[&[f64]], examples: usize, weight: impl Fn(usize) -> f
 /// BLEU of every resample of documents.
 #[must_use]
 pub fn resampled(columns: &[&[f64]], resamples: &Resamples) -> Vec<f64> {
-    resamples.vector(|drawn| weighted(columns, drawn.len(), |k| f64::from(drawn[k])))
+    let (n, times) = (resamples.examples(), resamples.number());
+    if n == 0 || columns.len() != COUNTS || columns.iter().any(|c| c.len() < n) {
+        return resamples.undefined();
+    }
+    let sums = resamples.sums(COUNTS, |k| columns.iter().map(move |c| c[k]).enumerate());
+    (0..times).map(|r| bleu(&std::array::from_fn(|c| sums[c * times + r]))).collect()
 }
 
 #[cfg(test)]

@@ -36,7 +36,18 @@ impl LabelMetric {
     /// The metric of `predictions` against `labels`. NaN for no example, and where a label isn't a number.
     #[must_use]
     pub fn value(self, predictions: &[f64], labels: &[f64]) -> f64 {
-        Table::new(predictions, labels).map_or(f64::NAN, |mut t| t.score(self, |_| 1.0))
+        let numbers = labels.iter().zip(predictions).map(|(&l, &p)| Some((number(l)?, number(p)?)));
+        let Some(examples) = numbers.collect::<Option<Vec<_>>>() else { return f64::NAN };
+        let most = examples.iter().map(|e| e.0.max(e.1) + 1).max().unwrap_or(0);
+        let (mut hits, mut rows, mut columns) = (vec![0.0; most], vec![0.0; most], vec![0.0; most]);
+        for (label, prediction) in examples {
+            rows[label] += 1.0;
+            columns[prediction] += 1.0;
+            if label == prediction {
+                hits[label] += 1.0;
+            }
+        }
+        self.of(&hits, &rows, &columns)
     }
 
     /// From counts: `hits[label]`, and how often each is right (`rows`) and predicted (`columns`).
@@ -73,57 +84,34 @@ impl LabelMetric {
     }
 }
 
-/// Examples as numbers of their labels, with the sums over a sample.
-struct Table {
-    examples: Vec<(usize, usize)>,
-    hits: Vec<f64>,
-    rows: Vec<f64>,
-    columns: Vec<f64>,
-}
-
-impl Table {
-    fn new(predictions: &[f64], labels: &[f64]) -> Option<Self> {
-        let number = |v: f64| (v >= 0.0 && v.fract() == 0.0 && v < MOST as f64).then_some(v as usize);
-        let examples = labels
-            .iter()
-            .zip(predictions)
-            .map(|(&l, &p)| Some((number(l)?, number(p)?)))
-            .collect::<Option<Vec<_>>>()?;
-        let most = examples.iter().map(|e| e.0.max(e.1) + 1).max().unwrap_or(0);
-        Some(Self { examples, hits: vec![0.0; most], rows: vec![0.0; most], columns: vec![0.0; most] })
-    }
-
-    /// The metric where example `i` occurs `weight(i)` times.
-    fn score(&mut self, metric: LabelMetric, weight: impl Fn(usize) -> f64) -> f64 {
-        for sums in [&mut self.hits, &mut self.rows, &mut self.columns] {
-            sums.fill(0.0);
-        }
-        for (i, &(label, prediction)) in self.examples.iter().enumerate() {
-            let w = weight(i);
-            self.rows[label] += w;
-            self.columns[prediction] += w;
-            if label == prediction {
-                self.hits[label] += w;
-            }
-        }
-        metric.of(&self.hits, &self.rows, &self.columns)
-    }
+/// The number of a label; `None` for what isn't one.
+fn number(v: f64) -> Option<usize> {
+    (v >= 0.0 && v.fract() == 0.0 && v < MOST as f64).then_some(v as usize)
 }
 
 /// The resamples of one set of examples, made once.
 #[derive(Clone, Debug)]
 pub struct LabelBootstrap {
     metric: LabelMetric,
-    labels: Vec<f64>,
+    /// Numbers of the right labels; none where one isn't a label.
+    labels: Option<Vec<usize>>,
     resamples: Resamples,
+    /// `rows[label * resamples + resample]`: how often each label is right.
+    rows: Vec<f64>,
 }
 
 impl LabelBootstrap {
     /// `resamples` resamples of the documents `clusters` (one number per label). Equal arguments give equal
     /// resamples.
     #[must_use]
-    pub fn new(metric: LabelMetric, labels: Vec<f64>, clusters: &[u32], resamples: usize, seed: u64) -> Self {
-        Self { metric, labels, resamples: Resamples::new(clusters, resamples, seed) }
+    pub fn new(metric: LabelMetric, labels: &[f64], clusters: &[u32], resamples: usize, seed: u64) -> Self {
+        let resamples = Resamples::new(clusters, resamples, seed);
+        let labels = labels.iter().map(|&l| number(l)).collect::<Option<Vec<_>>>();
+        let labels = labels.filter(|l| l.len() == resamples.examples());
+        let rows = labels.as_ref().map_or_else(Vec::new, |labels| {
+            resamples.sums(labels.iter().max().map_or(0, |l| l + 1), |e| [(labels[e], 1.0)])
+        });
+        Self { metric, labels, resamples, rows }
     }
 
     /// Number of documents.
@@ -136,13 +124,32 @@ impl LabelBootstrap {
     /// missing.
     #[must_use]
     pub fn vector(&self, predictions: &[f64]) -> Vec<f64> {
-        let n = self.labels.len();
-        match Table::new(predictions, &self.labels) {
-            Some(mut table) if n > 0 && table.examples.len() == n => {
-                self.resamples.vector(|counts| table.score(self.metric, |i| f64::from(counts[i])))
-            }
-            _ => self.resamples.undefined(),
+        let predicted = predictions.iter().map(|&p| number(p)).collect::<Option<Vec<_>>>();
+        let (Some(labels), Some(predicted)) = (&self.labels, predicted) else {
+            return self.resamples.undefined();
+        };
+        if labels.is_empty() || predicted.len() != labels.len() {
+            return self.resamples.undefined();
         }
+        let times = self.resamples.number();
+        let most = predicted.iter().max().map_or(0, |p| p + 1).max(self.rows.len() / times.max(1));
+        // First how often each label is predicted, then how often rightly.
+        let sums = self.resamples.sums(2 * most, |e| {
+            let hit = (labels[e] == predicted[e]).then_some((most + predicted[e], 1.0));
+            std::iter::once((predicted[e], 1.0)).chain(hit)
+        });
+        let (mut hits, mut rows, mut columns) = (vec![0.0; most], vec![0.0; most], vec![0.0; most]);
+        (0..times)
+            .map(|r| {
+                let each = hits.iter_mut().zip(&mut rows).zip(&mut columns);
+                for (label, ((hit, row), column)) in each.enumerate() {
+                    *column = sums[label * times + r];
+                    *hit = sums[(most + label) * times + r];
+                    *row = self.rows.get(label * times + r).copied().unwrap_or(0.0);
+                }
+                self.metric.of(&hits, &rows, &columns)
+            })
+            .collect()
     }
 }
 
@@ -177,15 +184,12 @@ mod tests {
         let (labels, predicted) = (vec![0.0, 1.0, 2.0, 0.0, 1.0, 1.0], [0.0, 2.0, 1.0, 0.0, 1.0, 1.0]);
         let clusters = [4, 4, 7, 8, 8, 9];
         for metric in [LabelMetric::MacroF1, LabelMetric::BinaryF1, LabelMetric::Matthews] {
-            let b = LabelBootstrap::new(metric, labels.clone(), &clusters, 50, 3);
+            let b = LabelBootstrap::new(metric, &labels, &clusters, 50, 3);
             assert_eq!(b.clusters(), 4);
             let v = b.vector(&predicted);
             assert_eq!(v.len(), 50);
-            let mut drawn = Vec::new();
-            let _ = b.resamples.vector(|counts| {
-                drawn.push(counts.to_vec());
-                0.0
-            });
+            let drawn: Vec<Vec<u16>> =
+                (0..50).map(|r| (0..6).map(|e| b.resamples.of(e)[r]).collect()).collect();
             for (r, (got, counts)) in v.iter().zip(&drawn).enumerate() {
                 assert!(counts[0] == counts[1] && counts[3] == counts[4], "documents stay whole");
                 assert_eq!(counts[0] + counts[2] + counts[3] + counts[5], 4);
@@ -195,7 +199,7 @@ mod tests {
                 let want = metric.value(&of(&predicted), &of(&labels));
                 assert!((got - want).abs() < 1e-12, "{metric:?} {r}: {got} is not {want}");
             }
-            assert_eq!(v, LabelBootstrap::new(metric, labels.clone(), &clusters, 50, 3).vector(&predicted));
+            assert_eq!(v, LabelBootstrap::new(metric, &labels, &clusters, 50, 3).vector(&predicted));
             assert!(b.vector(&[f64::NAN; 6]).iter().all(|x| x.is_nan()));
             assert!(b.vector(&predicted[..5]).iter().all(|x| x.is_nan()));
         }

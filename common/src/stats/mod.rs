@@ -3,6 +3,7 @@
 
 pub mod bleu;
 pub mod bootstrap;
+pub mod correlations;
 pub mod fdr;
 pub mod labels;
 pub mod logistic;
@@ -11,7 +12,7 @@ pub mod point;
 pub mod rank;
 pub mod resamples;
 
-use statrs::distribution::{ContinuousCDF, StudentsT};
+use statrs::distribution::{Continuous, ContinuousCDF, StudentsT};
 use statrs::function::erf::erfc;
 
 /// A difference with its uncertainty, in the unit of the metric. Every field is NaN where it is
@@ -51,7 +52,11 @@ pub fn t_two_sided(t: f64, dof: f64) -> f64 {
 /// The 97.5 % quantile of Student's t with `dof` degrees of freedom; NaN for `dof` ≤ 0.
 #[must_use]
 pub fn t_quantile_975(dof: f64) -> f64 {
-    StudentsT::new(0.0, 1.0, dof).map_or(f64::NAN, |d| d.inverse_cdf(0.975))
+    StudentsT::new(0.0, 1.0, dof).map_or(f64::NAN, |d| {
+        // Its inverse is good to six digits; Newton's steps give the rest.
+        let step = |q: f64| q - (d.cdf(q) - 0.975) / d.pdf(q);
+        step(step(d.inverse_cdf(0.975)))
+    })
 }
 
 /// P(|Z| ≥ |`z`|) for a standard normal.
@@ -59,6 +64,9 @@ pub fn t_quantile_975(dof: f64) -> f64 {
 pub fn normal_two_sided(z: f64) -> f64 {
     if z.is_nan() { f64::NAN } else { erfc(z.abs() / std::f64::consts::SQRT_2) }
 }
+
+/// The 97.5 % quantile of the standard normal.
+const NORMAL_975: f64 = 1.959_963_984_540_054;
 
 /// `value` / `se`, where 0/0 counts as 0: no difference on any example is no evidence of one.
 fn standardised(value: f64, se: f64) -> f64 {

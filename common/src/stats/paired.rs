@@ -74,6 +74,17 @@ impl Weighted {
         self.clusters
     }
 
+    /// Number of clusters that weigh alike and would give as much: (Σ n)² / Σ n² over the clusters. Far fewer than there are
+    /// where a few hold most of the weight: then errors come out too small.
+    #[must_use]
+    pub fn effective(&self) -> f64 {
+        let mut of = vec![0.0; self.clusters];
+        for (&g, n) in self.cluster.iter().zip(&self.weights) {
+            of[g as usize] += n;
+        }
+        self.total * self.total / of.iter().map(|n| n * n).sum::<f64>()
+    }
+
     /// Number of examples.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -127,6 +138,12 @@ mod tests {
 
     fn close(a: f64, b: f64, tolerance: f64) {
         assert!((a - b).abs() <= tolerance * b.abs().max(1.0), "{a} is not {b}");
+    }
+
+    #[test]
+    fn effective_clusters_are_those_that_weigh_alike() {
+        close(Weighted::new(vec![3.0; 10], &[1, 1, 2, 2, 3, 3, 4, 4, 5, 5]).effective(), 5.0, 1e-12);
+        close(Weighted::new(vec![50.0, 1.0, 1.0], &[]).effective(), 52.0 * 52.0 / 2502.0, 1e-12);
     }
 
     #[test]

@@ -52,6 +52,38 @@ pub fn kendall(x: &[f64], y: &[f64]) -> f64 {
     score / (((n0 - tied_x) as f64) * ((n0 - tied_y) as f64)).sqrt()
 }
 
+/// Jaccard's index of the `k` units that each score ranks first, by descending score, the earlier unit first where they are
+/// equal: how many both name, of those that either names. NaN where a score is, lengths differ, or there is none.
+#[must_use]
+pub fn top_jaccard(x: &[f64], y: &[f64], k: usize) -> f64 {
+    if x.len() != y.len() || x.iter().chain(y).any(|v| v.is_nan()) {
+        return f64::NAN;
+    }
+    let first = |v: &[f64]| -> Vec<bool> {
+        let mut order: Vec<usize> = (0..v.len()).collect();
+        order.sort_by(|&a, &b| (v[b] + 0.0).total_cmp(&(v[a] + 0.0)).then(a.cmp(&b)));
+        let mut named = vec![false; v.len()];
+        order.iter().take(k).for_each(|&i| named[i] = true);
+        named
+    };
+    let (a, b) = (first(x), first(y));
+    let count = |f: fn(bool, bool) -> bool| a.iter().zip(&b).filter(|(a, b)| f(**a, **b)).count() as f64;
+    count(|a, b| a && b) / count(|a, b| a || b)
+}
+
+/// How many of `n` units count as the first: a tenth, rounded up, at least one.
+#[must_use]
+pub fn top_of(n: usize) -> usize {
+    n.div_ceil(10).max(1)
+}
+
+/// Reliability of a score from the correlation of its values on two halves of the examples: that of the whole, r = 2 r½ / (1 + r½)
+/// [Spearman 1910; Brown 1910]. NaN where r½ is −1.
+#[must_use]
+pub fn spearman_brown(half: f64) -> f64 {
+    if half > -1.0 { 2.0 * half / (1.0 + half) } else { f64::NAN }
+}
+
 /// Sorts `v` and counts the pairs that were out of order.
 fn inversions(v: &mut [f64]) -> u64 {
     if v.len() < 2 {
@@ -92,7 +124,35 @@ mod tests {
         assert!(kendall(&[], &[]).is_nan());
     }
 
+    #[test]
+    fn the_first_are_compared_by_name() {
+        let (x, y) = ([5.0, 4.0, 3.0, 2.0, 1.0], [5.0, 1.0, 4.0, 2.0, 3.0]);
+        assert_eq!(top_jaccard(&x, &x, 2), 1.0);
+        assert_eq!(top_jaccard(&x, &y, 2), 1.0 / 3.0);
+        assert_eq!(top_jaccard(&x, &y, 5), 1.0);
+        assert_eq!(
+            top_jaccard(&[0.0, -0.0, 1.0], &[0.0, 0.0, 1.0], 2),
+            1.0,
+            "equal scores go by their place"
+        );
+        assert!(top_jaccard(&[], &[], 1).is_nan() && top_jaccard(&[f64::NAN], &[1.0], 1).is_nan());
+        assert_eq!((top_of(0), top_of(10), top_of(11), top_of(270)), (1, 1, 2, 27));
+        assert_eq!((spearman_brown(0.5), spearman_brown(1.0), spearman_brown(0.0)), (2.0 / 3.0, 1.0, 0.0));
+        assert!(spearman_brown(-1.0).is_nan());
+    }
+
     proptest! {
+        #[test]
+        fn ranks_are_all_that_counts(x in prop::collection::vec((-9.0f64..9.0, -9.0f64..9.0), 2..40), k in 1usize..9) {
+            let (a, b): (Vec<f64>, Vec<f64>) = x.into_iter().unzip();
+            let of = |a: &[f64], b: &[f64]| [spearman(a, b), kendall(a, b), top_jaccard(a, b, k)];
+            let larger: Vec<f64> = a.iter().map(|v| 4.0 * v).collect();
+            for (one, other) in of(&a, &b).into_iter().zip(of(&larger, &b)) {
+                prop_assert!((one - other).abs() < 1e-12 || (one.is_nan() && other.is_nan()));
+            }
+            prop_assert_eq!(top_jaccard(&a, &b, k), top_jaccard(&b, &a, k));
+        }
+
         #[test]
         fn kendall_is_its_definition(x in prop::collection::vec((0i32..6, 0i32..6), 2..30)) {
             let (a, b): (Vec<f64>, Vec<f64>) = x.iter().map(|&(a, b)| (f64::from(a), f64::from(b))).unzip();

@@ -6,8 +6,11 @@ use crate::curve::{self, Curve};
 use crate::gradients::{self, GradientRow};
 use crate::joint::{self, GroupRow, TripleRow};
 use crate::measure::{Measure, Sample};
+use crate::poly::{self, PolyRow};
+use crate::reliability::{self, ReliabilityRow};
 use crate::repair::{self, RepairRow};
 use crate::results::Results;
+use crate::selected::{self, SelectedRow};
 use crate::shift::{self, ShiftRow};
 use crate::view;
 use ablate_common::metric::Metric;
@@ -23,8 +26,10 @@ use rayon::prelude::*;
 pub struct Analysis {
     /// One per (ablation, task), in that order.
     pub groups: Vec<Group>,
-    /// Agreement of the deltas of two tasks or methods, and of deltas with scores by gradient.
+    /// Agreement of the deltas of two tasks or methods, and of every two scores of a task under an ablation.
     pub agreement: Vec<AgreementRow>,
+    /// Every unit over the tasks of an ablation, where there are two or more.
+    pub polysemanticity: Vec<PolyRow>,
 }
 
 /// What is known of one task under one ablation.
@@ -72,6 +77,10 @@ pub struct Group {
     pub triples: Vec<TripleRow>,
     /// Pruning curves, by sweep and order.
     pub curves: Vec<Curve>,
+    /// Split-half reliability of each score.
+    pub reliability: Vec<ReliabilityRow>,
+    /// The largest effects on the half that selects, measured on the other.
+    pub selected: Vec<SelectedRow>,
 }
 
 /// One unit removed alone.
@@ -161,20 +170,41 @@ pub fn analyse(results: &Results) -> Analysis {
         }
     }
     let agreement = agreement::rows(&groups, results.plan.spec.seed);
-    Analysis { groups, agreement }
+    let polysemanticity = poly::rows(&groups);
+    Analysis { groups, agreement, polysemanticity }
 }
 
-fn group(results: &Results, ablation: u32, task: u32) -> Group {
+/// Groups with their heads, and nothing that takes longer.
+pub fn heads_only(results: &Results) -> Vec<Group> {
+    let tasks = results.plan.tasks.len().min(results.prepared.len()) as u32;
+    let each = (0..results.plan.ablations.len() as u32).flat_map(|a| (0..tasks).map(move |t| (a, t)));
+    each.map(|(ablation, task)| {
+        let measure = measure(results, task);
+        let [none, all] = references(results, ablation, task, &measure);
+        let mut out = blank(results, ablation, task, &measure, none.as_ref());
+        if let Some(none) = none {
+            out.floor = all.map(|s| (s.value, measure.contrast(&[(1.0, &s), (-1.0, &none)])));
+            out.heads = heads(&measure, &none, &singles(results, ablation, task, &measure));
+        }
+        out
+    })
+    .collect()
+}
+
+/// A task's metric on all of its examples.
+fn measure(results: &Results, task: u32) -> Measure<'_> {
+    let (planned, prepared) = (&results.plan.tasks[task as usize], &results.prepared[task as usize]);
+    Measure::new(prepared, planned.metric, prepared.examples_in(Scope::All), results.plan.spec.seed)
+}
+
+/// A group before anything is known of its units.
+fn blank(results: &Results, ablation: u32, task: u32, measure: &Measure<'_>, none: Option<&Sample>) -> Group {
     let planned = &results.plan.tasks[task as usize];
-    let prepared = &results.prepared[task as usize];
-    let measure =
-        Measure::new(prepared, planned.metric, prepared.examples_in(Scope::All), results.plan.spec.seed);
-    let [none, all] = references(results, ablation, task, &measure);
     let planned_ablation = &results.plan.ablations[ablation as usize];
     let units = units(results, ablation);
     let each = || (0..units.map_or(0, UnitMap::len) as u32).map(UnitIx);
     let place = |u| units?.place(results.plan.heads(), u);
-    let mut out = Group {
+    Group {
         ablation,
         task,
         name: planned.name.clone(),
@@ -185,7 +215,7 @@ fn group(results: &Results, ablation: u32, task: u32) -> Group {
         sizes: each().map(|u| units.map_or(0, |m| m.heads_of(u).len() as u32)).collect(),
         examples: measure.examples(),
         clusters: measure.clusters(),
-        baseline: none.as_ref().map_or(f64::NAN, |s| s.value),
+        baseline: none.map_or(f64::NAN, |s| s.value),
         floor: None,
         heads: Vec::new(),
         gradients: Vec::new(),
@@ -195,8 +225,17 @@ fn group(results: &Results, ablation: u32, task: u32) -> Group {
         pairs: Vec::new(),
         groups: Vec::new(),
         triples: Vec::new(),
-        curves: curve::curves(results, ablation, task),
-    };
+        curves: Vec::new(),
+        reliability: Vec::new(),
+        selected: Vec::new(),
+    }
+}
+
+fn group(results: &Results, ablation: u32, task: u32) -> Group {
+    let measure = measure(results, task);
+    let [none, all] = references(results, ablation, task, &measure);
+    let mut out = blank(results, ablation, task, &measure, none.as_ref());
+    out.curves = curve::curves(results, ablation, task);
     out.gradients = gradients::rows(results, ablation, task, out.unit, &out.places);
     let Some(none) = none else { return out };
     out.floor = all.map(|s| (s.value, measure.contrast(&[(1.0, &s), (-1.0, &none)])));
@@ -205,6 +244,8 @@ fn group(results: &Results, ablation: u32, task: u32) -> Group {
     out.repair = repair::rows(results, ablation, task, &measure, &none, &singles);
     out.pairs = pairs(results, ablation, task, &measure, &none, &singles);
     (out.groups, out.triples) = joint::rows(results, ablation, task, &measure, &none, &singles, &out.pairs);
+    out.reliability = reliability::rows(results, &out);
+    out.selected = selected::rows(results, ablation, task);
     out
 }
 
@@ -324,7 +365,9 @@ fn pairs(
     for sweep in view::sweeps_of(results, ablation, task, |k| *k == SweepKind::Pairs) {
         let ranks = 0..results.plan.round_subsets(sweep, 0);
         let of_sweep = interactions(results, sweep, task, measure, none, singles, ranks).map(|r| r.1);
-        rows.extend(of_sweep.collect::<Vec<PairRow>>());
+        let of_sweep: Vec<PairRow> = of_sweep.collect();
+        // Millions of rows aren't copied where there is but one sweep.
+        if rows.is_empty() { rows = of_sweep } else { rows.extend(of_sweep) }
     }
     let q = benjamini_hochberg(&rows.iter().map(|r| r.interaction.p).collect::<Vec<_>>());
     for (row, q) in rows.iter_mut().zip(q) {

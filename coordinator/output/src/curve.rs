@@ -10,6 +10,7 @@ use ablate_common::space::SubsetSpace;
 use ablate_common::stats::Estimate;
 use ablate_common::task::Scope;
 use ablate_common::units::UnitIx;
+use rayon::prelude::*;
 
 /// One order of removal, evaluated along the way.
 #[derive(Clone, Debug)]
@@ -36,6 +37,8 @@ pub struct Curve {
     pub last: u32,
     /// From nothing removed on, ascending; missing points are left out.
     pub points: Vec<Point>,
+    /// 95 % interval of [`Self::area`] under r; none where that isn't known, and for random orders.
+    pub area_ci: Option<(f64, f64)>,
 }
 
 /// One point of a curve.
@@ -52,8 +55,16 @@ pub struct Point {
     pub unit: Option<UnitIx>,
     /// The metric.
     pub value: f64,
+    /// Lower end of its 95 % interval; none for random orders.
+    pub value_low: Option<f64>,
+    /// Upper end.
+    pub value_high: Option<f64>,
     /// r = (P − P_floor) / (P(0) − P_floor).
     pub retained: Option<f64>,
+    /// Lower end of its 95 % interval, in which P, P(0) and P_floor vary together; none for random orders.
+    pub retained_low: Option<f64>,
+    /// Upper end.
+    pub retained_high: Option<f64>,
     /// P/P(0), or P(0)/P for perplexity; for loss that of the perplexities.
     pub ratio: Option<f64>,
 }
@@ -76,6 +87,19 @@ impl Curve {
     #[must_use]
     pub fn retained_at(&self, kappa: f64) -> Option<(u32, f64)> {
         self.at(kappa).and_then(|p| Some((p.removed, p.retained?)))
+    }
+
+    /// Circuit performance ratio of MIB: the area under r over all κ from 0 to 1 [Mueller et al. 2025]; none where the order
+    /// doesn't remove every head.
+    #[must_use]
+    pub fn cpr(&self) -> Option<f64> {
+        if self.last == self.heads { self.area(|r| r) } else { None }
+    }
+
+    /// Circuit-model distance of MIB: the area between r and 1, likewise.
+    #[must_use]
+    pub fn cmd(&self) -> Option<f64> {
+        if self.last == self.heads { self.area(|r| (1.0 - r).abs()) } else { None }
     }
 
     /// Largest κ up to which every point has r ≥ `level`; points in between that are missing end it.
@@ -136,6 +160,7 @@ pub fn curves(results: &Results, ablation: u32, task: u32) -> Vec<Curve> {
         let metric = plan.tasks[task as usize].metric;
         let measure = Measure::new(prepared, metric, keep, plan.spec.seed);
         let [Some(none), floor] = references(results, ablation, task, &measure) else { continue };
+        let ends = Ends { measure: &measure, none: &none, floor: floor.as_ref() };
         let objective = greedy.and_then(|g| is_greedy(results, g)).and_then(|t| plan.tasks.get(t as usize));
         let floor_delta =
             floor.as_ref().map_or(Estimate::NAN, |f| measure.contrast(&[(1.0, f), (-1.0, &none)]));
@@ -145,15 +170,16 @@ pub fn curves(results: &Results, ablation: u32, task: u32) -> Vec<Curve> {
             objective: objective.map_or_else(String::new, |t| t.name.clone()),
             half: split.then_some(1),
             start: none.value,
-            floor: floor.map_or(f64::NAN, |f| f.value),
+            floor: floor.as_ref().map_or(f64::NAN, |f| f.value),
             floor_delta,
             // Not "low ≤ 0": an unknown interval is flagged too.
             flagged: floor_delta.low.is_nan() || floor_delta.low <= 0.0,
             heads: plan.heads().len() as u32,
             last: 0,
             points: Vec::new(),
+            area_ci: None,
         };
-        fill(results, sweep, task, metric, &measure, &curve, &mut out);
+        fill(results, sweep, task, metric, &ends, &curve, &mut out);
     }
     out
 }
@@ -165,23 +191,81 @@ fn is_greedy(results: &Results, sweep: u32) -> Option<u32> {
     }
 }
 
+/// Both ends of a curve, which its intervals need.
+struct Ends<'a> {
+    measure: &'a Measure<'a>,
+    none: &'a Sample,
+    floor: Option<&'a Sample>,
+}
+
+impl Ends<'_> {
+    /// The 95 % interval of Σ cₖ rₖ, Σ c = 1, whose value is `r`: to first order it is as uncertain as
+    /// (Σ cₖ Pₖ − r P(0) − (1 − r) P_floor) / (P(0) − P_floor), whose three parts vary together.
+    fn retained(&self, r: f64, points: &[(f64, &Sample)]) -> Option<(f64, f64)> {
+        let floor = self.floor?;
+        let range = self.none.value - floor.value;
+        let mut terms: Vec<(f64, &Sample)> = points.iter().map(|p| (p.0 / range, p.1)).collect();
+        terms.extend([(-r / range, self.none), (-(1.0 - r) / range, floor)]);
+        let around = self.measure.combination(&terms);
+        (!around.low.is_nan()).then_some((r + around.low - around.value, r + around.high - around.value))
+    }
+
+    /// Gives a point its intervals.
+    fn bound(&self, point: &mut Point, sample: &Sample) {
+        let value = self.measure.combination(&[(1.0, sample)]);
+        let known = |v: f64| (!v.is_nan()).then_some(v);
+        (point.value_low, point.value_high) = (known(value.low), known(value.high));
+        if let Some((low, high)) = point.retained.and_then(|r| self.retained(r, &[(1.0, sample)])) {
+            (point.retained_low, point.retained_high) = (Some(low), Some(high));
+        }
+    }
+
+    /// The interval of the area under r; `samples` are those of the points from the second on.
+    fn area(&self, curve: &Curve, samples: &[Sample]) -> Option<(f64, f64)> {
+        let area = curve.area(|r| r)?;
+        let all: Vec<&Sample> = std::iter::once(self.none).chain(samples).collect();
+        let width = f64::from(curve.points.last()?.removed);
+        // A trapezoid gives each of its ends half of its width.
+        let mut weights = vec![0.0; all.len()];
+        for (k, pair) in curve.points.windows(2).enumerate() {
+            let half = f64::from(pair[1].removed - pair[0].removed) / width / 2.0;
+            weights[k] += half;
+            *weights.get_mut(k + 1)? += half;
+        }
+        self.retained(area, &weights.into_iter().zip(all).collect::<Vec<_>>())
+    }
+}
+
 fn fill(
     results: &Results,
     sweep: u32,
     task: u32,
     metric: Metric,
-    measure: &Measure<'_>,
+    ends: &Ends<'_>,
     blank: &Curve,
     out: &mut Vec<Curve>,
 ) {
     let planned = &results.plan.sweeps[sweep as usize];
-    let sample = |rank: u64| -> Option<Sample> {
-        measure.sample_value(&view::columns(results, sweep, 0, task, rank)?, planned.scope)
-    };
+    let measure = ends.measure;
+    let columns = |rank: u64| view::columns(results, sweep, 0, task, rank);
     let point = |step, [before, removed]: [u32; 2], unit, value: f64| {
         let retained = (value - blank.floor) / (blank.start - blank.floor);
         let retained = if blank.flagged || retained.is_nan() { None } else { Some(retained) };
-        Point { step, removed, before, unit, value, retained, ratio: ratio(metric, blank.start, value) }
+        let ratio = ratio(metric, blank.start, value);
+        let [value_low, value_high, retained_low, retained_high] = [None; 4];
+        Point {
+            step,
+            removed,
+            before,
+            unit,
+            value,
+            value_low,
+            value_high,
+            retained,
+            retained_low,
+            retained_high,
+            ratio,
+        }
     };
     let start = point(0, [0, 0], None, blank.start);
     let units = results.plan.units(sweep);
@@ -193,15 +277,23 @@ fn fill(
             let places = places(results, sweep);
             let last = gone(&round.list[..steps]);
             let mut curve = Curve { points: vec![start], last, ..blank.clone() };
-            let mut before = 0;
-            for (k, unit) in round.list[..steps].iter().enumerate() {
+            ends.bound(&mut curve.points[0], ends.none);
+            let samples: Vec<Option<Sample>> = (0..steps as u64)
+                .into_par_iter()
+                .map(|k| measure.sample(&columns(k)?, planned.scope))
+                .collect();
+            let (mut before, mut kept) = (0, Vec::new());
+            for (k, (unit, sample)) in round.list.iter().zip(samples).enumerate() {
                 let removed = gone(&round.list[..=k]);
-                if let Some(s) = sample(k as u64) {
+                if let Some(s) = sample {
                     let place = places.get(unit.at()).copied().flatten();
                     curve.points.push(point(k as u32 + 1, [before, removed], place, s.value));
+                    kept.push(s);
                 }
                 before = removed;
             }
+            curve.points[1..].par_iter_mut().zip(&kept).for_each(|(point, s)| ends.bound(point, s));
+            curve.area_ci = ends.area(&curve, &kept);
             out.push(curve);
         }
         SweepKind::Random { orders, points, .. } => {
@@ -212,7 +304,8 @@ fn fill(
                 let name = format!("random-{order:02}");
                 let mut curve = Curve { order: name, points: vec![start], last, ..blank.clone() };
                 for (k, &units) in (0u32..).zip(points) {
-                    if let Some(s) = sample(u64::from(order) * points.len() as u64 + u64::from(k)) {
+                    let rank = u64::from(order) * points.len() as u64 + u64::from(k);
+                    if let Some(s) = columns(rank).and_then(|c| measure.sample_value(&c, planned.scope)) {
                         let removed = [cut(units.saturating_sub(1)), cut(units)];
                         curve.points.push(point(k + 1, removed, None, s.value));
                     }

@@ -11,6 +11,7 @@ use crate::view;
 use ablate_common::gradient;
 use ablate_common::head::Stream;
 use ablate_common::stats::bootstrap::quantile;
+use ablate_common::stats::paired::Weighted;
 use ablate_common::units::UnitIx;
 use serde_json::{Value, json};
 
@@ -97,6 +98,13 @@ pub fn warnings(results: &Results, g: &Group) -> Vec<String> {
             g.examples, g.clusters
         ));
     }
+    let effective = effective_clusters(results, g);
+    if g.clusters >= 50 && effective < 40.0 {
+        out.push(format!(
+            "A few documents hold most of what is scored: {} of them count as {effective:.0} that weigh alike, so that 95 % intervals may be too narrow.",
+            g.clusters
+        ));
+    }
     if g.curves.iter().any(|c| c.flagged) {
         out.push(
             "Removing every head isn't worse than removing none beyond the interval, so what is retained is not given."
@@ -114,6 +122,14 @@ pub fn warnings(results: &Results, g: &Group) -> Vec<String> {
         out.push("Chunks are missing: tables and figures lack the rows that need them.".into());
     }
     out
+}
+
+/// Documents of a group's task that weigh alike and would give as much.
+fn effective_clusters(results: &Results, g: &Group) -> f64 {
+    let Some(prepared) = results.prepared.get(g.task as usize) else { return f64::NAN };
+    let weights = prepared.examples.iter().map(|e| f64::from(prepared.scored_tokens(e))).collect();
+    let clusters: Vec<u32> = prepared.examples.iter().map(|e| e.cluster).collect();
+    Weighted::new(weights, &clusters).effective()
 }
 
 /// What should make a reader careful about the whole run.
@@ -254,7 +270,6 @@ fn group(results: &Results, g: &Group) -> Value {
 }
 
 fn curve(c: &Curve) -> Value {
-    let whole = c.last == c.heads;
     json!({
         "order": c.order,
         "objective": c.objective,
@@ -267,10 +282,14 @@ fn curve(c: &Curve) -> Value {
         "value_079": c.at(0.79).map(|p| p.value),
         "ratio_079": c.at(0.79).and_then(|p| p.ratio),
         "retained_079": c.retained_at(0.79).map(|r| r.1),
+        "retained_079_ci_low": c.at(0.79).and_then(|p| p.retained_low),
+        "retained_079_ci_high": c.at(0.79).and_then(|p| p.retained_high),
         "largest_kappa": {"0.99": c.largest(0.99), "0.95": c.largest(0.95), "0.90": c.largest(0.90)},
         "area": c.area(|r| r),
-        "cpr": if whole { c.area(|r| r) } else { None },
-        "cmd": if whole { c.area(|r| (1.0 - r).abs()) } else { None },
+        "area_ci_low": c.area_ci.map(|a| a.0),
+        "area_ci_high": c.area_ci.map(|a| a.1),
+        "cpr": c.cpr(),
+        "cmd": c.cmd(),
     })
 }
 

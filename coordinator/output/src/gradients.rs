@@ -1,6 +1,7 @@
 //! Scores by gradient: gradient importance and attribution patching, see [`ablate_common::gradient`].
 
 use crate::analyse::places;
+use crate::reliability::Halves;
 use crate::results::Results;
 use crate::view;
 use ablate_common::gradient;
@@ -53,6 +54,38 @@ pub fn rows(results: &Results, ablation: u32, task: u32, kind: UnitKind, of: &[P
     out.sort_by_key(|r| r.ix);
     if matches!(kind, UnitKind::Head | UnitKind::KvGroup) {
         normalise(&mut out, of);
+    }
+    out
+}
+
+/// Importance and attribution of every unit on each half of the documents.
+pub fn halves(results: &Results, ablation: u32, task: u32) -> [Halves; 2] {
+    let prepared = &results.prepared[task as usize];
+    let (weights, _) = gradient::weights(prepared, Scope::All);
+    let of_rows: Vec<Option<u8>> = if gradient::by_item(prepared.kind) {
+        let items = prepared.items_in(Scope::All).into_iter();
+        items.map(|i| prepared.item_half.get(i as usize).copied()).collect()
+    } else {
+        prepared.examples_in(Scope::All).iter().map(|&e| prepared.examples[e as usize].half).collect()
+    };
+    let asked = |k: &SweepKind| *k == SweepKind::Gradient { greedy: None };
+    let mut out: [Halves; 2] = Default::default();
+    for sweep in view::sweeps_of(results, ablation, task, asked) {
+        let chunk = u64::from(results.plan.sweeps[sweep as usize].chunk.max(1));
+        for (rank, place) in (0u64..).zip(places(results, sweep)) {
+            let Some(block) = view::block(results, sweep, 0, (rank / chunk) as u32, task) else { continue };
+            let (Some(ix), unit) = (place, (rank % chunk) as usize) else { continue };
+            for half in [0u8, 1] {
+                let mean = |column: usize, of: fn(f64) -> f64| {
+                    let rows = block.column(unit, column).iter().zip(&weights).zip(&of_rows);
+                    let own = rows.filter(|r| *r.1 == Some(half)).map(|r| r.0);
+                    let (sum, all) = own.fold((0.0, 0.0), |s, (x, w)| (s.0 + of(*x), s.1 + w));
+                    sum / all
+                };
+                out[0][usize::from(half)].insert(ix, mean(0, f64::abs));
+                out[1][usize::from(half)].insert(ix, mean(1, |x| x));
+            }
+        }
     }
     out
 }

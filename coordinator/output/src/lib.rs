@@ -1,22 +1,30 @@
 //! Tables and the report of an experiment, from its stored scores and nothing else.
 //!
-//! [`analyse`] does the statistics once; [`export`], [`report`] and [`headline`] print them. The `_analysed`
+//! [`analyse`] does the statistics once; [`export`], [`report`] and [`headline`] print them, [`present`] the report with its
+//! figures beside it. The `_analysed`
 //! forms share one analysis.
 
 mod agreement;
 mod analyse;
+pub mod compare;
 mod attention;
 mod constants;
 mod curve;
 mod facts;
+mod figure;
 mod gradients;
 mod html;
 pub mod joint;
 mod joint_tables;
+pub mod live;
 mod measure;
+mod orders;
+mod poly;
+mod reliability;
 mod repair;
 pub mod results;
 mod scores;
+mod selected;
 mod shift;
 mod tables;
 #[cfg(test)]
@@ -31,8 +39,12 @@ pub use attention::{AttentionRow, Pattern, patterns};
 pub use curve::{Curve, Point};
 pub use facts::partial;
 pub use gradients::GradientRow;
-pub use html::{report, report_analysed};
+pub use html::{present, report, report_analysed};
 pub use joint::{GroupRow, TripleRow};
+pub use orders::{OrderRow, orders};
+pub use poly::PolyRow;
+pub use reliability::ReliabilityRow;
+pub use selected::SelectedRow;
 pub use repair::RepairRow;
 pub use shift::ShiftRow;
 pub use text::{headline, headline_analysed};

@@ -2,7 +2,8 @@
 
 use crate::view::Columns;
 use ablate_common::metric::Metric;
-use ablate_common::stats::bootstrap::{Bootstrap, Correlation};
+use ablate_common::stats::bootstrap;
+use ablate_common::stats::correlations::{Correlation, CorrelationBootstrap};
 use ablate_common::stats::labels::{LabelBootstrap, LabelMetric};
 use ablate_common::stats::paired::{Link, Weighted};
 use ablate_common::stats::point;
@@ -18,13 +19,25 @@ pub const RESAMPLES: usize = 1000;
 pub struct Sample {
     /// The metric.
     pub value: f64,
-    /// Per example: the term of the mean; or per resample: the metric.
+    /// Per example: the term of the mean; or per resample: the metric, and what else its error needs.
     data: Vec<f64>,
 }
 
+impl Sample {
+    /// Keeps the value only.
+    pub fn forget(&mut self) {
+        self.data = Vec::new();
+    }
+}
+
 enum How {
-    Mean { weighted: Weighted, link: Link },
-    Correlation(Box<Bootstrap>),
+    /// Values without errors.
+    Value,
+    Mean {
+        weighted: Weighted,
+        link: Link,
+    },
+    Correlation(Box<CorrelationBootstrap>),
     Labels(LabelBootstrap),
     Bleu(Resamples),
 }
@@ -34,7 +47,30 @@ pub struct Measure<'a> {
     prepared: &'a Prepared,
     metric: Metric,
     keep: Vec<u32>,
+    /// Where the scores of all examples, and of the selecting half, have those to keep.
+    stored: [Stored; 2],
     how: How,
+}
+
+/// Where stored scores have the examples of a measure.
+enum Stored {
+    /// They are those, in their order.
+    Same,
+    /// At these places.
+    At(Vec<usize>),
+    /// Not all.
+    Missing,
+}
+
+impl Stored {
+    fn new(prepared: &Prepared, scope: Scope, keep: &[u32]) -> Self {
+        let stored = prepared.examples_in(scope);
+        if stored == keep {
+            return Self::Same;
+        }
+        let at = keep.iter().map(|e| stored.binary_search(e).ok()).collect::<Option<Vec<_>>>();
+        at.map_or(Self::Missing, Self::At)
+    }
 }
 
 impl<'a> Measure<'a> {
@@ -49,12 +85,12 @@ impl<'a> Measure<'a> {
                 let pairs: Vec<(u32, u32)> =
                     keep.iter().map(|&e| (examples[e as usize].a, examples[e as usize].b)).collect();
                 let gold = of(&|e| examples[e].gold);
-                How::Correlation(Box::new(Bootstrap::new(kind, &gold, &pairs, RESAMPLES, seed)))
+                How::Correlation(Box::new(CorrelationBootstrap::new(kind, &gold, &pairs, RESAMPLES, seed)))
             }
             _ if let Some(metric) = LabelMetric::of_metric(metric) => {
                 let clusters: Vec<u32> = keep.iter().map(|&e| examples[e as usize].cluster).collect();
                 let labels = of(&|e| examples[e].gold);
-                How::Labels(LabelBootstrap::new(metric, labels, &clusters, RESAMPLES, seed))
+                How::Labels(LabelBootstrap::new(metric, &labels, &clusters, RESAMPLES, seed))
             }
             Metric::Bleu => {
                 let clusters: Vec<u32> = keep.iter().map(|&e| examples[e as usize].cluster).collect();
@@ -69,7 +105,17 @@ impl<'a> Measure<'a> {
                 }
             }
         };
-        Self { prepared, metric, keep, how }
+        Self::made(prepared, metric, keep, how)
+    }
+
+    /// [`Self::new`] for values alone: no errors.
+    pub fn values(prepared: &'a Prepared, metric: Metric, keep: Vec<u32>) -> Self {
+        Self::made(prepared, metric, keep, How::Value)
+    }
+
+    fn made(prepared: &'a Prepared, metric: Metric, keep: Vec<u32>, how: How) -> Self {
+        let stored = [Scope::All, Scope::Select].map(|scope| Stored::new(prepared, scope, &keep));
+        Self { prepared, metric, keep, stored, how }
     }
 
     /// Number of examples.
@@ -77,24 +123,14 @@ impl<'a> Measure<'a> {
         self.keep.len()
     }
 
-    /// Number of clusters; for correlations the number of texts isn't one, so the examples.
+    /// Number of clusters; for correlations of texts.
     pub fn clusters(&self) -> usize {
         match &self.how {
+            How::Value => 0,
             How::Mean { weighted, .. } => weighted.clusters(),
             How::Labels(bootstrap) => bootstrap.clusters(),
             How::Bleu(resamples) => resamples.documents(),
-            How::Correlation(_) => {
-                let mut texts: Vec<u32> = self
-                    .keep
-                    .iter()
-                    .flat_map(|&e| {
-                        [self.prepared.examples[e as usize].a, self.prepared.examples[e as usize].b]
-                    })
-                    .collect();
-                texts.sort_unstable();
-                texts.dedup();
-                texts.len()
-            }
+            How::Correlation(bootstrap) => bootstrap.texts(),
         }
     }
 
@@ -109,21 +145,26 @@ impl<'a> Measure<'a> {
     }
 
     fn read(&self, columns: &Columns<'_>, scope: Scope, data: bool) -> Option<Sample> {
-        let stored = self.prepared.examples_in(scope);
+        let stored = match scope {
+            Scope::All => &self.stored[0],
+            Scope::Select => &self.stored[1],
+        };
         let own: Vec<Vec<f64>>;
-        let columns: Columns<'_> = if stored == self.keep {
-            columns.clone()
-        } else {
-            let at: Vec<usize> =
-                self.keep.iter().map(|e| stored.binary_search(e).ok()).collect::<Option<Vec<_>>>()?;
-            own = columns.iter().map(|c| at.iter().map(|&i| c[i]).collect()).collect();
-            own.iter().map(Vec::as_slice).collect()
+        let columns: Columns<'_> = match stored {
+            Stored::Missing => return None,
+            Stored::Same => columns.clone(),
+            Stored::At(at) => {
+                let pick = |c: &&[f64]| at.iter().map(|&i| c.get(i).copied()).collect::<Option<Vec<_>>>();
+                own = columns.iter().map(pick).collect::<Option<Vec<_>>>()?;
+                own.iter().map(Vec::as_slice).collect()
+            }
         };
         let value = point::value(self.metric, self.prepared, &self.keep, &columns);
         if !data {
             return Some(Sample { value, data: Vec::new() });
         }
         let data = match &self.how {
+            How::Value => Vec::new(),
             How::Mean { .. } => point::terms(self.metric, self.prepared.kind, &columns)?.into_owned(),
             How::Correlation(b) => b.vector(columns.first()?),
             How::Labels(b) => b.vector(columns.get(1)?),
@@ -140,22 +181,37 @@ impl<'a> Measure<'a> {
     /// Σ c · ℓ over `terms`, ℓ oriented as a loss (more is worse). p is 1 where it is within 1e-13 of the terms'
     /// size: that is rounding.
     pub fn contrast(&self, terms: &[(f64, &Sample)]) -> Estimate {
-        let sign = self.metric.as_loss(1.0);
+        self.combined(self.metric.as_loss(1.0), terms)
+    }
+
+    /// Σ c · P over `terms`, of the metric as it is.
+    pub fn combination(&self, terms: &[(f64, &Sample)]) -> Estimate {
+        self.combined(1.0, terms)
+    }
+
+    fn combined(&self, sign: f64, terms: &[(f64, &Sample)]) -> Estimate {
         let mut out = match &self.how {
             How::Mean { weighted, link, .. } => {
                 let terms: Vec<(f64, &[f64])> =
                     terms.iter().map(|t| (sign * t.0, t.1.data.as_slice())).collect();
                 weighted.contrast(&terms, *link)
             }
-            How::Correlation(_) | How::Labels(_) | How::Bleu(_) => {
+            How::Value => {
                 let value = terms.iter().map(|t| sign * t.0 * t.1.value).sum();
-                let mut resampled = vec![0.0; RESAMPLES];
+                Estimate { value, ..Estimate::NAN }
+            }
+            other => {
+                let value = terms.iter().map(|t| sign * t.0 * t.1.value).sum();
+                let mut sum = vec![0.0; terms.first().map_or(0, |t| t.1.data.len())];
                 for (c, sample) in terms {
-                    for (r, v) in resampled.iter_mut().zip(&sample.data) {
+                    for (r, v) in sum.iter_mut().zip(&sample.data) {
                         *r += sign * c * v;
                     }
                 }
-                Bootstrap::estimate(value, &resampled)
+                match other {
+                    How::Correlation(bootstrap) => bootstrap.estimate(value, &sum),
+                    _ => bootstrap::estimate(value, &sum),
+                }
             }
         };
         // A difference of the size of rounding is no evidence, however small its error.

@@ -1,6 +1,7 @@
 //! The tables as Arrow batches. Rows are in the plan's order, so equal scores give equal bytes.
 
 use crate::analyse::{Analysis, Group, PairRow};
+use crate::curve::Point;
 use crate::gradients::GradientRow;
 use crate::results::Results;
 use ablate_common::gradient;
@@ -122,38 +123,35 @@ pub fn gradients(results: &Results, analysis: &Analysis) -> anyhow::Result<Vec<R
     analysis.groups.iter().map(one).collect()
 }
 
-/// `pairs`: every pair.
-pub fn pairs(analysis: &Analysis) -> anyhow::Result<Vec<RecordBatch>> {
-    let mut out = Vec::new();
-    for g in &analysis.groups {
-        for rows in g.pairs.chunks(BATCH) {
-            let f = |f: fn(&PairRow) -> f64| floats(rows.iter().map(f));
-            let mut c = common(g, rows.len());
-            let a: Vec<_> = rows.iter().map(|r| Some(r.a)).collect();
-            let b: Vec<_> = rows.iter().map(|r| Some(r.b)).collect();
-            c.extend(place(["a_stream", "a_layer", "a_head"], g, &a));
-            c.extend(place(["b_stream", "b_layer", "b_head"], g, &b));
-            c.push(("delta_a", f(|r| r.delta_a), false));
-            c.push(("delta_b", f(|r| r.delta_b), false));
-            c.push(("delta_ab", f(|r| r.delta_ab), false));
-            c.push(("interaction", f(|r| r.interaction.value), false));
-            c.push(("se", f(|r| r.interaction.se), false));
-            c.push(("ci_low", f(|r| r.interaction.low), false));
-            c.push(("ci_high", f(|r| r.interaction.high), false));
-            c.push(("p_value", f(|r| r.interaction.p), false));
-            c.push(("q_value", f(|r| r.q), false));
-            c.push(("relation", texts(rows.iter().map(|r| r.relation.name())), false));
-            let normalised: Float64Array = rows.iter().map(PairRow::normalised).collect();
-            c.push(("normalised", Arc::new(normalised), true));
-            c.push(("a_name", unit_names(g, &a), true));
-            c.push(("b_name", unit_names(g, &b), true));
-            out.push(batch(c)?);
-        }
-    }
-    if out.is_empty() {
-        out.push(empty_pairs()?);
-    }
-    Ok(out)
+/// `pairs`: every pair, in batches made one after another; an empty one where there is none.
+pub fn pairs(analysis: &Analysis) -> impl Iterator<Item = anyhow::Result<RecordBatch>> {
+    let chunks = analysis.groups.iter().flat_map(|g| g.pairs.chunks(BATCH).map(move |rows| (g, rows)));
+    let none = analysis.groups.iter().all(|g| g.pairs.is_empty()).then(empty_pairs);
+    chunks.map(|(g, rows)| pairs_of(g, rows)).chain(none)
+}
+
+fn pairs_of(g: &Group, rows: &[PairRow]) -> anyhow::Result<RecordBatch> {
+    let f = |f: fn(&PairRow) -> f64| floats(rows.iter().map(f));
+    let mut c = common(g, rows.len());
+    let a: Vec<_> = rows.iter().map(|r| Some(r.a)).collect();
+    let b: Vec<_> = rows.iter().map(|r| Some(r.b)).collect();
+    c.extend(place(["a_stream", "a_layer", "a_head"], g, &a));
+    c.extend(place(["b_stream", "b_layer", "b_head"], g, &b));
+    c.push(("delta_a", f(|r| r.delta_a), false));
+    c.push(("delta_b", f(|r| r.delta_b), false));
+    c.push(("delta_ab", f(|r| r.delta_ab), false));
+    c.push(("interaction", f(|r| r.interaction.value), false));
+    c.push(("se", f(|r| r.interaction.se), false));
+    c.push(("ci_low", f(|r| r.interaction.low), false));
+    c.push(("ci_high", f(|r| r.interaction.high), false));
+    c.push(("p_value", f(|r| r.interaction.p), false));
+    c.push(("q_value", f(|r| r.q), false));
+    c.push(("relation", texts(rows.iter().map(|r| r.relation.name())), false));
+    let normalised: Float64Array = rows.iter().map(PairRow::normalised).collect();
+    c.push(("normalised", Arc::new(normalised), true));
+    c.push(("a_name", unit_names(g, &a), true));
+    c.push(("b_name", unit_names(g, &b), true));
+    batch(c)
 }
 
 fn empty_pairs() -> anyhow::Result<RecordBatch> {
@@ -201,28 +199,18 @@ pub fn curve(analysis: &Analysis) -> anyhow::Result<Vec<RecordBatch>> {
         c.push(("value", floats(rows.iter().map(|r| r.1.value)), false));
         let retained: Float64Array = rows.iter().map(|r| r.1.retained).collect();
         c.push(("retained", Arc::new(retained), true));
-        c.push(("ratio", Arc::new(rows.iter().map(|r| r.1.ratio).collect::<Float64Array>()), true));
+        let f = |f: fn(&Point) -> Option<f64>| -> ArrayRef {
+            Arc::new(rows.iter().map(|r| f(r.1)).collect::<Float64Array>())
+        };
+        c.push(("ratio", f(|p| p.ratio), true));
+        c.push(("value_low", f(|p| p.value_low), true));
+        c.push(("value_high", f(|p| p.value_high), true));
+        c.push(("retained_low", f(|p| p.retained_low), true));
+        c.push(("retained_high", f(|p| p.retained_high), true));
         c.push(("name", unit_names(g, &units), true));
         batch(c)
     };
     analysis.groups.iter().map(one).collect()
-}
-
-/// `agreement`: rank agreement of two deltas; no rows where there are no two.
-pub fn agreement(analysis: &Analysis) -> anyhow::Result<RecordBatch> {
-    let rows = &analysis.agreement;
-    batch(vec![
-        ("task", texts(rows.iter().map(|r| r.task.as_str())), false),
-        ("method", texts(rows.iter().map(|r| r.method.as_str())), false),
-        ("unit", texts(rows.iter().map(|r| r.unit.name())), false),
-        ("score_a", texts(rows.iter().map(|r| r.score_a.as_str())), false),
-        ("score_b", texts(rows.iter().map(|r| r.score_b.as_str())), false),
-        ("scope", texts(rows.iter().map(|r| r.scope)), false),
-        ("spearman", floats(rows.iter().map(|r| r.spearman)), false),
-        ("kendall", floats(rows.iter().map(|r| r.kendall)), false),
-        ("ci_low", floats(rows.iter().map(|r| r.ci.0)), false),
-        ("ci_high", floats(rows.iter().map(|r| r.ci.1)), false),
-    ])
 }
 
 /// `examples`: every example of every task, with the methods and units it is used under (comma-separated).

@@ -108,7 +108,7 @@ fn similarity(texts: u32) -> Prepared {
 }
 
 /// A whole experiment on `layers` × `heads`; without `floor` no removal does anything.
-fn experiment(layers: u32, heads: u32, texts: u32, floor: bool) -> Results {
+pub(crate) fn experiment(layers: u32, heads: u32, texts: u32, floor: bool) -> Results {
     let prepared = vec![ioi(60), similarity(texts)];
     let n = layers * heads;
     let steps = (0.79 * f64::from(n)).ceil() as u32;
@@ -209,7 +209,7 @@ fn read(path: &Path) -> Vec<arrow::array::RecordBatch> {
 
 #[test]
 fn the_planted_pair_and_head_are_found() {
-    let r = experiment(2, 4, 14, true);
+    let r = experiment(2, 4, 30, true);
     let a = analyse(&r);
     for g in &a.groups {
         let top = facts::top_heads(g, 1)[0];
@@ -235,6 +235,75 @@ fn the_planted_pair_and_head_are_found() {
     assert_eq!(a.agreement.len(), 2);
     let text = headline_analysed(&r, &a);
     assert!(text.contains("L0.H1 + L1.H1") && text.contains("Retained without 7 of 8 heads"), "{text}");
+}
+
+#[test]
+fn curves_have_bands_and_orders_a_row_each() {
+    let a = analyse(&experiment(2, 4, 30, true));
+    for g in &a.groups {
+        for c in g.curves.iter().filter(|c| !c.order.starts_with("random")) {
+            for p in &c.points {
+                let (low, high) = (p.retained_low.unwrap(), p.retained_high.unwrap());
+                let r = p.retained.unwrap();
+                assert!(
+                    low <= r + 1e-12 && r <= high + 1e-12,
+                    "{} {}: {r} in {low} {high}",
+                    g.name,
+                    p.removed
+                );
+                assert!(p.value_low.unwrap() < p.value && p.value < p.value_high.unwrap());
+                assert!(p.removed == 0 || p.removed == c.heads || low < high);
+            }
+            // Nothing is removed: r is 1 for certain.
+            assert!((c.points[0].retained_low.unwrap() - 1.0).abs() < 1e-9);
+            let (low, high) = c.area_ci.unwrap();
+            assert!(low < c.area(|r| r).unwrap() && c.area(|r| r).unwrap() < high);
+        }
+        let rows = orders(g);
+        let names: Vec<&str> = rows.iter().map(|r| r.order.as_str()).collect();
+        assert_eq!((rows.len(), names[0], names[22]), (23, "greedy", "random"));
+        let together = &rows[22];
+        assert_eq!((together.orders, together.half, rows[0].cpr), (20, Some(1), None));
+        assert!(together.area_low < together.area && together.area < together.area_high);
+        assert!(rows[0].area_low < rows[0].area && rows[0].r_079_low <= rows[0].r_079);
+    }
+}
+
+#[test]
+fn an_order_that_removes_every_head_has_cpr_and_cmd() {
+    let r = experiment(2, 4, 8, true);
+    let mut c = analyse(&r).groups[0].curves[0].clone();
+    assert!(c.cpr().is_none() && c.cmd().is_none());
+    // r = 1, 0.5, −0.25, 0 at κ = 0, 1/4, 1/2, 1: areas 3/16 + 1/32 − 1/16, and of |1 − r| 1/16 + 7/32 + 9/16.
+    c.points.truncate(4);
+    for (p, (removed, r)) in c.points.iter_mut().zip([(0, 1.0), (1, 0.5), (2, -0.25), (4, 0.0)]) {
+        (p.removed, p.retained) = (removed, Some(r));
+    }
+    (c.heads, c.last) = (4, 4);
+    assert!((c.cpr().unwrap() - 0.15625).abs() < 1e-12 && (c.cmd().unwrap() - 0.84375).abs() < 1e-12);
+}
+
+#[test]
+fn scores_are_reliable_where_the_halves_agree_and_the_first_are_measured_again() {
+    let a = analyse(&experiment(2, 4, 30, true));
+    for g in &a.groups {
+        let r = &g.reliability[0];
+        assert_eq!((r.score.clone(), r.n), (format!("delta {} mean", g.name), 8));
+        assert!(r.corrected >= r.split_half && r.split_half > 0.3, "{} {}", g.name, r.split_half);
+        assert!(r.ci_low <= r.corrected && r.corrected <= r.ci_high);
+        // Head 2 and the pair (1, 5) are the first on either half.
+        let first = |pair: bool| g.selected.iter().find(|s| s.b.is_some() == pair).unwrap();
+        assert_eq!((first(false).a.0, first(false).rank, first(true).a.0), (2, 1, 1));
+        assert!(
+            first(true).effect_select > 0.0 && first(true).effect.value > 0.0 && first(true).effect.se > 0.0
+        );
+        assert_eq!(g.selected.len(), 18, "eight units and ten pairs");
+    }
+    assert_eq!(a.groups[0].selected[0].n, 30, "half of the examples");
+    let head = &a.polysemanticity[2];
+    assert_eq!((a.polysemanticity.len(), head.tasks.len(), head.resolved), (8, 2, 2));
+    let participation = head.participation.unwrap();
+    assert!((1.0..=2.0).contains(&participation) && head.strongest == "ioi", "{head:?}");
 }
 
 #[test]
@@ -288,9 +357,25 @@ fn tables_are_complete_and_the_same_bytes_every_time() {
     );
     has(
         "curve.parquet",
-        "task metric order step stream layer head removed fraction value retained ratio method unit",
+        "task metric order step stream layer head removed fraction value retained ratio method unit value_low value_high retained_low retained_high",
     );
-    has("agreement.parquet", "task score_a score_b scope spearman kendall ci_low ci_high method unit");
+    has(
+        "orders.parquet",
+        "task metric method unit order objective half r_079 r_079_low largest_99 largest_90 area area_high cpr cmd",
+    );
+    has("reliability.parquet", "task metric method unit score split_half corrected ci_low ci_high n");
+    has(
+        "selected.parquet",
+        "task metric method unit effect_kind rank a_name b_name effect_select effect ci_low",
+    );
+    has(
+        "polysemanticity.parquet",
+        "method unit stream layer head name participation tasks deltas ses strongest",
+    );
+    has(
+        "agreement.parquet",
+        "task score_a score_b scope spearman kendall ci_low ci_high method unit kendall_low top_k jaccard jaccard_high",
+    );
     has("examples.parquet", "task index cluster half tokens scored method unit");
     has("scores.parquet", "task metric sweep round subset logit_diff cosine method unit");
 }
@@ -342,7 +427,12 @@ fn the_report_escapes_what_it_shows() {
     let path = keep.map_or_else(|| dir.path().join("report.html"), Into::into);
     report(&r, &path).unwrap();
     let page = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(page.matches("</script>").count(), 2);
+    assert_eq!(page.matches("</script>").count(), page.matches("<script").count());
+    assert!(page.contains("<figure id=\"pairs-") && page.contains("<figure id=\"curve-"));
+    let written = present(&r, &analyse(&r), dir.path()).unwrap();
+    let pictures = written.iter().filter(|f| f.path.extension().is_some_and(|e| e == "png")).count();
+    assert!(pictures > 8 && written.len() == 2 * pictures + 1, "{written:?}");
+    assert!(written.iter().all(|f| std::fs::metadata(&f.path).unwrap().len() > 500));
     assert!(
         page.contains("planted &lt;b&gt;pair") && !page.contains("<b>pair") && !page.contains("http://x")
     );

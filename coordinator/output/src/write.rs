@@ -2,7 +2,10 @@
 
 use crate::analyse::{Analysis, analyse};
 use crate::results::Results;
-use crate::{attention, constants, facts, joint_tables, repair, scores, shift, tables};
+use crate::{
+    agreement, attention, constants, facts, joint_tables, orders, poly, reliability, repair, scores, selected, shift,
+    tables,
+};
 use anyhow::Context as _;
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
@@ -57,6 +60,9 @@ pub struct Written {
     pub partial: bool,
 }
 
+/// Batches of a table, made as they are written.
+type Batches<'a> = dyn Iterator<Item = anyhow::Result<RecordBatch>> + 'a;
+
 /// Writes every table, `summary.json` and `run.json` into `dir`, which is made where it is missing. Equal
 /// scores give equal bytes; only `run.json` holds anything that differs between runs.
 ///
@@ -78,17 +84,21 @@ pub fn export_analysed(
 ) -> anyhow::Result<Written> {
     std::fs::create_dir_all(dir).with_context(|| format!("can't make the folder {}", dir.display()))?;
     let mut written = Written { files: Vec::new(), partial: facts::partial(results) };
-    let mut put = |name: &str, batches: Vec<RecordBatch>| -> anyhow::Result<()> {
-        let Some(schema) = batches.first().map(RecordBatch::schema) else { return Ok(()) };
+    let mut stream = |name: &str, batches: &mut Batches<'_>| -> anyhow::Result<()> {
+        let Some(first) = batches.next().transpose()? else { return Ok(()) };
         let path = dir.join(format!("{name}.{}", format.extension()));
-        let rows = table(&path, format, &schema, &[], |write| {
-            batches.iter().filter(|b| b.num_rows() > 0).try_for_each(write)
+        let rows = table(&path, format, &first.schema(), &[], |write| {
+            std::iter::once(Ok(first)).chain(batches).try_for_each(|b| match b? {
+                b if b.num_rows() > 0 => write(&b),
+                _ => Ok(()),
+            })
         })?;
         written.files.push(WrittenFile { path, rows });
         Ok(())
     };
+    stream("pairs", &mut tables::pairs(analysis))?;
+    let mut put = |name: &str, batches: Vec<RecordBatch>| stream(name, &mut batches.into_iter().map(Ok));
     put("heads", tables::heads(analysis)?)?;
-    put("pairs", tables::pairs(analysis)?)?;
     put("groups", joint_tables::groups(results, analysis)?)?;
     put("triples", joint_tables::triples(results, analysis)?)?;
     put("gradients", tables::gradients(results, analysis)?)?;
@@ -99,7 +109,11 @@ pub fn export_analysed(
     put("shift", shift::table(results, &analysis.groups)?)?;
     put("constants", constants::table(results)?)?;
     put("curve", tables::curve(analysis)?)?;
-    put("agreement", vec![tables::agreement(analysis)?])?;
+    put("orders", orders::table(analysis)?)?;
+    put("agreement", vec![agreement::table(&analysis.agreement)?])?;
+    put("polysemanticity", poly::table(&analysis.polysemanticity)?)?;
+    put("reliability", reliability::table(&analysis.groups)?)?;
+    put("selected", selected::table(&analysis.groups)?)?;
     put("examples", tables::examples(results)?)?;
     if let Some(schema) = attention::schema(results)? {
         let path = dir.join(format!("patterns.{}", format.extension()));
@@ -121,6 +135,14 @@ pub fn export_analysed(
         written.files.push(WrittenFile { path, rows: 0 });
     }
     Ok(written)
+}
+
+/// Writes a table of one batch.
+///
+/// # Errors
+/// Where the file can't be written.
+pub fn one(path: &Path, format: Format, batch: &RecordBatch) -> anyhow::Result<()> {
+    table(path, format, &batch.schema(), &[], |write| write(batch)).map(|_| ())
 }
 
 /// Fills a temporary file beside `path`, syncs it and gives it its name; removes it where that fails.

@@ -77,8 +77,8 @@ pub enum Command {
     List(ClientArgs),
     /// Show the status of one experiment, or of all
     Status(MaybeOneArgs),
-    /// Follow an experiment until it ends
-    Watch(OneArgs),
+    /// Follow an experiment until it ends: on a full screen in a terminal, in lines elsewhere
+    Watch(WatchArgs),
     /// Lease nothing more of an experiment until it is resumed
     Pause(OneArgs),
     /// Go on with a paused experiment
@@ -93,6 +93,8 @@ pub enum Command {
     Export(ExportArgs),
     /// Write the report of an experiment
     Report(ReportArgs),
+    /// Compare runs: which heads' ranks are stable over seeds or data sets
+    Compare(CompareArgs),
     /// Make, list and revoke the tokens by which callers of a coordinator are known
     Token(super::token::TokenArgs),
     /// Check libtorch, devices, the store and the disk, and say what to fix
@@ -133,6 +135,9 @@ pub struct RunArgs {
     /// Share of the chunks that a second worker computes again, to be compared: 0.01 is one in a hundred
     #[arg(long, value_name = "SHARE", default_value_t = 0.0, value_parser = share)]
     pub audit: f64,
+    /// Show the run in a browser, at this address of this machine, for example 127.0.0.1:7651
+    #[arg(long, value_name = "ADDR")]
+    pub http: Option<SocketAddr>,
     /// Fail if there is nothing to resume
     #[arg(long)]
     pub resume: bool,
@@ -174,6 +179,9 @@ impl RunArgs {
         }
         if self.audit > 0.0 {
             let _ = write!(line, " --audit {}", self.audit);
+        }
+        if let Some(http) = self.http {
+            let _ = write!(line, " --http {http}");
         }
         line
     }
@@ -229,11 +237,11 @@ over within seconds when it is gone.",
     after_help = "Examples:\n  ablate serve --store sqlite://state.db\n  ablate-worker --coordinator http://127.0.0.1:7650\n  ablate submit sweep.toml\n\n  export ABLATE_STORE=postgres://ablate@db.example/ablate PGPASSWORD=...\n  ablate serve --listen 127.0.0.1:7650 &\n  ablate serve --listen 127.0.0.1:7651 &\n  ablate-worker --coordinator http://127.0.0.1:7650,http://127.0.0.1:7651\n\nBeyond loopback:\n  ablate token create --role worker --name gpu-nodes     shown once; give it to workers in $ABLATE_TOKEN\n  \
 ablate serve --listen 0.0.0.0:7650 --tls-cert cert.pem --tls-key key.pem --allow /data\n  \
 ablate-worker --coordinator https://HOST:7650 --ca ca.pem --token-file token\n\n\
-A config file has the same settings (listen, advertise, store, output, tls_cert, tls_key, client_ca, require_auth, allow, [limits]) as TOML; options win. Give a database's password in \
+A config file has the same settings (listen, http, advertise, store, output, audit, lease, tls_cert, tls_key, client_ca, require_auth, allow, [limits]) as TOML; options win. Give a database's password in \
 $PGPASSWORD, ~/.pgpass or the config file rather than on the command line, which every user of the machine can read."
 )]
 pub struct ServeArgs {
-    /// Settings as TOML: listen, advertise, store, output, those of security, [limits]
+    /// Settings as TOML: listen, http, advertise, store, output, those of security, [limits]
     #[arg(long)]
     pub config: Option<PathBuf>,
     /// Address to listen on [default: 127.0.0.1:7650]
@@ -248,8 +256,12 @@ pub struct ServeArgs {
     /// Share of the chunks that a second worker with the same kind of device computes again, to be compared [default: 0]
     #[arg(long, value_name = "SHARE", value_parser = share)]
     pub audit: Option<f64>,
-    /// Address of the web dashboard
-    #[arg(long)]
+    /// How long a worker keeps what it works on without being heard of, in seconds, from 1 to 3600: it renews at a third of
+    /// it, and what a vanished worker held goes to others after five quarters of it [default: 30]
+    #[arg(long, value_name = "SECONDS", value_parser = lease)]
+    pub lease: Option<f64>,
+    /// Address of the web dashboard, for example 127.0.0.1:7651; other machines' only with TLS [default: none]
+    #[arg(long, value_name = "ADDR")]
     pub http: Option<SocketAddr>,
     /// Folder for the tables of ended experiments [default: runs]
     #[arg(long)]
@@ -277,6 +289,14 @@ fn share(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(share) if (0.0..=1.0).contains(&share) => Ok(share),
         _ => Err("a share is a number from 0 to 1".to_owned()),
+    }
+}
+
+/// A lease that is no wish for trouble: shorter ones run out while nothing is wrong, longer ones keep a dead machine's work.
+pub fn lease(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(s) if (1.0..=3600.0).contains(&s) => Ok(s),
+        _ => Err("a lease is a number of seconds from 1 to 3600".to_owned()),
     }
 }
 
@@ -309,6 +329,28 @@ pub struct SubmitArgs {
 pub struct OneArgs {
     /// Name, id, or a unique beginning of the id
     pub id: String,
+    #[command(flatten)]
+    pub client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Follows an experiment until it ends. In a terminal that is a full screen: progress, rates and time left of \
+each sweep, workers, the heads' effects filling in, the pruning curve, and chunks that failed; keys pause, resume, cancel and \
+retry (? lists them). Elsewhere, with --plain and with --json it is a line for each change. Without an experiment the \
+screen begins with the list of them, and stays until it is left.",
+    after_help = "Examples:\n  ablate watch sweep\n  ablate watch\n  ablate watch sweep --plain >> log\n\n$NO_COLOR=1 \
+draws without colours.\n\nExit codes: 0 done; 1 failed or cancelled; 3 finished with quarantined shards; 130 left before its end."
+)]
+pub struct WatchArgs {
+    /// Name, id, or a unique beginning of the id [default: chosen on the screen]
+    pub id: Option<String>,
+    /// Lines in a terminal too
+    #[arg(long)]
+    pub plain: bool,
+    /// Stay on the screen when the experiment has ended
+    #[arg(long, conflicts_with = "plain")]
+    pub stay: bool,
     #[command(flatten)]
     pub client: ClientArgs,
 }
@@ -358,11 +400,33 @@ pub struct ExportArgs {
 pub struct ReportArgs {
     /// Output folder of `ablate run`, or an experiment of the coordinator
     pub what: String,
-    /// File to write [default: report.html in the experiment's folder]
+    /// File to write [default: report.html in the experiment's folder, with its figures in figures/]
     #[arg(long)]
     pub out: Option<PathBuf>,
     #[command(flatten)]
     pub client: ClientArgs,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    long_about = "Compares runs of several seeds or data sets on one model: how far every two of them rank the heads alike (Spearman, \
+Kendall, and the first tenth of each, with 95 % intervals), and of every head its ranks, the agreement of its signs and its pooled delta. \
+Scores are matched by task, method and unit; where no task is common and each run has one, those.",
+    after_help = "Examples:\n  ablate compare runs/seed-0 runs/seed-1 runs/seed-2\n  ablate compare runs/wiki runs/news --json\n  ablate compare runs/a runs/b --out stable.csv"
+)]
+pub struct CompareArgs {
+    /// Output folders of `ablate run`, or of `ablate export`
+    #[arg(required = true, num_args = 2.., value_name = "DIR")]
+    pub runs: Vec<PathBuf>,
+    /// File to write the table of heads to: its name ends in .parquet, .csv or .json
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Heads shown of each score
+    #[arg(long, default_value_t = 10)]
+    pub show: usize,
+    /// As JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 #[derive(Debug, Args)]

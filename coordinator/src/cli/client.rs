@@ -9,14 +9,37 @@ use ablate_coordinator::store::{SqliteStore, Store};
 use ablate_output::results::Results;
 use ablate_proto::v1::{self, control_request::Action};
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// What a user does to an experiment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wish {
     Pause,
     Resume,
     Cancel,
     Retry,
+}
+
+impl Wish {
+    /// The command of that name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Resume => "resume",
+            Self::Cancel => "cancel",
+            Self::Retry => "retry",
+        }
+    }
+
+    /// On the wire.
+    pub fn action(self) -> Action {
+        match self {
+            Self::Pause => Action::Pause,
+            Self::Resume => Action::Resume,
+            Self::Cancel => Action::Cancel,
+            Self::Retry => Action::Retry,
+        }
+    }
 }
 
 /// A coordinator's refusal, for users.
@@ -40,7 +63,7 @@ pub fn refused(status: tonic::Status) -> Fail {
 const OBEYS: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// Makes a call, again and later where the coordinator says that there were too many.
-async fn asked<T>(
+pub async fn asked<T>(
     args: &ClientArgs,
     mut call: impl AsyncFnMut(&mut Client) -> Result<tonic::Response<T>, tonic::Status>,
 ) -> Result<T, Fail> {
@@ -71,7 +94,13 @@ fn json(s: &v1::ExperimentStatus) -> serde_json::Value {
             "duplicate": s.chunks_duplicate, "quarantined": s.quarantined}, "sweeps": sweeps})
 }
 
-fn line(s: &v1::ExperimentStatus) -> String {
+fn quarantined(s: &v1::ExperimentStatus) -> serde_json::Value {
+    let of = |q: &v1::QuarantinedChunk| serde_json::json!({"sweep": q.sweep, "name": q.sweep_name, "round": q.round, "chunk": q.chunk, "error": q.error});
+    s.quarantined_chunks.iter().map(of).collect()
+}
+
+/// A status in one line.
+pub fn line(s: &v1::ExperimentStatus) -> String {
     format!(
         "{}  {:<24} {:<10} {:>7}/{:<7} chunks  {} workers{}",
         &s.id[..s.id.len().min(16)],
@@ -84,9 +113,15 @@ fn line(s: &v1::ExperimentStatus) -> String {
     )
 }
 
-fn print(s: &v1::ExperimentStatus, as_json: bool, whole: bool) {
+/// A status, and with `whole` its sweeps and what is wrong.
+pub fn print(s: &v1::ExperimentStatus, as_json: bool, whole: bool) {
     if as_json {
-        say::out(format_args!("{}", json(s)));
+        let mut all = json(s);
+        // Lists have their number only.
+        if whole && (s.quarantined == 0 || !s.quarantined_chunks.is_empty()) {
+            all["quarantined_chunks"] = quarantined(s);
+        }
+        say::out(format_args!("{all}"));
         return;
     }
     say::out(format_args!("{}", line(s)));
@@ -100,6 +135,10 @@ fn print(s: &v1::ExperimentStatus, as_json: bool, whole: bool) {
                 (w.round + 1).min(w.rounds),
                 w.rounds
             ));
+        }
+        for q in &s.quarantined_chunks {
+            let (sweep, round, chunk) = (&q.sweep_name, q.round, q.chunk);
+            say::out(format_args!("  quarantined: {sweep}, round {round}, chunk {chunk}: {}", q.error));
         }
         if !s.error.is_empty() {
             say::out(format_args!("  {}", s.error));
@@ -154,78 +193,9 @@ pub async fn status(args: MaybeOneArgs) -> Result<u8, Fail> {
     Ok(0)
 }
 
-/// How long a watcher waits for a coordinator that went away.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(120);
-
-/// `ablate watch`.
-pub async fn watch(args: OneArgs) -> Result<u8, Fail> {
-    let mut last: Option<v1::ExperimentStatus> = None;
-    let mut lost: Option<std::time::Instant> = None;
-    loop {
-        match follow(&args, &mut last).await {
-            Ok(()) => break,
-            // Only what was there can come back.
-            Err(e) if last.is_none() || e.code == 2 => return Err(e),
-            Err(e) => {
-                let since = *lost.get_or_insert_with(|| {
-                    say::err(format_args!("note: the coordinator is gone; waiting for it"));
-                    std::time::Instant::now()
-                });
-                if since.elapsed() > PATIENCE {
-                    return Err(e);
-                }
-                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
-                if connect(&args.client).await.is_ok() {
-                    lost = None;
-                }
-            }
-        }
-    }
-    if let Some(s) = last.as_ref().filter(|s| !s.error.is_empty() && !args.client.json) {
-        say::err(format_args!("error: {}", s.error));
-    }
-    Ok(match last {
-        Some(s) if s.state == "failed" || s.state == "cancelled" => 1,
-        Some(s) if s.quarantined > 0 => 3,
-        _ => 0,
-    })
-}
-
-/// Prints each change of an experiment until it ends; an error where the coordinator goes away before.
-async fn follow(args: &OneArgs, last: &mut Option<v1::ExperimentStatus>) -> Result<(), Fail> {
-    let request = v1::StatusRequest { id: args.id.clone() };
-    let mut stream = asked(&args.client, async |c| c.watch(request.clone()).await).await?;
-    while let Some(s) = stream.message().await.map_err(refused)? {
-        let seen = last.as_ref();
-        if args.client.json || seen.is_none_or(|l| line(l) != line(&s)) {
-            print(&s, args.client.json, false);
-        }
-        if !args.client.json
-            && !s.error.is_empty()
-            && seen.is_none_or(|l| l.error != s.error)
-            && s.state == "running"
-        {
-            say::err(format_args!("note: {}", s.error));
-        }
-        *last = Some(s);
-    }
-    match last {
-        Some(s) if ["done", "failed", "cancelled"].contains(&s.state.as_str()) => Ok(()),
-        _ => {
-            Err(Fail::failed("the coordinator ended").help("start it again, and follow with `ablate watch`"))
-        }
-    }
-}
-
 /// `ablate pause | resume | cancel | retry`.
 pub async fn control(args: OneArgs, wish: Wish) -> Result<u8, Fail> {
-    let action = match wish {
-        Wish::Pause => Action::Pause,
-        Wish::Resume => Action::Resume,
-        Wish::Cancel => Action::Cancel,
-        Wish::Retry => Action::Retry,
-    };
-    let request = v1::ControlRequest { id: args.id, action: action.into() };
+    let request = v1::ControlRequest { id: args.id, action: wish.action().into() };
     let status = asked(&args.client, async |c| c.control(request.clone()).await).await?;
     print(&status, args.client.json, false);
     Ok(0)
@@ -241,7 +211,7 @@ pub async fn workers(args: ClientArgs) -> Result<u8, Fail> {
         if args.json {
             say::out(format_args!(
                 "{}",
-                serde_json::json!({"id": w.id, "name": w.name, "version": w.version, "lanes": lanes,
+                serde_json::json!({"id": w.id, "name": w.name, "version": w.version, "protocol": w.protocol, "lanes": lanes,
                 "leased_chunks": w.leased_chunks, "accepted_chunks": w.accepted_chunks, "failures": w.failures, "connected_ms": w.connected_ms,
                 "busy_s": w.busy_us as f64 / 1e6, "idle_s": w.idle_us as f64 / 1e6, "idle_share": idle})
             ));
@@ -262,7 +232,7 @@ pub async fn workers(args: ClientArgs) -> Result<u8, Fail> {
 }
 
 /// Results of a folder of `ablate run`.
-async fn of_folder(folder: &Path) -> Result<Results, Fail> {
+pub(super) async fn of_folder(folder: &Path) -> Result<Results, Fail> {
     let state = folder.join("state.db");
     if !state.exists() {
         return Err(Fail::wrong(format!(
@@ -288,17 +258,29 @@ async fn fetch(what: &str, format: TableFormat, folder: &Path, client: &ClientAr
     made(folder)?;
     let mut open: Option<(String, std::fs::File)> = None;
     while let Some(part) = stream.message().await.map_err(refused)? {
-        // A name with a folder in it would be a coordinator's fault: it stays in this folder.
-        let name =
-            Path::new(&part.name).file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        if open.as_ref().is_none_or(|(n, _)| *n != name) {
-            open = Some((name.clone(), std::fs::File::create(folder.join(&name))?));
+        if open.as_ref().is_none_or(|(n, _)| *n != part.name) {
+            let path = within(folder, &part.name);
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent)?;
+            }
+            open = Some((part.name.clone(), std::fs::File::create(path)?));
         }
         if let Some((_, file)) = &mut open {
             file.write_all(&part.data)?;
         }
     }
     Ok(())
+}
+
+/// Where a file that a coordinator named goes: into `folder`, or one plain folder below it. Any other name would be the
+/// coordinator's fault: of that only the last part is taken.
+fn within(folder: &Path, name: &str) -> PathBuf {
+    let parts: Vec<Component<'_>> = Path::new(name).components().collect();
+    match parts.as_slice() {
+        [Component::Normal(file)] => folder.join(file),
+        [Component::Normal(below), Component::Normal(file)] => folder.join(below).join(file),
+        _ => folder.join(Path::new(name).file_name().unwrap_or_default()),
+    }
 }
 
 /// Makes a folder that the user named.
@@ -362,6 +344,7 @@ pub async fn report(args: ReportArgs) -> Result<u8, Fail> {
     let folder = Path::new(&args.what);
     let out: PathBuf;
     if folder.is_dir() {
+        let beside = args.out.is_none();
         out = args.out.unwrap_or_else(|| folder.join("report.html"));
         if out.is_dir() || out.parent().is_some_and(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
             return Err(Fail::wrong(format!(
@@ -371,7 +354,14 @@ pub async fn report(args: ReportArgs) -> Result<u8, Fail> {
             .help("name the HTML file to write"));
         }
         let results = of_folder(folder).await?;
-        ablate_output::report(&results, &out).map_err(|e| Fail::failed(format!("{e:#}")))?;
+        let analysis = ablate_output::analyse(&results);
+        // Beside another file nobody asked for a folder of figures.
+        let written = if beside {
+            ablate_output::present(&results, &analysis, folder).map(drop)
+        } else {
+            ablate_output::report_analysed(&results, &analysis, &out)
+        };
+        written.map_err(|e| Fail::failed(format!("{e:#}")))?;
         warn_partial(ablate_output::partial(&results), &args.what);
     } else {
         let place = PathBuf::from(&args.what);
@@ -389,4 +379,21 @@ pub async fn report(args: ReportArgs) -> Result<u8, Fail> {
     }
     say::out(format_args!("{}", out.display()));
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::within;
+    use std::path::Path;
+
+    #[test]
+    fn no_name_of_a_coordinator_leaves_the_folder() {
+        let at = |name| within(Path::new("out"), name);
+        assert_eq!(at("heads.parquet"), Path::new("out/heads.parquet"));
+        assert_eq!(at("figures/heads.svg"), Path::new("out/figures/heads.svg"));
+        for name in ["../x", "/etc/x", "a/../x", "a/b/x", "a/../../x", "./../x"] {
+            assert_eq!(at(name), Path::new("out/x"), "{name}");
+        }
+        assert_eq!(at(".."), Path::new("out/"), "no file's name: it can't be made");
+    }
 }

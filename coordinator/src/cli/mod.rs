@@ -2,6 +2,7 @@
 
 mod args;
 mod client;
+mod compare;
 mod coordinators;
 mod differ;
 mod doctor;
@@ -16,6 +17,8 @@ mod serve;
 mod stores;
 mod supervise;
 mod token;
+mod watch;
+mod web;
 
 use args::{Cli, Command};
 use clap::{CommandFactory, Parser};
@@ -79,7 +82,7 @@ async fn dispatch(command: Command) -> Result<u8, Fail> {
         Command::Submit(args) => client::submit(args).await,
         Command::List(args) => client::list(args).await,
         Command::Status(args) => client::status(args).await,
-        Command::Watch(args) => client::watch(args).await,
+        Command::Watch(args) => watch::watch(args).await,
         Command::Pause(args) => client::control(args, client::Wish::Pause).await,
         Command::Resume(args) => client::control(args, client::Wish::Resume).await,
         Command::Cancel(args) => client::control(args, client::Wish::Cancel).await,
@@ -87,6 +90,7 @@ async fn dispatch(command: Command) -> Result<u8, Fail> {
         Command::Workers(args) => client::workers(args).await,
         Command::Export(args) => client::export(args).await,
         Command::Report(args) => client::report(args).await,
+        Command::Compare(args) => compare::compare(args).await,
         Command::Token(args) => token::token(args).await,
         Command::Doctor(args) => doctor::doctor(&args).await,
         Command::Completions { .. } => Ok(0),

@@ -7,6 +7,7 @@ use super::folder;
 use super::progress::{Steps, SweepClock};
 use super::say;
 use super::supervise::{self, Workers};
+use super::web;
 use ablate_coordinator::scheduler::Config as Scheduling;
 use ablate_coordinator::security::Security;
 use ablate_coordinator::server::{Control, Handle, Options, Service, Status};
@@ -16,6 +17,7 @@ use ablate_net::Secret;
 use ablate_output::results::Results;
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -61,6 +63,8 @@ impl Session {
 
     async fn work(&self) -> Result<u8, Fail> {
         let began = Instant::now();
+        let (watcher, shown) = Token::issue(Role::Submit, None, None)?;
+        let web = self.args.http.map(|http| web::private(http, watcher)).transpose()?;
         let (out, made) = self.prepare().await?;
         if !folder::state(&out).exists() {
             // Before anything is written; what is done already needs no worker.
@@ -78,6 +82,7 @@ impl Session {
         let options = Options { security: Security::private(token), scheduler, ..Options::default() };
         let service = Service::start(options, Arc::clone(&store)).await.map_err(|e| self.failed(e))?;
         let (id, existed) = service.submit(new).await.map_err(|e| self.failed(e))?;
+        let _dashboard = web.map(|web| self.show(web, &service, &id, &shown)).transpose()?;
         let first = if existed { self.wake(&service, &id).await? } else { None };
         if !first.as_ref().is_some_and(Status::ended) {
             self.held(|h| {
@@ -94,6 +99,20 @@ impl Session {
         let mut results = store.results(&id).await.map_err(|e| self.failed(e))?;
         version(&mut results);
         self.finish(results, &status, &out).await
+    }
+
+    /// Serves the dashboard, and says where. Who may act there has the token, which is shown on a terminal only: logs are read by others.
+    fn show(&self, web: web::Web, service: &Handle, id: &str, token: &str) -> Result<web::Served, Fail> {
+        let served = web.serve_run(service)?;
+        let url = format!("http://{}/#/{}", served.local_addr(), &id[..id.len().min(16)]);
+        if self.args.json {
+            say::out(serde_json::json!({ "dashboard": url }));
+        } else if std::io::stderr().is_terminal() {
+            say::err(format_args!("dashboard: {url}?token={token}"));
+        } else {
+            say::err(format_args!("dashboard: {url} (to look only)"));
+        }
+        Ok(served)
     }
 
     /// A failure of the run, with how to resume.
@@ -211,7 +230,7 @@ impl Session {
             steps.at(STEP, 1, 3);
             ablate_output::export_analysed(&results, &analysis, &folder, ablate_output::Format::Parquet)?;
             steps.at(STEP, 2, 3);
-            ablate_output::report_analysed(&results, &analysis, &folder.join("report.html"))?;
+            ablate_output::present(&results, &analysis, &folder)?;
             steps.at(STEP, 3, 3);
             Ok(ablate_output::headline_analysed(&results, &analysis))
         })

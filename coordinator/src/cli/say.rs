@@ -3,7 +3,7 @@
 //! and a command that has otherwise done its work fails with it at its end.
 
 use std::io::{ErrorKind, Write};
-use std::sync::OnceLock;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 static LOST: OnceLock<String> = OnceLock::new();
 
@@ -24,8 +24,39 @@ pub fn lost() -> Option<&'static str> {
     LOST.get().map(String::as_str)
 }
 
+/// What is kept back while a full screen is shown; none while none is.
+static KEPT: Mutex<Option<Vec<String>>> = Mutex::new(None);
+/// Lines that are kept, at most.
+const KEEP: usize = 20;
+
+fn kept() -> MutexGuard<'static, Option<Vec<String>>> {
+    KEPT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps what goes to stderr back, which would spoil a full screen, until [`go_on`].
+pub fn keep() {
+    kept().get_or_insert_default();
+}
+
+/// Takes the lines that were kept since it was last asked.
+pub fn take_kept() -> Vec<String> {
+    kept().as_mut().map(std::mem::take).unwrap_or_default()
+}
+
+/// No more is kept back; what was is said.
+pub fn go_on() {
+    let all = kept().take().unwrap_or_default();
+    all.into_iter().for_each(err);
+}
+
 /// A line to stderr.
 pub fn err(text: impl std::fmt::Display) {
+    if let Some(kept) = kept().as_mut() {
+        if kept.len() < KEEP {
+            kept.push(text.to_string());
+        }
+        return;
+    }
     // Where stderr is closed there is nobody to tell.
     let _ = writeln!(std::io::stderr().lock(), "{text}");
 }

@@ -1,12 +1,13 @@
 //! `ablate serve`: the coordinator as a service.
 
-use super::args::{ServeArgs, millionths};
+use super::args::{ServeArgs, lease, millionths};
 use super::experiment;
 use super::fail::Fail;
 use super::progress::Steps;
 use super::run::{interrupted, version};
 use super::say;
 use super::stores;
+use super::web;
 use ablate_coordinator::scheduler::Config as Scheduling;
 use ablate_coordinator::security::{Files, Limits, Security, Tls};
 use ablate_coordinator::server::{
@@ -28,10 +29,12 @@ const GRACE: Duration = Duration::from_secs(2);
 #[serde(deny_unknown_fields)]
 pub struct Config {
     listen: Option<SocketAddr>,
+    http: Option<SocketAddr>,
     advertise: Option<String>,
     pub store: Option<String>,
     output: Option<PathBuf>,
     audit: Option<f64>,
+    lease: Option<f64>,
     tls_cert: Option<PathBuf>,
     tls_key: Option<PathBuf>,
     client_ca: Option<PathBuf>,
@@ -52,7 +55,7 @@ pub fn read(path: &Path) -> Result<Config, Fail> {
         Fail::wrong(e.message().to_owned())
             .at(format!("{}:{line}", path.display()))
             .help(
-                "the settings are listen, advertise, store, output, audit, tls_cert, tls_key, client_ca, require_auth, allow and [limits]",
+                "the settings are listen, http, advertise, store, output, audit, lease, tls_cert, tls_key, client_ca, require_auth, allow and [limits]",
             )
     })
 }
@@ -60,10 +63,6 @@ pub fn read(path: &Path) -> Result<Config, Fail> {
 /// `ablate serve`.
 pub async fn serve(args: ServeArgs) -> Result<u8, Fail> {
     let mut config = args.config.as_deref().map(read).transpose()?.unwrap_or_default();
-    if args.http.is_some() {
-        return Err(Fail::wrong("--http: the dashboard is in the contract but isn't built yet")
-            .help("leave --http away; follow with `ablate watch`"));
-    }
     let wish = args.listen.or(config.listen).unwrap_or(SocketAddr::from(([127, 0, 0, 1], 7650)));
     let security = security(&args, &mut config, wish)?;
     let folders = folders(&args, &config, security.required())?;
@@ -80,12 +79,25 @@ pub async fn serve(args: ServeArgs) -> Result<u8, Fail> {
     let address = listener.local_addr()?;
     let url = args.advertise.or(config.advertise).unwrap_or_else(|| own_url(address, security.encrypted()));
     super::coordinators::check(&url).map_err(|what| Fail::wrong(format!("--advertise {url}: {what}")))?;
+    let web = args.http.or(config.http).map(|http| {
+        let files = args
+            .tls_cert
+            .as_ref()
+            .or(config.tls_cert.as_ref())
+            .zip(args.tls_key.as_ref().or(config.tls_key.as_ref()));
+        web::open(http, files, security.required(), config.limits)
+    });
+    let web = web.transpose()?;
     let store = place.open(&url).await?;
     let audit = args.audit.or(config.audit).unwrap_or(0.0);
     if !(0.0..=1.0).contains(&audit) {
         return Err(Fail::wrong(format!("audit = {audit}: a share is a number from 0 to 1")));
     }
-    let scheduler = Scheduling { audit: millionths(audit), ..Scheduling::default() };
+    let mut scheduler = Scheduling { audit: millionths(audit), ..Scheduling::default() };
+    if let Some(seconds) = args.lease.or(config.lease) {
+        let seconds = lease(&seconds.to_string()).map_err(|e| Fail::wrong(format!("lease = {seconds}: {e}")))?;
+        scheduler.lease = (seconds * 1000.0).round() as u64;
+    }
     let options = Options {
         listen: address,
         scheduler,
@@ -100,7 +112,8 @@ pub async fn serve(args: ServeArgs) -> Result<u8, Fail> {
         ));
     }
     let fresh = tokio::spawn(security.keep_fresh(Arc::clone(&store)));
-    let ended = until(interrupted(), &listener, &store, &options, &at).await;
+    let dashboard = web.map(|web| web.serve(&store)).transpose()?;
+    let ended = until(interrupted(), &listener, &store, &options, &at, dashboard.as_ref()).await;
     fresh.abort();
     // Closing folds SQLite's log into the database file; without it the next start does that.
     let _ = tokio::time::timeout(GRACE, store.closed()).await;
@@ -114,15 +127,21 @@ async fn until(
     store: &Arc<dyn Store>,
     options: &Options,
     at: &str,
+    dashboard: Option<&web::Served>,
 ) -> Result<u8, Fail> {
     let mut end = std::pin::pin!(end);
     let several = store.lead_time().is_some();
     let scheme = if options.security.encrypted() { "https" } else { "http" };
     let mut led = false;
+    let stands_by = |leader: &str| {
+        if let Some(d) = dashboard {
+            d.stand_by(leader);
+        }
+    };
     loop {
         let lead = tokio::select! {
             () = &mut end => return Ok(0),
-            lead = stand_by(listener, &options.security, store.as_ref(), led) => lead.map_err(|e| Fail::from(e).at(at))?,
+            lead = stand_by(listener, &options.security, store.as_ref(), led, stands_by) => lead.map_err(|e| Fail::from(e).at(at))?,
         };
         led = true;
         let service =
@@ -138,11 +157,15 @@ async fn until(
             "serving on {scheme}://{}; workers: ablate-worker --coordinator {scheme}://{0}",
             service.local_addr()
         ));
+        if let Some(dashboard) = dashboard {
+            dashboard.lead(&service);
+        }
         let mut fatal = service.fatal();
         let why = tokio::select! {
             () = &mut end => None,
             why = fatal.wait_for(Option::is_some) => Some(why.ok().and_then(|w| w.clone())),
         };
+        stands_by("");
         service.shutdown();
         // What still writes is refused by its epoch once another leads.
         let _ = tokio::time::timeout(GRACE, service.closed()).await;
@@ -176,10 +199,13 @@ fn security(args: &ServeArgs, config: &mut Config, wish: SocketAddr) -> Result<A
     let beyond = !wish.ip().to_canonical().is_loopback();
     let required = beyond || args.require_auth || config.require_auth || client_ca.is_some();
     let tls = match (cert, key) {
-        (Some(cert), Some(key)) => Some(Tls::open(Files { cert, key, client_ca }).map_err(|e| {
-            Fail::wrong(e)
-                .help("name PEM files that this user can read: a certificate, and the key that belongs to it")
-        })?),
+        (Some(cert), Some(key)) => {
+            Some(Tls::open(Files { cert, key, client_ca, web: false }).map_err(|e| {
+                Fail::wrong(e).help(
+                    "name PEM files that this user can read: a certificate, and the key that belongs to it",
+                )
+            })?)
+        }
         (None, None) if client_ca.is_some() => {
             return Err(Fail::wrong("--client-ca: clients can show certificates over TLS only")
                 .help("give --tls-cert and --tls-key too"));
@@ -243,7 +269,8 @@ fn exporter() -> Exporter {
         std::fs::create_dir_all(folder).map_err(|e| e.to_string())?;
         let analysis = ablate_output::analyse(&results);
         ablate_output::export_analysed(&results, &analysis, folder, format)
-            .and_then(|_| ablate_output::report_analysed(&results, &analysis, &folder.join("report.html")))
+            .and_then(|_| ablate_output::present(&results, &analysis, folder))
+            .map(drop)
             .map_err(|e| format!("{e:#}"))
     })
 }

@@ -30,7 +30,8 @@ impl Scheduler {
         self.leave(lease, at.2);
         let limit = self.config.chunk_failures;
         let elsewhere = self.is_leased(id, at);
-        let Some(e) = self.experiments.get_mut(id) else { return };
+        // What names no chunk of an open round is nobody's failure, and would be kept for ever.
+        let Some(e) = self.experiments.get_mut(id).filter(|e| e.knows(at)) else { return };
         e.audit_lost(at);
         match fault {
             Fault::Model(why) => {

@@ -217,6 +217,8 @@ pub enum Action {
     Renewed(WorkerId, Vec<LeaseId>),
     /// Take a lease back.
     Revoke(WorkerId, LeaseId),
+    /// Take a lease back that ran out: its worker may not hear of it.
+    Expired(WorkerId, LeaseId),
     /// Tell a worker that an experiment is over: what it keeps of it can go.
     Close(WorkerId, String),
     /// Ask a worker to finish and leave.
@@ -266,6 +268,12 @@ impl Scheduler {
     #[must_use]
     pub fn leased_to(&self, worker: WorkerId) -> u32 {
         self.leases.values().filter(|l| l.worker == worker).map(|l| l.open.len() as u32).sum()
+    }
+
+    /// Whether a lease is held: a result under another comes late.
+    #[must_use]
+    pub fn holds(&self, lease: LeaseId) -> bool {
+        self.leases.contains_key(&lease)
     }
 
     /// Takes an event.
@@ -368,7 +376,7 @@ impl Scheduler {
                     self.leases.iter().filter(|(_, l)| l.until <= now).map(|(&id, _)| id).collect();
                 for id in late {
                     if let Some(lease) = self.leases.get(&id) {
-                        out.push(Action::Revoke(lease.worker, id));
+                        out.push(Action::Expired(lease.worker, id));
                     }
                     self.drop_lease(id);
                 }

@@ -77,6 +77,10 @@ impl Round {
     }
 
     pub fn ended(&self) -> bool {
+        #[cfg(feature = "mutations")]
+        if crate::mutation::is(crate::mutation::Mutation::AsideBlocks) {
+            return self.done.len() as u32 == self.chunks;
+        }
         (self.done.len() + self.aside.len()) as u32 == self.chunks
     }
 }
@@ -175,6 +179,11 @@ impl Experiment {
         self.losses.remove(&(sweep, round, chunk));
     }
 
+    /// Whether it is a chunk of an open round.
+    pub fn knows(&self, (sweep, round, chunk): ChunkAt) -> bool {
+        self.rounds.get(&(sweep, round)).is_some_and(|r| chunk < r.chunks)
+    }
+
     /// Puts a chunk back to the pending ones, unless it is done or set aside.
     pub fn back(&mut self, (sweep, round, chunk): ChunkAt) {
         if let Some(r) = self.rounds.get_mut(&(sweep, round))
@@ -193,6 +202,10 @@ impl Experiment {
             return false;
         }
         r.pending.remove(&chunk);
+        #[cfg(feature = "mutations")]
+        if crate::mutation::is(crate::mutation::Mutation::AsideLeased) {
+            r.pending.insert(chunk);
+        }
         r.aside.insert(chunk)
     }
 

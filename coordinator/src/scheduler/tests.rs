@@ -264,7 +264,7 @@ fn a_lease_is_given_up_a_quarter_later_than_the_worker_thinks_and_renewal_extend
     let renewed = d.scheduler.on(Event::Renew { worker: 1, leases: vec![lease, 99] }, 37_000);
     assert_eq!(renewed, [Action::Renewed(1, vec![lease])]);
     assert!(d.scheduler.on(Event::Tick, 74_000).is_empty());
-    assert_eq!(d.scheduler.on(Event::Tick, 74_500), [Action::Revoke(1, lease)]);
+    assert_eq!(d.scheduler.on(Event::Tick, 74_500), [Action::Expired(1, lease)]);
     assert_eq!(
         d.scheduler.on(Event::Renew { worker: 1, leases: vec![lease] }, 74_500),
         [Action::Renewed(1, vec![])]

@@ -86,7 +86,7 @@ fn needed(path: &str) -> &'static [Role] {
     match path.strip_prefix('/').and_then(|p| p.split_once('/')) {
         Some(("ablate.v1.Cluster", _)) => &[Role::Worker],
         Some(("ablate.v1.Experiments", "Leader")) => &[],
-        Some(("ablate.v1.Experiments", "List" | "Status" | "Watch" | "Workers" | "Export")) => {
+        Some(("ablate.v1.Experiments", "List" | "Status" | "Watch" | "Workers" | "Live" | "Export")) => {
             &[Role::Submit, Role::Read]
         }
         // Whatever is added is for those who may do most, until it is listed.
@@ -161,6 +161,27 @@ impl Security {
                 Some(Duration::from_secs(1)),
             )),
         }
+    }
+
+    /// Lets somebody look who needn't be known, if not too often.
+    ///
+    /// # Errors
+    /// Where this address asks too much.
+    pub fn visit(self: &Arc<Self>, peer: &Peer) -> Result<Pass, Status> {
+        self.take(format!("v {}", peer.address.map_or_else(String::new, |a| a.ip().to_string())), false)
+    }
+
+    /// As a call of `Experiments.METHOD` is let in.
+    ///
+    /// # Errors
+    /// Why it isn't.
+    pub fn may(
+        self: &Arc<Self>,
+        peer: &Peer,
+        headers: &HeaderMap,
+        method: &str,
+    ) -> Result<(Caller, Pass), Status> {
+        self.admit(peer, &format!("/ablate.v1.Experiments/{method}"), headers)
     }
 
     /// Lets a call in, or says why not.

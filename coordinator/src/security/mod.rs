@@ -11,7 +11,7 @@ mod tests;
 mod tls;
 
 pub use door::{Connection, Peer};
-pub use gate::Caller;
+pub use gate::{Caller, Pass};
 pub use layer::GateLayer;
 pub use tls::{Files, Tls};
 
@@ -47,6 +47,10 @@ pub struct Limits {
     pub experiments: usize,
     /// Submitted specs that are prepared at once, and exports that are made at once; others wait.
     pub preparing: usize,
+    /// Connections of browsers at once.
+    pub dashboard_connections: usize,
+    /// Pages that follow the dashboard live at once.
+    pub dashboard_streams: usize,
 }
 
 impl Default for Limits {
@@ -59,6 +63,8 @@ impl Default for Limits {
             spec_bytes: 1 << 20,
             experiments: 10_000,
             preparing: 2,
+            dashboard_connections: 256,
+            dashboard_streams: 64,
         }
     }
 }

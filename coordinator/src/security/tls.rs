@@ -17,6 +17,8 @@ pub struct Files {
     pub key: PathBuf,
     /// Authority of the clients' certificates; none: none are asked for.
     pub client_ca: Option<PathBuf>,
+    /// Whether browsers call, which may not speak HTTP/2.
+    pub web: bool,
 }
 
 impl Files {
@@ -55,6 +57,9 @@ impl Files {
         };
         let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
         config.alpn_protocols = vec![b"h2".to_vec()];
+        if self.web {
+            config.alpn_protocols.push(b"http/1.1".to_vec());
+        }
         Ok(config)
     }
 }

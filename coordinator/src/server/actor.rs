@@ -1,12 +1,14 @@
 //! The actor that owns the scheduler: commands in, the scheduler's actions out.
 
 use super::commit::{Plans, Receipt, Verdict};
+use super::heard::{self, Joining};
 use super::known::{Connected, ToWorker, summary};
 use super::lead::{self, Fatal};
 use super::stop::Stopped;
 use super::{Compute, Control, Error, Exporter, Options, Status, WorkerStatus, decide};
-use crate::scheduler::{Action, ChunkAt, Event, Fault, Held, Millis, Scheduler, WorkerId};
+use crate::scheduler::{Action, ChunkAt, Event, Fault, Millis, Scheduler, WorkerId};
 use crate::store::{self, NewExperiment, Outcome, State, Store, Stored};
+use ablate_proto::older;
 use ablate_proto::v1::{self, coordinator_message::Body};
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -22,8 +24,6 @@ const PUBLISH: Duration = Duration::from_millis(50);
 const BURST: usize = 1024;
 /// Workers that may be connected.
 const MAX_WORKERS: usize = 4096;
-/// Lanes of one worker that count.
-const MAX_LANES: usize = 256;
 
 /// What the actor is told.
 pub enum Command {
@@ -38,7 +38,7 @@ pub enum Command {
     /// Who is there.
     Workers(oneshot::Sender<Vec<WorkerStatus>>),
     /// A worker connected.
-    Join(v1::Hello, ToWorker, oneshot::Sender<Option<WorkerId>>),
+    Join(v1::Hello, Joining, ToWorker, oneshot::Sender<Option<WorkerId>>),
     /// A worker's message.
     Message(WorkerId, v1::worker_message::Body),
     /// A worker's stream ended.
@@ -188,7 +188,7 @@ impl Actor {
             Command::Workers(reply) => {
                 let _ = reply.send(self.worker_statuses());
             }
-            Command::Join(hello, to, reply) => self.join(hello, to, reply).await,
+            Command::Join(hello, joining, to, reply) => self.join(hello, joining, to, reply).await,
             Command::Message(worker, body) => self.message(worker, body).await,
             Command::Gone(worker) => {
                 if let Some(w) = self.workers.remove(&worker) {
@@ -319,7 +319,13 @@ impl Actor {
         self.workers.iter().map(|(&id, w)| w.status(id, self.scheduler.leased_to(id))).collect()
     }
 
-    async fn join(&mut self, hello: v1::Hello, to: ToWorker, reply: oneshot::Sender<Option<WorkerId>>) {
+    async fn join(
+        &mut self,
+        hello: v1::Hello,
+        Joining { lanes, protocol, class }: Joining,
+        to: ToWorker,
+        reply: oneshot::Sender<Option<WorkerId>>,
+    ) {
         if self.workers.len() >= MAX_WORKERS {
             let detail = format!("{MAX_WORKERS} workers are connected, and no more are taken");
             let limit = v1::reject::Kind::LimitReached(v1::LimitReached { limit: MAX_WORKERS as u64 });
@@ -332,13 +338,8 @@ impl Actor {
         let id = self.next_worker;
         self.next_worker += 1;
         tracing::info!(worker = hello.name, lanes = hello.lanes.len(), "worker connected");
-        let lanes = hello.lanes.len().min(MAX_LANES) as u32;
-        // What both speak.
-        let protocol = hello.protocol.min(ablate_common::PROTOCOL_VERSION);
-        let class: Vec<&str> = hello.lanes.iter().map(|l| l.device_class.as_str()).collect();
-        let class = class.join(" + ");
         let since = Instant::now();
-        let new = Connected { hello, to, since, accepted: 0, failures: 0, busy_us: 0, idle_us: 0 };
+        let new = Connected { hello, protocol, to, since, accepted: 0, failures: 0, busy_us: 0, idle_us: 0 };
         self.workers.insert(id, new);
         let welcome = v1::Welcome { worker: id, epoch: self.epoch, lease_ms: self.lease_ms, protocol };
         self.tell(id, Body::Welcome(welcome));
@@ -352,7 +353,9 @@ impl Actor {
     /// Sends to a worker. One that doesn't read is as good as gone.
     fn tell(&mut self, worker: WorkerId, body: Body) {
         if let Some(w) = self.workers.get(&worker)
-            && w.to.try_send(Ok(v1::CoordinatorMessage { body: Some(body) })).is_err()
+            && w.to
+                .try_send(Ok(older::from_coordinator(v1::CoordinatorMessage { body: Some(body) }, w.protocol)))
+                .is_err()
         {
             tracing::warn!(worker = w.hello.name, "worker doesn't read its stream");
             if let Some(me) = self.me.upgrade() {
@@ -362,32 +365,12 @@ impl Actor {
     }
 
     async fn message(&mut self, worker: WorkerId, body: v1::worker_message::Body) {
-        use v1::worker_message::Body as From;
-        match body {
-            From::Credit(c) => self.event(Event::Credit { worker, shards: c.shards }).await,
-            From::Renew(r) => {
-                if !r.held.is_empty() {
-                    let held = r.held.into_iter().map(held).collect();
-                    self.event(Event::Bring { worker, held }).await;
+        for event in heard::events(worker, body) {
+            match event {
+                Event::Failed { experiment, at, worker, lease, fault } => {
+                    self.failed(worker, lease, experiment, at, fault).await;
                 }
-                self.event(Event::Renew { worker, leases: r.leases }).await;
-            }
-            From::Goodbye(_) => self.event(Event::Gone { worker, said: true }).await,
-            // Results go to the committer, past the actor.
-            From::Hello(_) | From::Result(_) => {}
-            From::Failed(f) => {
-                let Some(id) = f.id else { return };
-                let failure = f.failure.unwrap_or_default();
-                let fault = match failure.kind {
-                    Some(
-                        v1::failure::Kind::ModelMissing(_)
-                        | v1::failure::Kind::ModelDiffers(_)
-                        | v1::failure::Kind::DoesNotFit(_),
-                    ) => Fault::Model(failure.detail),
-                    _ => Fault::Chunk(failure.detail),
-                };
-                let at = (id.sweep, id.round, id.chunk);
-                self.failed(worker, f.lease, id.experiment, at, fault).await;
+                event => self.event(event).await,
             }
         }
     }
@@ -413,6 +396,9 @@ impl Actor {
             w.idle_us += idle_us;
         }
         let experiment = key.experiment;
+        if !self.scheduler.holds(lease) {
+            tracing::info!(experiment, ?at, worker, lease, duplicate, "a result came after its lease");
+        }
         self.event(Event::Committed { experiment, at, worker, lease, duplicate, busy_us }).await;
     }
 
@@ -460,6 +446,10 @@ impl Actor {
             Action::Renewed(worker, leases) => self.tell(worker, Body::Renewed(v1::Renewed { leases })),
             Action::Close(worker, experiment) => self.tell(worker, Body::Close(v1::Close { experiment })),
             Action::Revoke(worker, lease) => self.tell(worker, Body::Revoke(v1::Revoke { lease })),
+            Action::Expired(worker, lease) => {
+                tracing::warn!(worker, lease, "a lease ran out; what it held goes to others");
+                self.tell(worker, Body::Revoke(v1::Revoke { lease }));
+            }
             Action::Drain(worker) => self.tell(worker, Body::Drain(v1::Drain {})),
             Action::Decide(id, sweep, round) => self.decide(id, sweep, round),
             Action::Quarantine(id, at, error) => {
@@ -521,10 +511,6 @@ impl Actor {
             let _ = me.send(Command::Exported(id, written)).await;
         });
     }
-}
-
-fn held(h: v1::Held) -> Held {
-    Held { lease: h.lease, experiment: h.experiment, round: (h.sweep, h.round), chunks: h.chunks }
 }
 
 fn ack(experiment: String, (sweep, round, chunk): ChunkAt, duplicate: bool) -> Body {

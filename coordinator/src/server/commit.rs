@@ -14,7 +14,7 @@ use ablate_common::task::Scope;
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{broadcast, mpsc, watch};
 
 /// Plans by identity: the actor adds, the committer reads.
 pub type Plans = Arc<RwLock<BTreeMap<String, Arc<Plan>>>>;
@@ -56,6 +56,9 @@ pub enum Verdict {
     Malformed(String),
 }
 
+/// Names of chunks that were accepted, as they become durable, for whoever listens. One that falls behind asks the store.
+pub type Feed = broadcast::Sender<Arc<[ChunkKey]>>;
+
 /// Bytes of scores in one transaction, at most (but for one result).
 const GROUP_BYTES: usize = 64 << 20;
 /// Results in one transaction, at most.
@@ -82,6 +85,8 @@ pub struct Committer {
     pub plans: Plans,
     /// Where results are checked.
     pub compute: Compute,
+    /// Says what was accepted.
+    pub feed: Feed,
 }
 
 impl Committer {
@@ -107,10 +112,20 @@ impl Committer {
             }
             before = group.len();
             let Some(done) = self.commit(group).await else { return };
+            self.tell(&done);
             let Some(actor) = self.actor.upgrade() else { return };
             if actor.send(Command::Committed(done)).await.is_err() {
                 return;
             }
+        }
+    }
+
+    fn tell(&self, done: &[(Receipt, Verdict)]) {
+        // Costs nothing while nobody watches.
+        if self.feed.receiver_count() > 0 {
+            let accepted = |d: &&(Receipt, Verdict)| matches!(d.1, Verdict::Stored(Outcome::Accepted));
+            // An error says that the last listener has just gone.
+            let _ = self.feed.send(done.iter().filter(accepted).map(|d| d.0.key.clone()).collect());
         }
     }
 
@@ -178,7 +193,10 @@ impl Committer {
 }
 
 /// Whether scores have the shape that the plan gives a chunk.
-fn check(plan: &Plan, key: &ChunkKey, scores: &[u8]) -> Result<(), String> {
+///
+/// # Errors
+/// Says what they have instead.
+pub fn check(plan: &Plan, key: &ChunkKey, scores: &[u8]) -> Result<(), String> {
     let sweep = plan.sweeps.get(key.sweep as usize).ok_or("the plan has no such sweep")?;
     if key.round >= sweep.rounds() || key.chunk >= plan.round_chunks(key.sweep, key.round) {
         return Err("the plan has no such chunk".into());

@@ -1,5 +1,4 @@
-//! Decisions of fits, of greedy, gradient and attention rounds, and of what follows pairs: read what they follow from, decide, store, in a task of its
-//! own.
+//! Decisions of fits, of greedy and gradient rounds, and of what follows pairs: read what they follow from, decide, store, in a task of its own.
 
 use super::actor::Command;
 use super::compute::Compute;

@@ -14,6 +14,8 @@ pub type ToWorker = mpsc::Sender<Result<v1::CoordinatorMessage, tonic::Status>>;
 pub struct Connected {
     /// What it said of itself.
     pub hello: v1::Hello,
+    /// What is spoken with it.
+    pub protocol: u32,
     /// To it.
     pub to: ToWorker,
     /// When it connected.
@@ -35,6 +37,7 @@ impl Connected {
             id,
             name: self.hello.name.clone(),
             version: self.hello.version.clone(),
+            protocol: self.protocol,
             lanes: self.hello.lanes.iter().map(|l| (l.device.clone(), l.device_class.clone())).collect(),
             leased,
             accepted: self.accepted,

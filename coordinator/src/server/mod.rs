@@ -5,8 +5,12 @@ mod actor;
 mod commit;
 mod compute;
 mod decide;
+mod effects;
+pub mod heard;
 mod known;
 mod lead;
+#[cfg(test)]
+mod migrated_tests;
 mod rpc;
 mod standby;
 #[cfg(test)]
@@ -14,26 +18,28 @@ mod standby_tests;
 mod status;
 mod stop;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use compute::Compute;
 pub use lead::Fatal;
 pub use standby::{Standing, stand_by, stand_by_as};
 pub use status::{Status, SweepStatus, WorkerStatus};
 
+use crate::dashboard::Follows;
 use crate::scheduler::Config;
 use crate::security::Security;
-use crate::store::{self, NewExperiment, State, Store};
+use crate::store::{self, ChunkKey, NewExperiment, State, Store};
+use ablate_common::plan::Plan;
 use ablate_output::results::Results;
 use actor::Command;
 use commit::{Arrived, Committer};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use stop::Stopper;
 use thiserror::Error;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 /// Turns a submitted spec (its text, its name for complaints, the folder its paths lie in) into an experiment;
@@ -132,6 +138,9 @@ pub enum Control {
     Retry,
 }
 
+/// Groups of accepted chunks that whoever watches may fall behind.
+const FEED: usize = 256;
+
 /// How long a coordinator that took over leases nothing, in ms.
 const QUIET: u64 = 2000;
 
@@ -153,6 +162,10 @@ pub struct Handle {
     alive: watch::Sender<()>,
     store: Arc<dyn Store>,
     options: Arc<Options>,
+    plans: commit::Plans,
+    feed: commit::Feed,
+    /// Weak: those who look hold it.
+    follows: Arc<Mutex<Weak<Follows>>>,
 }
 
 impl std::fmt::Debug for Handle {
@@ -214,6 +227,7 @@ impl Service {
         let alive = watch::Sender::new(());
         let (commits, results) = mpsc::channel(256);
         let plans = commit::Plans::default();
+        let feed = commit::Feed::new(FEED);
         let committer = Committer {
             store: Arc::clone(&store),
             epoch,
@@ -222,6 +236,7 @@ impl Service {
             stopped: stopped.clone(),
             plans: Arc::clone(&plans),
             compute: options.compute,
+            feed: feed.clone(),
         };
         tokio::spawn(committer.run(results, alive.subscribe()));
         if let Some(time) = store.lead_time() {
@@ -239,7 +254,7 @@ impl Service {
             epoch,
             &options,
             commands.downgrade(),
-            plans,
+            Arc::clone(&plans),
             status_tx,
             fatal_tx,
         );
@@ -255,6 +270,9 @@ impl Service {
             alive,
             store: Arc::clone(&store),
             options,
+            plans,
+            feed,
+            follows: Arc::default(),
         };
         for stored in store.experiments().await? {
             handle.send(Command::Load(Box::new(stored))).await?;
@@ -392,6 +410,39 @@ impl Handle {
     /// Where the store refuses.
     pub async fn add_seconds(&self, id: &str, seconds: &BTreeMap<String, f64>) -> Result<(), Error> {
         Ok(self.store.add_seconds(self.epoch, id, seconds).await?)
+    }
+
+    /// The recorded plan of an experiment.
+    #[must_use]
+    pub fn plan(&self, id: &str) -> Option<Arc<Plan>> {
+        self.plans.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned()
+    }
+
+    /// Names of chunks as they become durable. Who falls behind is told so, and asks the store.
+    #[must_use]
+    pub fn accepted(&self) -> broadcast::Receiver<Arc<[ChunkKey]>> {
+        self.feed.subscribe()
+    }
+
+    /// Experiments that are followed for those who look: one reading for all of them.
+    pub(crate) fn follows(&self) -> Arc<Follows> {
+        let mut known = self.follows.lock().unwrap_or_else(PoisonError::into_inner);
+        known.upgrade().unwrap_or_else(|| {
+            let new = Arc::new(Follows::new(self.clone()));
+            *known = Arc::downgrade(&new);
+            new
+        })
+    }
+
+    /// Ends when the service is told to stop.
+    pub async fn stopping(&self) {
+        self.stop.subscribe().wait().await;
+    }
+
+    /// The epoch of this leadership.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     /// The store.

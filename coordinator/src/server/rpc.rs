@@ -1,13 +1,12 @@
 //! The gRPC services over a [`Handle`].
 
 use super::actor::Command;
-use super::commit::Arrived;
+use super::effects;
+use super::status::described;
 use super::stop::Stopped;
-use super::{Control, Error, Handle, Status};
-use crate::scheduler::WorkerId;
+use super::{Control, Error, Handle, Status, heard};
+use crate::dashboard::Follows;
 use crate::security::{Caller, GateLayer};
-use crate::store::{ChunkKey, Incoming};
-use ablate_common::{ENGINE_VERSION, OLDEST_PROTOCOL, PROTOCOL_VERSION};
 use ablate_proto::v1::{self, cluster_server, coordinator_message::Body, experiments_server};
 use ablate_proto::{MAX_MESSAGE, over_limit};
 use futures::Stream;
@@ -40,12 +39,14 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// The services over a handle.
 pub fn routes(handle: Handle) -> Routes {
-    let cluster = cluster_server::ClusterServer::new(Rpc(handle.clone()))
+    let follows = handle.follows();
+    let cluster = cluster_server::ClusterServer::new(Rpc(handle.clone(), Arc::clone(&follows)))
         .max_decoding_message_size(MAX_MESSAGE)
         .max_encoding_message_size(MAX_MESSAGE);
     // What clients send is small but for a spec; its own limit says more.
     let most = 2 * handle.options.security.limits().spec_bytes + FROM_CLIENT;
-    let experiments = experiments_server::ExperimentsServer::new(Rpc(handle)).max_decoding_message_size(most);
+    let experiments =
+        experiments_server::ExperimentsServer::new(Rpc(handle, follows)).max_decoding_message_size(most);
     Routes::new(cluster).add_service(experiments)
 }
 
@@ -83,7 +84,7 @@ pub fn serve(handle: Handle, listener: TcpListener, stopped: Stopped) {
     });
 }
 
-struct Rpc(Handle);
+struct Rpc(Handle, Arc<Follows>);
 
 /// Numbers the folders of exports.
 static EXPORTS: AtomicU64 = AtomicU64::new(0);
@@ -104,23 +105,23 @@ fn caller<T>(request: &Request<T>) -> Caller {
     request.extensions().get().cloned().unwrap_or_else(Caller::anyone)
 }
 
+/// Names and contents of a folder's files, those of folders below it as "folder/file".
+fn files_of(folder: &std::path::Path, below: &str) -> Result<Vec<(String, Vec<u8>)>, String> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|e| e.to_string())?.flatten() {
+        let name = format!("{below}{}", entry.file_name().to_string_lossy());
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            files.extend(files_of(&entry.path(), &format!("{name}/"))?);
+        } else {
+            files.push((name, std::fs::read(entry.path()).map_err(|e| e.to_string())?));
+        }
+    }
+    Ok(files)
+}
+
 fn parts(data: Vec<u8>) -> impl Iterator<Item = bytes::Bytes> {
     let data = bytes::Bytes::from(data);
     (0..data.len().div_ceil(PART).max(1)).map(move |i| data.slice(i * PART..((i + 1) * PART).min(data.len())))
-}
-
-fn arrived(r: v1::ChunkResult, worker: WorkerId, name: &str, version: &str) -> Option<Arrived> {
-    let id = r.id?;
-    let incoming = Incoming {
-        key: ChunkKey { experiment: id.experiment, sweep: id.sweep, round: id.round, chunk: id.chunk },
-        scores: r.scores.into(),
-        device_class: r.device_class,
-        worker: name.to_owned(),
-        version: version.to_owned(),
-        // SQL's integers are signed.
-        busy_us: r.busy_us.min(i64::MAX as u64),
-    };
-    Some(Arrived { incoming, worker, lease: r.lease, idle_us: r.idle_us.min(i64::MAX as u64) })
 }
 
 #[tonic::async_trait]
@@ -141,25 +142,21 @@ impl cluster_server::Cluster for Rpc {
             return Err(Refusal::invalid_argument("the first message must be a Hello"));
         };
         let (to, out) = mpsc::channel(TO_WORKER);
-        // One that is newer offers what it has; it hears what is spoken here.
-        if !(OLDEST_PROTOCOL..=PROTOCOL_VERSION).contains(&hello.protocol) || hello.engine != ENGINE_VERSION {
-            let detail = format!(
-                "the worker speaks protocol {} with engine {}, the coordinator protocols {OLDEST_PROTOCOL} to {PROTOCOL_VERSION} with engine {ENGINE_VERSION}; run the same version of both",
-                hello.protocol, hello.engine
-            );
-            tracing::warn!(worker = hello.name, detail, "worker rejected");
-            let differs = v1::VersionDiffers { protocol: PROTOCOL_VERSION, engine: ENGINE_VERSION };
-            let reject = v1::Reject { detail, kind: Some(v1::reject::Kind::VersionDiffers(differs)) };
-            // The receiver is right here.
-            let _ = to.send(Ok(v1::CoordinatorMessage { body: Some(Body::Reject(reject)) })).await;
-            return Ok(Response::new(Box::pin(ReceiverStream::new(out))));
-        }
+        let joining = match heard::hello(&hello) {
+            Ok(joining) => joining,
+            Err(reject) => {
+                tracing::warn!(worker = hello.name, detail = reject.detail, "worker rejected");
+                // The receiver is right here.
+                let _ = to.send(Ok(v1::CoordinatorMessage { body: Some(Body::Reject(reject)) })).await;
+                return Ok(Response::new(Box::pin(ReceiverStream::new(out))));
+            }
+        };
         let (reply, id) = oneshot::channel();
         let (name, version) = (hello.name.clone(), hello.version.clone());
         // Weak: the stream ends when the actor lets go of the worker.
         let last = to.downgrade();
         let (commands, commits) = (self.0.commands.clone(), self.0.commits.clone());
-        commands.send(Command::Join(hello, to, reply)).await.map_err(|_| refusal(Error::Closed))?;
+        commands.send(Command::Join(hello, joining, to, reply)).await.map_err(|_| refusal(Error::Closed))?;
         let Some(id) = id.await.map_err(|_| refusal(Error::Closed))? else {
             return Ok(Response::new(Box::pin(ReceiverStream::new(out))));
         };
@@ -182,7 +179,7 @@ impl cluster_server::Cluster for Rpc {
                 };
                 match message {
                     Ok(Some(v1::WorkerMessage { body: Some(v1::worker_message::Body::Result(r)) })) => {
-                        let Some(arrived) = arrived(r, id, &name, &version) else { continue };
+                        let Some(arrived) = heard::arrived(r, id, &name, &version) else { continue };
                         // Waits while the store is behind: the worker's stream then waits too.
                         let sent = tokio::select! {
                             biased;
@@ -266,7 +263,7 @@ impl experiments_server::Experiments for Rpc {
         let id = self.0.find(&request.into_inner().id).map_err(refusal)?;
         let all = self.0.statuses();
         let status = all.get(&id).ok_or_else(|| refusal(Error::NoExperiment(id.clone())))?;
-        Ok(Response::new(status.into()))
+        Ok(Response::new(described(self.0.store.as_ref(), status).await))
     }
 
     async fn watch(
@@ -277,13 +274,15 @@ impl experiments_server::Experiments for Rpc {
         let id = self.0.find(&request.into_inner().id).map_err(refusal)?;
         let mut statuses = self.0.subscribe();
         let stopped = self.0.stop.subscribe();
+        let store = self.0.store();
         let (to, out) = mpsc::channel(8);
         tokio::spawn(async move {
             let mut ended = std::pin::pin!(caller.ended());
             loop {
                 let status: Option<Status> = statuses.borrow_and_update().get(&id).cloned();
                 let Some(status) = status else { return };
-                if to.send(Ok((&status).into())).await.is_err() || status.ended() {
+                let described = described(store.as_ref(), &status).await;
+                if to.send(Ok(described)).await.is_err() || status.ended() {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(200)).await;
@@ -324,6 +323,12 @@ impl experiments_server::Experiments for Rpc {
         Ok(Response::new(v1::WorkersReply { workers: workers.iter().map(Into::into).collect() }))
     }
 
+    async fn live(&self, request: Request<v1::LiveRequest>) -> Result<Response<v1::LiveReply>, Refusal> {
+        let v1::LiveRequest { id, seen } = request.into_inner();
+        let id = self.0.find(&id).map_err(refusal)?;
+        Ok(Response::new(effects::of(&self.1, &id, seen).await.map_err(refusal)?))
+    }
+
     async fn export(
         &self,
         request: Request<v1::ExportRequest>,
@@ -348,12 +353,7 @@ impl experiments_server::Experiments for Rpc {
             let read = || -> Result<Vec<(String, Vec<u8>)>, String> {
                 std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
                 exporter(&results, &format, &folder)?;
-                let mut files = Vec::new();
-                for entry in std::fs::read_dir(&folder).map_err(|e| e.to_string())?.flatten() {
-                    let data = std::fs::read(entry.path()).map_err(|e| e.to_string())?;
-                    files.push((entry.file_name().to_string_lossy().into_owned(), data));
-                }
-                Ok(files)
+                files_of(&folder, "")
             };
             let files = read();
             // A left-over folder in the system's temporary one does no harm.

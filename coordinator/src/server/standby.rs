@@ -20,7 +20,7 @@ const POLL: Duration = Duration::from_millis(500);
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Takes the lead of `store`, at once or when whoever leads has lost it. Meanwhile `listener` answers that this
-/// coordinator doesn't lead. `away`: whether to wait too while the store can't be reached.
+/// coordinator doesn't lead, and `tell` is told who does. `away`: whether to wait too while the store can't be reached.
 ///
 /// # Errors
 /// Where the store refuses, or can't tell when its leader is gone.
@@ -29,8 +29,9 @@ pub async fn stand_by(
     security: &Arc<Security>,
     store: &dyn Store,
     away: bool,
+    tell: impl Fn(&str),
 ) -> Result<Lead, Error> {
-    stand_by_as(|leader| answer(listener, security, leader), store, away).await
+    wait(|leader| answer(listener, security, leader), store, away, tell).await
 }
 
 /// What answers while a coordinator stands by; it ends when this is dropped.
@@ -45,6 +46,15 @@ pub async fn stand_by_as(
     store: &dyn Store,
     away: bool,
 ) -> Result<Lead, Error> {
+    wait(answer, store, away, |_| {}).await
+}
+
+async fn wait(
+    answer: impl Fn(Routes) -> Result<Standing, Error>,
+    store: &dyn Store,
+    away: bool,
+    tell: impl Fn(&str),
+) -> Result<Lead, Error> {
     let leader = watch::Sender::new(String::new());
     let mut answering = None;
     let mut said = None;
@@ -58,10 +68,12 @@ pub async fn stand_by_as(
                 return Ok(Lead { epoch, asked });
             }
             Err(store::Error::Led(url)) => {
+                tell(&url);
                 leader.send_replace(url.clone());
                 format!("{url} leads")
             }
             Err(e @ store::Error::Unavailable(_)) if away || answering.is_some() => {
+                tell("");
                 leader.send_replace(String::new());
                 e.to_string()
             }
@@ -184,6 +196,10 @@ impl experiments_server::Experiments for Standby {
     }
 
     async fn workers(&self, _: Request<v1::WorkersRequest>) -> Result<Response<v1::WorkersReply>, Refusal> {
+        Err(self.refusal())
+    }
+
+    async fn live(&self, _: Request<v1::LiveRequest>) -> Result<Response<v1::LiveReply>, Refusal> {
         Err(self.refusal())
     }
 

@@ -31,7 +31,8 @@ async fn seat(database: &str) -> Seat {
 
 impl Seat {
     async fn lead(&self) -> Handle {
-        let lead = stand_by(&self.listener, &Security::open(), self.store.as_ref(), false).await.unwrap();
+        let lead =
+            stand_by(&self.listener, &Security::open(), self.store.as_ref(), false, |_| {}).await.unwrap();
         let options = Options { listen: self.listener.local_addr().unwrap(), ..Options::default() };
         let listener = self.listener.try_clone().unwrap();
         Service::lead(options, listener, Arc::clone(&self.store), lead).await.unwrap()

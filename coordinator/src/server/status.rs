@@ -1,7 +1,7 @@
 //! What users see of experiments and workers.
 
 use crate::scheduler::Progress;
-use crate::store::{State, Stored};
+use crate::store::{State, Store, Stored};
 use ablate_proto::v1;
 use serde::Serialize;
 
@@ -64,6 +64,8 @@ pub struct WorkerStatus {
     pub name: String,
     /// Program version.
     pub version: String,
+    /// Version of the protocol that is spoken with it.
+    pub protocol: u32,
     /// (device, device class) of each lane.
     pub lanes: Vec<(String, String)>,
     /// Chunks leased to it.
@@ -170,8 +172,31 @@ impl From<&Status> for v1::ExperimentStatus {
             error: s.error.clone(),
             output: s.output.clone(),
             workers: s.workers,
+            quarantined_chunks: Vec::new(),
         }
     }
+}
+
+/// Chunks that are set aside in one status, at most.
+const ASIDE: usize = 100;
+
+/// A status with the chunks that are set aside, as clients get it. While the store can't be read they are left out:
+/// their number is there all the same.
+pub async fn described(store: &dyn Store, status: &Status) -> v1::ExperimentStatus {
+    let mut out = v1::ExperimentStatus::from(status);
+    if status.quarantined == 0 {
+        return out;
+    }
+    let stored = store.quarantined(&status.id).await.unwrap_or_else(|e| {
+        tracing::warn!(error = %e, "the chunks that are set aside can't be read");
+        Vec::new()
+    });
+    let of = |(sweep, round, chunk, error)| {
+        let sweep_name = status.sweeps.get(sweep as usize).map_or_else(String::new, |s| s.name.clone());
+        v1::QuarantinedChunk { sweep, round, chunk, sweep_name, error }
+    };
+    out.quarantined_chunks = stored.into_iter().take(ASIDE).map(of).collect();
+    out
 }
 
 impl From<&WorkerStatus> for v1::WorkerStatus {
@@ -180,6 +205,7 @@ impl From<&WorkerStatus> for v1::WorkerStatus {
             id: w.id,
             name: w.name.clone(),
             version: w.version.clone(),
+            protocol: w.protocol,
             lanes: w
                 .lanes
                 .iter()

@@ -31,7 +31,7 @@ async fn connect(address: SocketAddr, protocol: u32) -> Stream {
 
 /// What a played worker does wrong.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Habit {
+pub(crate) enum Habit {
     Good,
     /// Its first result is garbage.
     Garbled,
@@ -40,7 +40,7 @@ pub(super) enum Habit {
 }
 
 /// Works until the stream ends.
-pub(super) async fn work(address: SocketAddr, new: NewExperiment, habit: Habit, pace: Duration) {
+pub(crate) async fn work(address: SocketAddr, new: NewExperiment, habit: Habit, pace: Duration) {
     let (to, mut from) = connect(address, PROTOCOL_VERSION).await;
     let send = async |body| to.send(v1::WorkerMessage { body: Some(body) }).await.is_ok();
     send(Body::Credit(v1::Credit { shards: 2 })).await;
@@ -81,7 +81,7 @@ pub(super) async fn work(address: SocketAddr, new: NewExperiment, habit: Habit, 
     }
 }
 
-pub(super) async fn until(service: &Handle, id: &str, want: impl Fn(&Status) -> bool) -> Status {
+pub(crate) async fn until(service: &Handle, id: &str, want: impl Fn(&Status) -> bool) -> Status {
     let mut statuses = service.subscribe();
     let wait = async {
         loop {
@@ -169,6 +169,67 @@ async fn failing_chunks_are_set_aside_and_the_rest_is_done() {
     assert_eq!(status.state, "done");
     assert_eq!(status.accepted + status.quarantined, status.planned);
     assert_eq!(results.run.quarantined.len() as u64, status.quarantined);
+}
+
+#[tokio::test]
+async fn clients_hear_why_chunks_are_set_aside_and_of_effects_so_far() {
+    let new = experiment(1);
+    let service = Service::start(Options::default(), Arc::new(MemoryStore::default())).await.unwrap();
+    let (id, _) = service.submit(new.clone()).await.unwrap();
+    let mut client =
+        v1::experiments_client::ExperimentsClient::connect(format!("http://{}", service.local_addr()))
+            .await
+            .unwrap();
+    let request = v1::LiveRequest { id: id.clone(), seen: 0 };
+    let nothing = client.live(request.clone()).await.unwrap().into_inner();
+    let [group] = nothing.groups.as_slice() else { panic!("{nothing:?}") };
+    assert_eq!((group.task.as_str(), group.metric.as_str(), group.units.len()), ("t", "logit_diff", 6));
+    assert!(group.units.iter().all(|u| u.delta.is_none()) && group.curves.is_empty());
+
+    for _ in 0..2 {
+        tokio::spawn(work(service.local_addr(), new.clone(), Habit::FailsPairs, Duration::ZERO));
+    }
+    until(&service, &id, Status::ended).await;
+    let status = client.status(v1::StatusRequest { id: id.clone() }).await.unwrap().into_inner();
+    assert_eq!((status.quarantined, status.quarantined_chunks.len()), (4, 4));
+    let mut aside: Vec<u32> = status.quarantined_chunks.iter().map(|q| q.chunk).collect();
+    aside.sort_unstable();
+    assert_eq!(aside, [0, 1, 2, 3]);
+    for q in &status.quarantined_chunks {
+        assert_eq!((q.sweep, q.round, q.error.as_str()), (2, 0, "no"));
+        assert_eq!(q.sweep_name, status.sweeps[2].name);
+    }
+    let mut watched = client.watch(v1::StatusRequest { id: id.clone() }).await.unwrap().into_inner();
+    assert_eq!(watched.message().await.unwrap().unwrap(), status);
+    let listed = client.list(v1::ListRequest {}).await.unwrap().into_inner();
+    assert!(listed.experiments[0].quarantined_chunks.is_empty(), "a list may be long");
+
+    let all = async {
+        loop {
+            let reply = client.live(request.clone()).await.unwrap().into_inner();
+            let group = &reply.groups[0];
+            let selecting = group.curves.iter().find(|c| c.selecting).map_or(0, |c| c.points.len());
+            if group.units.iter().all(|u| u.delta.is_some()) && selecting == 5 && group.curves.len() == 5 {
+                return reply;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let reply = tokio::time::timeout(Duration::from_secs(30), all).await.expect("effects come");
+    for (i, unit) in (0u32..).zip(&reply.groups[0].units) {
+        // What a played worker's scores say.
+        let hurt = f64::from((i * 7 + 3) % 5) + 0.015;
+        assert!((unit.delta.unwrap() - hurt).abs() < 1e-4, "{unit:?}");
+        assert_eq!((unit.layer, unit.head), (Some(i / 3), Some(i % 3)));
+    }
+    let walk = reply.groups[0].curves.iter().find(|c| c.selecting).unwrap();
+    assert_eq!((walk.order.as_str(), walk.last), ("greedy", 4));
+    assert!(walk.points.windows(2).all(|w| w[0].removed + 1 == w[1].removed && w[1].value < w[0].value));
+    let seen = reply.revision;
+    let again = client.live(v1::LiveRequest { id, seen }).await.unwrap().into_inner();
+    assert_eq!(again, v1::LiveReply { revision: seen, groups: Vec::new() });
+    let none = client.live(v1::LiveRequest { id: "nothing".into(), seen: 0 }).await.unwrap_err();
+    assert_eq!(none.code(), tonic::Code::NotFound);
 }
 
 #[tokio::test]

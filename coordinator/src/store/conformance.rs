@@ -181,6 +181,10 @@ pub(crate) async fn everything(store: Arc<dyn Store>) {
         chunks.sort_unstable();
         assert_eq!(chunks, there);
     }
+    let mut some = store.scores(&id, &[(1, 0, 1), (2, 0, 0), (1, 0, 0)]).await.unwrap();
+    some.sort();
+    assert_eq!(some, [((1, 0, 0), one.scores.clone()), ((1, 0, 1), incoming(&new, 1, 1).scores)]);
+    assert!(store.scores("none", &[(1, 0, 0)]).await.unwrap().is_empty());
 
     // Quarantine ends with a result, or is let go of.
     for chunk in [1, 2] {
@@ -206,6 +210,9 @@ pub(crate) async fn everything(store: Arc<dyn Store>) {
     assert_eq!(rounds.iter().filter(|r| r.sweep == 3).count(), 2);
     let of = |round| rounds.iter().find(|r| (r.sweep, r.round) == (3, round)).unwrap();
     assert_eq!((of(0).decision.as_ref(), of(1).list.as_slice()), (Some(&decision), &[UnitIx(3)][..]));
+    let opened = async |round| store.opened(&id, 3, round).await.unwrap();
+    assert_eq!(opened(0).await.unwrap().decision.as_ref(), Some(&decision));
+    assert_eq!((opened(1).await.unwrap().list, opened(2).await.is_none()), (vec![UnitIx(3)], true));
 
     store.add_seconds(epoch, &id, &[("prepare".to_owned(), 1.5)].into()).await.unwrap();
     store.add_seconds(epoch, &id, &[("prepare".to_owned(), 1.0)].into()).await.unwrap();

@@ -23,7 +23,7 @@ use ablate_common::task::Prepared;
 use ablate_common::units::UnitIx;
 use ablate_output::results::Results;
 use futures::future::BoxFuture;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -202,8 +202,28 @@ pub trait Store: Send + Sync + 'static {
     fn round<'a>(&'a self, id: &'a str, sweep: u32, round: u32) -> Answer<'a, Round> {
         self.chunks(id, sweep, round, 0..u32::MAX)
     }
+    /// The stored bytes of some chunks; those without a result are left out.
+    fn scores<'a>(&'a self, id: &'a str, chunks: &'a [ChunkAt]) -> Answer<'a, Vec<(ChunkAt, Vec<u8>)>> {
+        Box::pin(async move {
+            let rounds: BTreeSet<(u32, u32)> = chunks.iter().map(|c| (c.0, c.1)).collect();
+            let mut out = Vec::with_capacity(chunks.len());
+            for (sweep, round) in rounds {
+                let all = self.round(id, sweep, round).await?;
+                let of = chunks.iter().filter(|c| (c.0, c.1) == (sweep, round));
+                out.extend(of.filter_map(|&c| Some((c, all.get(&c.2)?.encode()))));
+            }
+            Ok(out)
+        })
+    }
     /// Opened rounds.
     fn rounds<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<StoredRound>>;
+    /// One of them; none where it wasn't opened.
+    fn opened<'a>(&'a self, id: &'a str, sweep: u32, round: u32) -> Answer<'a, Option<StoredRound>> {
+        Box::pin(async move {
+            let all = self.rounds(id).await?;
+            Ok(all.into_iter().find(|r| (r.sweep, r.round) == (sweep, round)))
+        })
+    }
     /// Stores a round's decision and opens the rounds that follow; `constants` are the bytes that the decision names.
     fn decide<'a>(
         &'a self,

@@ -177,6 +177,16 @@ impl PostgresStore {
     }
 }
 
+fn round_of(r: &PgRow) -> Result<StoredRound, Error> {
+    let decision: Option<&str> = r.get(3);
+    Ok(StoredRound {
+        sweep: at(r, 0),
+        round: at(r, 1),
+        list: serde_json::from_str(r.get(2)).map_err(damaged)?,
+        decision: decision.map(serde_json::from_str).transpose().map_err(damaged)?,
+    })
+}
+
 async fn open_round(
     tx: &mut Transaction<'static, Postgres>,
     id: &str,
@@ -302,19 +312,21 @@ impl Store for PostgresStore {
                 "SELECT sweep, round, list, decision FROM rounds WHERE experiment = $1 ORDER BY 1, 2",
             )
             .bind(id);
-            rows.fetch_all(&self.readers)
-                .await?
-                .iter()
-                .map(|r| {
-                    let decision: Option<&str> = r.get(3);
-                    Ok(StoredRound {
-                        sweep: at(r, 0),
-                        round: at(r, 1),
-                        list: serde_json::from_str(r.get(2)).map_err(damaged)?,
-                        decision: decision.map(serde_json::from_str).transpose().map_err(damaged)?,
-                    })
-                })
-                .collect()
+            rows.fetch_all(&self.readers).await?.iter().map(round_of).collect()
+        })
+    }
+
+    fn scores<'a>(&'a self, id: &'a str, chunks: &'a [ChunkAt]) -> Answer<'a, Vec<(ChunkAt, Vec<u8>)>> {
+        Box::pin(self.some_scores(id, chunks))
+    }
+
+    fn opened<'a>(&'a self, id: &'a str, sweep: u32, round: u32) -> Answer<'a, Option<StoredRound>> {
+        Box::pin(async move {
+            let row = sqlx::query(
+                "SELECT sweep, round, list, decision FROM rounds WHERE experiment = $1 AND sweep = $2 AND round = $3",
+            );
+            let row = row.bind(id).bind(i64::from(sweep)).bind(i64::from(round));
+            row.fetch_optional(&self.readers).await?.as_ref().map(round_of).transpose()
         })
     }
 

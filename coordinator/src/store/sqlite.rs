@@ -5,7 +5,7 @@ mod tokens;
 
 use super::encode::{damaged, json, state_of};
 use super::{
-    Answer, Error, Incoming, NewExperiment, Outcome, Quarantined, State, Store, Stored, StoredRound,
+    Answer, ChunkAt, Error, Incoming, NewExperiment, Outcome, Quarantined, State, Store, Stored, StoredRound,
 };
 use crate::token::Token;
 use ablate_common::decide::{self, Round};
@@ -14,7 +14,9 @@ use ablate_common::scores::ChunkScores;
 use ablate_output::results::Results;
 use futures::TryStreamExt;
 use futures::future::BoxFuture;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+};
 use sqlx::{Row, Sqlite, SqlitePool, Transaction};
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -238,19 +240,21 @@ impl Store for SqliteStore {
                 "SELECT sweep, round, list, decision FROM rounds WHERE experiment = ? ORDER BY 1, 2",
             )
             .bind(id);
-            rows.fetch_all(&self.readers)
-                .await?
-                .iter()
-                .map(|r| {
-                    let decision: Option<&str> = r.get(3);
-                    Ok(StoredRound {
-                        sweep: r.get(0),
-                        round: r.get(1),
-                        list: serde_json::from_str(r.get(2)).map_err(damaged)?,
-                        decision: decision.map(serde_json::from_str).transpose().map_err(damaged)?,
-                    })
-                })
-                .collect()
+            rows.fetch_all(&self.readers).await?.iter().map(round_of).collect()
+        })
+    }
+
+    fn scores<'a>(&'a self, id: &'a str, chunks: &'a [ChunkAt]) -> Answer<'a, Vec<(ChunkAt, Vec<u8>)>> {
+        Box::pin(self.some_scores(id, chunks))
+    }
+
+    fn opened<'a>(&'a self, id: &'a str, sweep: u32, round: u32) -> Answer<'a, Option<StoredRound>> {
+        Box::pin(async move {
+            let row = sqlx::query(
+                "SELECT sweep, round, list, decision FROM rounds WHERE experiment = ? AND sweep = ? AND round = ?",
+            );
+            let row = row.bind(id).bind(sweep).bind(round).fetch_optional(&self.readers).await?;
+            row.as_ref().map(round_of).transpose()
         })
     }
 
@@ -377,6 +381,16 @@ impl Store for SqliteStore {
     fn closed(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.close())
     }
+}
+
+fn round_of(r: &SqliteRow) -> Result<StoredRound, Error> {
+    let decision: Option<&str> = r.get(3);
+    Ok(StoredRound {
+        sweep: r.get(0),
+        round: r.get(1),
+        list: serde_json::from_str(r.get(2)).map_err(damaged)?,
+        decision: decision.map(serde_json::from_str).transpose().map_err(damaged)?,
+    })
 }
 
 async fn open_round(

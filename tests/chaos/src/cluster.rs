@@ -13,6 +13,12 @@ use std::time::{Duration, Instant};
 pub const COORDINATOR: usize = 0;
 /// Workers.
 pub const WORKERS: usize = 2;
+/// Seconds of a lease: short, so that faults outlast it.
+const LEASE_S: u64 = 3;
+/// After this the coordinator gives a lease away: a quarter more, and its look at the clock.
+pub const LEASE_OVER: Duration = Duration::from_millis(LEASE_S * 1250 + 250);
+/// After this a worker knows by its pings that its connection is dead (`worker/client/src/link.rs`).
+pub const LINK_DEAD: Duration = Duration::from_secs(10);
 
 /// The cluster. Its processes are killed when it is dropped.
 #[derive(Debug)]
@@ -94,7 +100,7 @@ impl Cluster {
                 .arg(self.folder.join("cert.pem"))
                 .arg("--tls-key")
                 .arg(self.folder.join("key.pem"))
-                .args(["--allow", "/", "--output"])
+                .args(["--lease", &LEASE_S.to_string(), "--allow", "/", "--output"])
                 .arg(self.folder.join("served"))
                 .env("ABLATE_STORE", &self.store);
             command
@@ -104,6 +110,8 @@ impl Cluster {
                 .args(["--coordinator", &Self::url(), "--device", "cpu", "--threads", "1", "--ca"])
                 .arg(self.folder.join("cert.pem"))
                 .env("ABLATE_TOKEN", &self.worker_token)
+                // Every connection that is lost, and why.
+                .env("ABLATE_LOG", "info,ablate_worker_client=debug")
                 .env("OMP_NUM_THREADS", "1");
             command
         };
@@ -175,6 +183,19 @@ impl Cluster {
             .env("ABLATE_CA", self.folder.join("cert.pem"))
             .env("ABLATE_TOKEN", &self.submit_token);
         said(command)
+    }
+
+    /// How often the logs so far say something.
+    ///
+    /// # Errors
+    /// Where they can't be read.
+    pub fn logged(&self, what: &str) -> anyhow::Result<usize> {
+        let mut times = 0;
+        for host in 0..=WORKERS {
+            let log = std::fs::read(self.log(host))?;
+            times += String::from_utf8_lossy(&log).matches(what).count();
+        }
+        Ok(times)
     }
 
     /// Status of the only experiment.

@@ -1,9 +1,12 @@
 //! What befalls the cluster, and how it is undone.
 
-use crate::cluster::{COORDINATOR, Cluster, WORKERS};
+use crate::cluster::{COORDINATOR, Cluster, LEASE_OVER, LINK_DEAD, WORKERS};
 use fastrand::Rng;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// How often what ended by itself is looked for.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,7 +35,44 @@ pub enum Fault {
     FillDisk,
 }
 
+/// How long a fault lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Length {
+    /// 0.2 to 2.8 s: over before a lease is.
+    Short,
+    /// At least half a second longer than it takes the coordinator to give a lease away.
+    PastLease,
+    /// At least a second longer than it takes a worker to find its connection dead.
+    PastLink,
+}
+
+impl Length {
+    /// Of a round's faults, one after another: its own kind, which is the 1st, 2nd, 4th and 5th, gets each.
+    const TURNS: [Self; 6] =
+        [Self::Short, Self::PastLease, Self::Short, Self::PastLink, Self::PastLease, Self::Short];
+
+    /// Of a round's fault with this number.
+    #[must_use]
+    pub fn of(number: u32) -> Self {
+        Self::TURNS[number as usize % Self::TURNS.len()]
+    }
+
+    fn draw(self, random: &mut Rng) -> Duration {
+        match self {
+            Self::Short => Duration::from_millis(random.u64(200..2800)),
+            Self::PastLease => LEASE_OVER + Duration::from_millis(random.u64(500..2000)),
+            Self::PastLink => LINK_DEAD + Duration::from_millis(random.u64(1000..3000)),
+        }
+    }
+}
+
 impl Fault {
+    /// Whether it keeps a lease's two sides apart while both live: those may last long.
+    #[must_use]
+    pub fn parts(self) -> bool {
+        matches!(self, Self::StopWorker | Self::StopCoordinator | Self::CutWorker | Self::CutCoordinator)
+    }
+
     /// Every kind.
     pub const ALL: [Self; 11] = [
         Self::KillWorker,
@@ -66,16 +106,23 @@ impl Fault {
         }
     }
 
-    /// Inflicts it and undoes it after 0.2 to 3 s.
+    /// Inflicts it and undoes it after its time. Kinds that don't part a lease's two sides last short.
     ///
     /// # Errors
     /// Where the tools fail: never because the cluster suffers.
-    pub fn befall(self, cluster: &mut Cluster, disk: &Path, random: &mut Rng) -> anyhow::Result<()> {
+    pub fn befall(
+        self,
+        cluster: &mut Cluster,
+        disk: &Path,
+        length: Length,
+        random: &mut Rng,
+    ) -> anyhow::Result<()> {
         let worker = random.usize(1..=WORKERS);
-        let while_it_lasts = || std::thread::sleep(Duration::from_millis(200));
-        let ticks = random.u32(1..15);
+        let while_it_lasts = || std::thread::sleep(LOOK);
+        let time = if self.parts() { length } else { Length::Short }.draw(random);
         let last = |cluster: &mut Cluster, down: Option<usize>| {
-            for _ in 0..ticks {
+            let began = Instant::now();
+            while began.elapsed() < time {
                 while_it_lasts();
                 // What falls by itself is started again, as it would be.
                 cluster.supervise(down)?;

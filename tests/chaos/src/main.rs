@@ -3,7 +3,7 @@
 #![allow(clippy::print_stdout, reason = "a program")]
 
 use ablate_chaos::faults::Fault;
-use ablate_chaos::rounds::{Store, Truth};
+use ablate_chaos::rounds::{Store, Truth, outlasted};
 use ablate_test_postgres::Server;
 use anyhow::ensure;
 use clap::Parser;
@@ -37,8 +37,8 @@ fn main() -> anyhow::Result<()> {
         std::fs::create_dir_all(parent)?;
     }
     println!(
-        "{:>5} {:<20} {:<9} {:>6} {:>8} {:>8} {:>7}  identical",
-        "round", "fault", "store", "faults", "chunks", "computed", "s"
+        "{:>5} {:<20} {:<9} {:>6} {:>8} {:>8} {:>7} {:>5} {:>7}  identical",
+        "round", "fault", "store", "faults", "chunks", "computed", "expired", "late", "s"
     );
     let mut rows: Vec<Value> = Vec::new();
     for round in args.from..args.from + args.rounds {
@@ -56,12 +56,14 @@ fn main() -> anyhow::Result<()> {
             }
         };
         println!(
-            "{round:>5} {:<20} {:<9} {:>6} {:>8} {:>8} {:>7.1}  {}",
+            "{round:>5} {:<20} {:<9} {:>6} {:>8} {:>8} {:>7} {:>5} {:>7.1}  {}",
             fault.name(),
             store.name(),
             row["faults"],
             row["accepted"],
             row["computed"],
+            row["leases_expired"],
+            row["late_results"],
             row["seconds"].as_f64().unwrap_or(0.0),
             row["identical"]
         );
@@ -74,5 +76,5 @@ fn main() -> anyhow::Result<()> {
         println!("kept: {}", folder.keep().display());
     }
     ensure!(differing == 0, "{differing} rounds gave other tables");
-    Ok(())
+    outlasted(&rows)
 }

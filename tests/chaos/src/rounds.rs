@@ -1,7 +1,7 @@
 //! Rounds: each runs the sweep anew under faults and compares its tables with those of an undisturbed run.
 
 use crate::cluster::Cluster;
-use crate::faults::Fault;
+use crate::faults::{Fault, Length};
 use ablate_load::service::{ablate, said};
 use ablate_test_postgres::Server;
 use anyhow::{Context, bail, ensure};
@@ -46,7 +46,7 @@ pub struct Truth {
 }
 
 impl Truth {
-    /// Runs MiniLM's single and pairs sweeps on `texts` texts of 8 tokens, undisturbed.
+    /// Runs MiniLM's single and pairs sweeps and a small greedy one on `texts` texts of 8 tokens, undisturbed.
     ///
     /// # Errors
     /// Where the programs or the model aren't there.
@@ -63,7 +63,8 @@ impl Truth {
         let model = root.join("models/minilm");
         let text = format!(
             "name = \"chaos\"\n[model]\nsource = {model:?}\n[[task]]\nname = \"lee\"\nkind = \"similarity\"\ndata = \"pairs.jsonl\"\n\
-             max_tokens = 8\n[ablation]\nmethod = \"mean\"\n[[sweep]]\nkind = \"single\"\n[[sweep]]\nkind = \"pairs\"\n"
+             max_tokens = 8\n[ablation]\nmethod = \"mean\"\n[[sweep]]\nkind = \"single\"\n[[sweep]]\nkind = \"pairs\"\n\
+             [[sweep]]\nkind = \"greedy\"\nfraction = 0.05\n"
         );
         std::fs::write(&spec, text)?;
         let ablate = ablate()?;
@@ -104,12 +105,17 @@ impl Truth {
         let began = Instant::now();
         let mut cluster = Cluster::start(&folder, &self.bin, &url)?;
         cluster.client(&["submit", self.spec.to_str().context("a path that isn't UTF-8")?])?;
-        let (mut faults, mut kinds) = (0, BTreeMap::new());
+        let (mut faults, mut kinds, mut past) = (0, BTreeMap::new(), [0, 0]);
         let mut now = fault;
         while faults < FAULTS && !done(&cluster) {
             std::thread::sleep(Duration::from_millis(random.u64(300..2500)));
             cluster.supervise(None)?;
-            now.befall(&mut cluster, &disk, &mut random)?;
+            let length = Length::of(faults);
+            now.befall(&mut cluster, &disk, length, &mut random)?;
+            if now.parts() {
+                past[0] += u32::from(length != Length::Short);
+                past[1] += u32::from(length == Length::PastLink);
+            }
             *kinds.entry(now.name()).or_insert(0) += 1;
             faults += 1;
             // The round's own kind again and again, and others between.
@@ -127,6 +133,7 @@ impl Truth {
             std::thread::sleep(Duration::from_millis(200));
         }
         let status = cluster.status()?;
+        let heard = Heard::of(&cluster)?;
         let out = folder.join("tables");
         let id = status["id"].as_str().context("a status without id")?.to_owned();
         cluster.client(&["export", &id, "--out", out.to_str().context("a path that isn't UTF-8")?])?;
@@ -136,13 +143,52 @@ impl Truth {
         let row = json!({"round": round, "fault": fault.name(), "store": store.name(),
             "identical": differing.is_empty() && chunks["accepted"] == chunks["planned"], "differing": differing,
             "faults": faults, "befell": kinds, "planned": chunks["planned"], "accepted": chunks["accepted"],
-            "computed": chunks["computed"], "seconds": began.elapsed().as_secs_f64()});
+            "computed": chunks["computed"], "duplicate": chunks["duplicate"], "past_lease": past[0], "past_link": past[1],
+            "leases_expired": heard.expired, "leases_dropped": heard.dropped, "late_results": heard.late,
+            "links_dead": heard.dead, "seconds": began.elapsed().as_secs_f64()});
         drop(mounted);
         if row["identical"] == true {
             std::fs::remove_dir_all(&folder)?;
         }
         Ok(row)
     }
+}
+
+/// What the programs' logs tell of a round.
+struct Heard {
+    /// Leases that ran out at the coordinator and were given away.
+    expired: usize,
+    /// Leases that ran out at a worker, which dropped their chunks.
+    dropped: usize,
+    /// Results that came when their lease wasn't held any more.
+    late: usize,
+    /// Connections that a worker found dead by its pings.
+    dead: usize,
+}
+
+impl Heard {
+    fn of(cluster: &Cluster) -> anyhow::Result<Self> {
+        Ok(Self {
+            expired: cluster.logged("a lease ran out")?,
+            dropped: cluster.logged("lease ran out without a renewal")?,
+            late: cluster.logged("a result came after its lease")?,
+            dead: cluster.logged("keep-alive timed out")?,
+        })
+    }
+}
+
+/// Whether rounds saw what only faults that outlast a lease bring.
+///
+/// # Errors
+/// Says what was missing, where enough of them did.
+pub fn outlasted(rows: &[Value]) -> anyhow::Result<()> {
+    let sum = |key: &str| rows.iter().filter_map(|r| r[key].as_u64()).sum::<u64>();
+    if sum("past_lease") >= 10 {
+        for key in ["leases_expired", "leases_dropped", "late_results", "duplicate", "links_dead"] {
+            ensure!(sum(key) > 0, "{} faults outlasted a lease, and {key} is 0: see the logs", sum("past_lease"));
+        }
+    }
+    Ok(())
 }
 
 fn done(cluster: &Cluster) -> bool {

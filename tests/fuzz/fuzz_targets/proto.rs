@@ -1,5 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
-    let _ = ablate_hostile::wire::proto(bytes);
-});
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| ablate_hostile::run("proto", bytes));

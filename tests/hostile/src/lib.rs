@@ -1,7 +1,11 @@
 //! Everything that reads what others wrote, as functions of bytes: fuzzed for long by `tests/fuzz`, for seconds by this crate's own test.
 //! A target may refuse its bytes, and must not panic, hang, or allocate more than they are worth.
 
+pub mod blob;
+pub mod desk;
+pub mod experiment;
 pub mod gguf;
+pub mod heard;
 pub mod mutate;
 pub mod wire;
 
@@ -25,7 +29,7 @@ pub struct Target {
 }
 
 /// All of them.
-pub const TARGETS: [Target; 6] = [
+pub const TARGETS: [Target; 9] = [
     Target { name: "spec", run: spec, seeds: spec_seeds, worth: 1000 },
     Target { name: "proto", run: wire::proto, seeds: wire::seeds, worth: 1000 },
     // A block of 128 KiB of equal bytes is four; the values are copied from it.
@@ -33,6 +37,10 @@ pub const TARGETS: [Target; 6] = [
     Target { name: "safetensors", run: safetensors, seeds: safetensors_seeds, worth: 1000 },
     Target { name: "gguf", run: gguf::run, seeds: gguf::seeds, worth: 1000 },
     Target { name: "plan", run: plan, seeds: plan_seeds, worth: 1000 },
+    Target { name: "heard", run: heard::run, seeds: heard::seeds, worth: 3 * (32 << 10) },
+    // A shard of a few bytes may name 65,536 chunks, each of which fails by itself.
+    Target { name: "desk", run: desk::run, seeds: desk::seeds, worth: 4 << 20 },
+    Target { name: "blob", run: blob::run, seeds: blob::seeds, worth: 3 * (32 << 10) },
 ];
 
 /// A submitted spec.
@@ -163,49 +171,14 @@ pub fn plan(bytes: &[u8]) -> bool {
 }
 
 fn plan_seeds() -> Vec<Vec<u8>> {
-    use ablate_common::head::HeadMap;
-    use ablate_common::model::{Details, ModelInfo};
-    use ablate_common::plan::{Ablation, PlannedSweep, SweepKind};
-    use ablate_common::spec::{Dtype, ModelSpec, Spec};
-    use ablate_common::task::Scope;
-    use ablate_common::units::UnitMap;
-    let heads = HeadMap::single_stream(2, 3);
-    let model = ModelInfo {
-        arch: "llama".into(),
-        title: "m".into(),
-        weights_sha256: "00".into(),
-        heads: heads.clone(),
-        layers: 2,
-        d_model: 12,
-        n_heads: 3,
-        n_kv_heads: 3,
-        head_dim: 4,
-        d_ff: 16,
-        vocab: 8,
-        context: 16,
-        norm_eps: 1e-5,
-        rope_theta: None,
-        tied: true,
-        details: Details::default(),
-    };
-    let sweep =
-        |kind, chunk| PlannedSweep { kind, ablation: 0, tasks: vec![], units: 0, scope: Scope::All, chunk };
-    let plan = Plan {
-        engine: ablate_common::ENGINE_VERSION,
-        spec: Spec {
-            name: "p".into(),
-            seed: 1,
-            model: ModelSpec { source: "m".into(), dtype: Dtype::F32, sha256: None },
-            tasks: vec![],
-            ablations: vec![Ablation::Zero.into()],
-            sweeps: vec![],
-        },
-        model,
-        tasks: vec![],
-        ablations: vec![Ablation::Zero.into()],
-        units: vec![UnitMap::heads(&heads)],
-        references: vec![],
-        sweeps: vec![sweep(SweepKind::Reference, 2), sweep(SweepKind::Single, 2), sweep(SweepKind::Pairs, 4)],
-    };
-    vec![serde_json::to_vec(&plan).expect("JSON")]
+    vec![serde_json::to_vec(&experiment::plan()).expect("JSON")]
+}
+
+/// Runs the target of a name: what the programs of `tests/fuzz` are.
+///
+/// # Panics
+/// Where there is none, or where it finds something.
+pub fn run(name: &str, bytes: &[u8]) {
+    let target = TARGETS.iter().find(|t| t.name == name).expect("a target");
+    let _ = (target.run)(bytes);
 }

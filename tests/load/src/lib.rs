@@ -1,6 +1,7 @@
 //! Imitation workers: they speak the protocol as real ones do, and make up their scores. A process has hundreds of them, each
 //! with a connection and a stream of its own, and measures what they wait for.
 
+pub mod idle;
 pub mod model;
 pub mod service;
 mod session;

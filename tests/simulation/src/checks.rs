@@ -54,6 +54,24 @@ pub struct Checks {
     tainted: BTreeSet<u64>,
 }
 
+/// How long a message may have been on its way out of a process.
+const UNDER_WAY: u64 = 500;
+
+/// What is set aside isn't leased until a user wants it again. An old leader may not know it yet.
+fn not_set_aside(sim: &Sim, disk: &Disk, from: usize, s: &v1::Shard) {
+    for chunk in s.first_chunk..s.first_chunk + s.chunks {
+        let at = (s.sweep, s.round, chunk);
+        if let Some(since) = disk.aside(at, s.lease >> 32)
+            && sim.now() > since + UNDER_WAY
+        {
+            sim.violated(
+                "one bad thing stops only itself",
+                format_args!("node {from} leases {at:?}, which is set aside since {since} ms"),
+            );
+        }
+    }
+}
+
 fn at(id: &v1::ChunkId) -> At {
     (id.sweep, id.round, id.chunk)
 }
@@ -157,7 +175,10 @@ impl Checks {
                     );
                 }
             }
-            Told::Shard(s) => self.granted(sim, conn, worker, s),
+            Told::Shard(s) => {
+                not_set_aside(sim, disk, from, s);
+                self.granted(sim, conn, worker, s);
+            }
             Told::Revoke(r) => self.revoked(sim, r.lease),
             _ => {}
         }

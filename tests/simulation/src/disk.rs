@@ -45,6 +45,10 @@ struct Inner {
     epoch: u64,
     /// Bytes accepted for each chunk, in order.
     journal: BTreeMap<ChunkAt, Vec<blake3::Hash>>,
+    /// Chunks that are set aside, and since when.
+    aside: BTreeMap<ChunkAt, u64>,
+    /// How far its wall clock was set, in ms.
+    set: i64,
 }
 
 /// A disk that all coordinators share.
@@ -61,13 +65,38 @@ impl Disk {
     /// An empty one.
     #[must_use]
     pub fn new(sim: Arc<Sim>, rng: ChaCha8Rng, bug: Option<Bug>) -> Self {
-        let inner = Inner { rng, sick: Sick::default(), lead: None, epoch: 0, journal: BTreeMap::new() };
+        let inner = Inner {
+            rng,
+            sick: Sick::default(),
+            lead: None,
+            epoch: 0,
+            journal: BTreeMap::new(),
+            aside: BTreeMap::new(),
+            set: 0,
+        };
         Self { sim, store: MemoryStore::default(), inner: Mutex::new(inner), bug }
     }
 
     /// Makes it sick, or well.
     pub fn set(&self, sick: Sick) {
         lock(&self.inner).sick = sick;
+    }
+
+    /// Sets its wall clock ahead or back.
+    pub fn step_clock(&self, ms: i64) {
+        lock(&self.inner).set += ms;
+    }
+
+    /// What its wall clock says. Leads run out by it, as they do by PostgreSQL's.
+    fn clock(&self, inner: &Inner) -> u64 {
+        const MIDNIGHT: u64 = 1 << 40;
+        (MIDNIGHT + self.sim.now()).saturating_add_signed(inner.set)
+    }
+
+    /// Since when a chunk without a result is set aside, if it is, as the coordinator knows that leads now by `epoch`.
+    pub fn aside(&self, at: ChunkAt, epoch: u64) -> Option<u64> {
+        let inner = lock(&self.inner);
+        inner.aside.get(&at).copied().filter(|_| epoch == inner.epoch && !inner.journal.contains_key(&at))
     }
 
     /// Whether a chunk was committed.
@@ -205,9 +234,10 @@ impl Connection {
     }
 
     /// A coordinator took the lead.
-    fn leads(&self, epoch: u64, now: u64) {
+    fn leads(&self, epoch: u64) {
         let disk = &self.disk;
         let mut inner = lock(&disk.inner);
+        let now = disk.clock(&inner);
         disk.sim.say(format_args!("disk: node {} leads with epoch {epoch}", self.node));
         if epoch <= inner.epoch {
             disk.sim
@@ -248,9 +278,9 @@ impl Store for Connection {
         Box::pin(async move {
             let fate = self.begin("taking the lead", true).await?;
             let (disk, me) = (&self.disk, (self.node, self.life));
-            let now = disk.sim.now();
             {
                 let inner = lock(&disk.inner);
+                let now = disk.clock(&inner);
                 if let Some(lead) = inner.lead.as_ref().filter(|l| l.expires > now && l.holder != me) {
                     return Err(Error::Led(url(lead.holder.0)));
                 }
@@ -258,7 +288,7 @@ impl Store for Connection {
             let old = lock(&disk.inner).epoch;
             let same = old > 0 && disk.bug == Some(Bug::LeadsWithoutEpoch);
             let epoch = if same { old } else { disk.store.acquire_epoch().await? };
-            self.leads(epoch, now);
+            self.leads(epoch);
             self.end("taking the lead", fate, Ok(epoch)).await
         })
     }
@@ -272,12 +302,12 @@ impl Store for Connection {
             let fate = self.begin("renewing the lead", true).await?;
             let renewed = {
                 let mut inner = lock(&self.disk.inner);
-                let newer = inner.epoch;
+                let (newer, now) = (inner.epoch, self.disk.clock(&inner));
                 match (&mut inner.lead, self.lead) {
                     (Some(lead), Some(time))
                         if lead.epoch == epoch && lead.holder == (self.node, self.life) =>
                     {
-                        lead.expires = self.disk.sim.now() + time.as_millis() as u64;
+                        lead.expires = now + time.as_millis() as u64;
                         Ok(())
                     }
                     _ => Err(Error::StaleEpoch { ours: epoch, newer }),
@@ -364,7 +394,14 @@ impl Store for Connection {
     }
 
     fn quarantine<'a>(&'a self, epoch: u64, id: &'a str, what: &'a Quarantined) -> Answer<'a, ()> {
-        self.write("a quarantine", epoch, move |s, epoch| s.quarantine(epoch, id, what))
+        let at = (what.0, what.1, what.2);
+        self.write("a quarantine", epoch, move |s, epoch| {
+            Box::pin(async move {
+                s.quarantine(epoch, id, what).await?;
+                lock(&self.disk.inner).aside.insert(at, self.disk.sim.now());
+                Ok(())
+            })
+        })
     }
 
     fn quarantined<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<Quarantined>> {
@@ -374,7 +411,13 @@ impl Store for Connection {
     fn release<'a>(&'a self, epoch: u64, id: &'a str) -> Answer<'a, ()> {
         self.disk.sim.say(format_args!("disk: node {} releases what was set aside", self.node));
         lock(&self.disk.sim.checks).over = false;
-        self.write("a release", epoch, move |s, epoch| s.release(epoch, id))
+        self.write("a release", epoch, move |s, epoch| {
+            Box::pin(async move {
+                s.release(epoch, id).await?;
+                lock(&self.disk.inner).aside.clear();
+                Ok(())
+            })
+        })
     }
 
     fn add_seconds<'a>(

@@ -94,8 +94,19 @@ pub fn experiment(seed: u64) -> NewExperiment {
     }
 }
 
-/// Scores of a chunk: a pure function of the subsets.
-pub fn scores(new: &NewExperiment, sweep: u32, round: u32, list: &[UnitIx], chunk: u32) -> Vec<u8> {
+/// Bytes of a chunk's scores, at most: 4 subsets, 4 examples.
+pub const LARGEST: usize = 200;
+
+/// Scores of a chunk: a pure function of the subsets. A `strange` engine rounds otherwise.
+pub fn scores(
+    new: &NewExperiment,
+    sweep: u32,
+    round: u32,
+    list: &[UnitIx],
+    chunk: u32,
+    strange: bool,
+) -> Vec<u8> {
+    let first = if strange { 9.0f64.next_up() } else { 9.0 };
     let (plan, prepared) = (&new.plan, &new.prepared[0]);
     let space = plan.space(sweep, list);
     let ranks = plan.chunk_ranks(sweep, round, chunk);
@@ -108,7 +119,7 @@ pub fn scores(new: &NewExperiment, sweep: u32, round: u32, list: &[UnitIx], chun
             // The first three heads stand in for each other, so that pairs have something to follow.
             let among = subset.iter().filter(|h| h.0 < 3).count() as f64;
             let both = among * (among - 1.0) / 2.0 * (1.0 + f64::from(e) * 0.01);
-            values.push(9.0 - subset.iter().map(hurt).sum::<f64>() - both);
+            values.push(first - subset.iter().map(hurt).sum::<f64>() - both);
         }
     }
     let block = TaskScores { task: 0, examples: keep.len() as u32, columns: 1, values };

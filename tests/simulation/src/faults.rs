@@ -70,6 +70,8 @@ pub struct Setup {
     pub calm: u64,
     /// Share of the chunks that are audited, in millionths.
     pub audit: u32,
+    /// A worker of another release, whose engine computes slightly other numbers.
+    pub stranger: Option<usize>,
 }
 
 /// One thing that goes wrong.
@@ -79,8 +81,10 @@ pub enum Fault {
     Crash { node: usize, silent: bool, down: u64 },
     /// A process stands still for so many ms, while its clock goes on.
     Pause { node: usize, ms: u64 },
-    /// A clock jumps ahead.
+    /// A node's clock jumps ahead. It is monotonic, as all clocks that the programs read: it never goes back.
     Jump { node: usize, ms: u64 },
+    /// The database's clock is set: ahead or back. It is the only wall clock that anything depends on.
+    Clock { ms: i64 },
     /// Nothing goes from one node to another.
     Block { from: usize, to: usize },
     /// It goes again.
@@ -108,10 +112,11 @@ pub fn setup(profile: Profile, rng: &mut ChaCha8Rng) -> Setup {
         lease: rng.random_range(6..12) * 1000,
         lead: rng.random_range(2..6) * 1000,
         rates: Vec::new(),
-        limits: if rng.random_range(0..4) == 0 { (300, 600) } else { (1 << 20, 1 << 20) },
+        limits: if rng.random_range(0..4) == 0 { (60, 100) } else { (1 << 20, 1 << 20) },
         calm: rng.random_range(15_000..40_000),
         lanes,
         audit: 0,
+        stranger: None,
     };
     match profile {
         Profile::Undisturbed => {
@@ -137,6 +142,11 @@ pub fn setup(profile: Profile, rng: &mut ChaCha8Rng) -> Setup {
     setup.rates = (0..nodes).map(|_| 1.0 + drift * rng.random_range(-1.0..1.0)).collect();
     if profile == Profile::Storm && rng.random_range(0..4) == 0 {
         setup.audit = 300_000;
+    }
+    if profile == Profile::Storm && rng.random_range(0..6) == 0 {
+        setup.stranger = Some(setup.lanes.len());
+        setup.lanes.push(1);
+        setup.rates.push(1.0);
     }
     setup
 }
@@ -184,7 +194,7 @@ fn pair(setup: &Setup, rng: &mut ChaCha8Rng) -> (usize, usize) {
 fn one(setup: &Setup, nodes: usize, at: u64, ms: u64, rng: &mut ChaCha8Rng, all: &mut Vec<(u64, Fault)>) {
     let node = rng.random_range(0..nodes);
     let (worker, coordinator) = pair(setup, rng);
-    match rng.random_range(0..15) {
+    match rng.random_range(0..16) {
         0 | 1 => all.push((at, Fault::Crash { node, silent: rng.random_bool(0.3), down: ms })),
         2 => {
             let node = rng.random_range(0..setup.coordinators);
@@ -192,6 +202,10 @@ fn one(setup: &Setup, nodes: usize, at: u64, ms: u64, rng: &mut ChaCha8Rng, all:
         }
         3 | 4 => all.push((at, Fault::Pause { node, ms })),
         5 => all.push((at, Fault::Jump { node, ms })),
+        15 if setup.coordinators > 1 => {
+            let ms = ms as i64;
+            all.push((at, Fault::Clock { ms: if rng.random_bool(0.5) { ms } else { -ms } }));
+        }
         6 | 7 => {
             let both = rng.random_bool(0.5);
             let (from, to) = if rng.random_bool(0.5) { (worker, coordinator) } else { (coordinator, worker) };

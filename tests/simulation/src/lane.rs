@@ -19,6 +19,8 @@ const LOOK: u64 = 40;
 pub struct Pace {
     /// Milliseconds of a chunk.
     pub chunk: u64,
+    /// Whether its engine computes slightly other numbers.
+    pub strange: bool,
     /// Times as long, for now.
     pub slow: AtomicU64,
     /// Of a thousand chunks, how many fail.
@@ -66,7 +68,7 @@ pub fn starter(
                     sim.fault("engine failures");
                     Err(ExecError::Failed("simulated".to_owned()))
                 } else {
-                    let mut bytes = experiment::scores(&new, job.sweep, job.round, &job.list, job.chunk);
+                    let mut bytes = experiment::scores(&new, job.sweep, job.round, &job.list, job.chunk, pace.strange);
                     if draw < fails + pace.garbled.load(Ordering::Relaxed) {
                         sim.fault("garbled results");
                         bytes.truncate(9);

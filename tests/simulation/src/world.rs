@@ -162,11 +162,12 @@ impl World {
             checks.lease = setup.lease;
             checks.comparable = matches!(profile, Profile::Leases | Profile::Takeover);
             checks.takeover = profile == Profile::Takeover;
-            checks.limit = 2 * setup.limits.0 + setup.limits.1 + (most + 1) * 1024;
+            checks.limit = setup.limits.0 + setup.limits.1 + (most + 1) * experiment::LARGEST;
         }
-        let pace = |_: &u32| {
+        let pace = |n: usize| {
             Arc::new(Pace {
                 chunk: setup.chunk,
+                strange: setup.stranger == Some(n),
                 slow: AtomicU64::new(1),
                 fails: AtomicU64::new(0),
                 garbled: AtomicU64::new(0),
@@ -178,7 +179,7 @@ impl World {
             disk,
             net: Arc::new(Mutex::new(net)),
             nodes: (0..count).map(node).collect(),
-            paces: setup.lanes.iter().map(pace).collect(),
+            paces: (0..setup.lanes.len()).map(pace).collect(),
             id: new.plan.identity(),
             new,
             retry: Arc::default(),
@@ -308,6 +309,7 @@ impl World {
                 self.lane_rng.clone(),
             ),
             protocol: ablate_common::PROTOCOL_VERSION,
+            engine: ablate_common::ENGINE_VERSION + u32::from(self.setup.stranger == Some(n)),
             dial: wire::dial(self.net.clone(), node),
             limits: self.setup.limits,
             compute: Compute::Here,
@@ -353,6 +355,10 @@ impl World {
                     self.sim.fault("clock jumps");
                     at.carry += ms as f64;
                 }
+            }
+            Fault::Clock { ms } => {
+                self.sim.fault(if ms < 0 { "wall clock steps back" } else { "wall clock steps ahead" });
+                self.disk.step_clock(ms);
             }
             Fault::Block { from, to } => {
                 let mut net = lock(&self.net);

@@ -106,7 +106,9 @@ fn an_induction_pair_needs_both_of_its_heads() {
         ],
         logits: each(WORDS, &|w| (w, out + w, 12.0)),
     };
-    for (name, method) in METHODS {
+    // A head that does the opposite misleads: no less is lost than without it.
+    let methods = METHODS.into_iter().chain([("scale −1", "method = \"scale\"\nscale = -1.0")]);
+    for (name, method) in methods {
         let task = |_: &Path| format!("kind = \"induction\"\nexamples = 12\nmax_tokens = {LENGTH}");
         // Generated examples: seeded donors are the other ones.
         let method = method.replace("\nreference = \"unsigned.jsonl\"", "");
@@ -122,6 +124,14 @@ fn an_induction_pair_needs_both_of_its_heads() {
             assert_eq!(t.delta(head), 0.0, "{name}: {head:?}");
         }
     }
+    // At a quarter the first still says where to look, and the second says the token with logit 3 instead of 12, whether the
+    // first is whole or not: ℓ = ln(1 + 12 e⁻³).
+    let task = |_: &Path| format!("kind = \"induction\"\nexamples = 12\nmax_tokens = {LENGTH}");
+    let t = measured(&net, task, "method = \"scale\"\nscale = 0.25");
+    let loss = |logit: f64| (1.0 + (WORDS as f64 - 1.0) * (-logit).exp()).ln();
+    assert!(near(t.delta((0, 2)), 0.0), "{:?}", t.heads);
+    assert!(near(t.delta((1, 1)), loss(3.0) - loss(12.0)), "{:?}", t.heads);
+    assert!(near(t.pair((0, 2), (1, 1)).0, 0.0), "{:?}", t.pairs);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::stats::bleu;
 use ablate_common::task::{Item, Prepared, Scope};
 use ablate_common::units::{UnitIx, UnitMap};
+use ablate_tests::proof::Worst;
 use ablate_tests::root;
 use ablate_worker::engine::Engine;
 use ablate_worker::engine::base::{BaseSet, DeviceBatch};
@@ -58,6 +59,17 @@ pub struct Answer {
     pub scores: Vec<BTreeMap<String, Vec<Vec<f64>>>>,
     /// Ablation → subset that decodes → item → tokens.
     pub decoded: Vec<Vec<Vec<Vec<u32>>>>,
+    /// Side → what a batch gives whose sequences are padded there; of tiny models.
+    pub padded: BTreeMap<String, Padded>,
+}
+
+/// What one padded batch gives.
+#[derive(Debug, Deserialize)]
+pub struct Padded {
+    /// Unablated logits by item and position.
+    pub logits: Vec<Vec<Vec<f64>>>,
+    /// By zero: column → subset of at most one head, in the order of the question → item.
+    pub zero: BTreeMap<String, Vec<Vec<f64>>>,
 }
 
 /// Asks; tiny models are left in `folder`, under their names.
@@ -170,38 +182,43 @@ pub fn given(prepared: &Prepared) -> Arc<Vec<Prepared>> {
     Arc::new(vec![prepared.clone(), reference])
 }
 
-/// Largest deviation of the unablated logits, relative to max(1, |expected|).
+/// Deviations of the unablated logits, number by number relative to max(1, |expected|), and of all together as one
+/// vector, relative to its length.
+///
+/// # Panics
+/// Where the model has no logits, or others than expected.
 #[must_use]
-pub fn logits(model: &Model, prepared: &Prepared, items: &[Vec<u32>], expected: &[Vec<Vec<f64>>]) -> f64 {
-    let mut worst = 0.0;
+pub fn logits(
+    model: &Model,
+    prepared: &Prepared,
+    items: &[Vec<u32>],
+    expected: &[Vec<Vec<f64>>],
+) -> [Worst; 2] {
+    let mut each = Worst::default();
+    let (mut off, mut length) = (0.0, 0.0);
     for b in batches(prepared, items) {
         let device = DeviceBatch::new(model, prepared, &b);
         let len = device.final_tokens() as usize / b.items.len();
         let mut base = BaseSet::empty(model, 1);
         let x = model.finish(&base.state(model, 0, &device).0.x[model.blocks.len()]);
-        let Some(last) = model.logits(&x) else { return f64::NAN };
+        let last = model.logits(&x).expect("an encoder-decoder has logits");
         for (row, &item) in b.items.iter().enumerate() {
             for (t, want) in expected[item as usize].iter().enumerate() {
                 let got = host(&last.get((row * len + t) as i64));
-                if got.len() != want.len() {
-                    return f64::NAN;
-                }
-                let off = got.iter().zip(want).map(|(g, w)| (g - w).abs() / w.abs().max(1.0));
-                worst = off.fold(worst, larger);
+                each.see_all(&got, want);
+                off += got.iter().zip(want).map(|(g, w)| (g - w) * (g - w)).sum::<f64>();
+                length += want.iter().map(|w| w * w).sum::<f64>();
             }
         }
     }
-    worst
+    let mut whole = Worst { cases: 1, ..Worst::default() };
+    whole.see_off(off.sqrt(), length.sqrt());
+    [each, whole]
 }
 
 /// The heads of units that are heads.
 fn heads_of(units: &[UnitIx]) -> Vec<HeadIx> {
     units.iter().map(|u| HeadIx(u.0)).collect()
-}
-
-/// The larger one; not a number, where either isn't.
-fn larger(a: f64, b: f64) -> f64 {
-    if a.is_nan() || b.is_nan() { f64::NAN } else { a.max(b) }
 }
 
 /// An engine beside the reference's answer.
@@ -222,7 +239,7 @@ impl Compared<'_> {
         self.plan.tasks[0].columns()
     }
 
-    /// Largest |Δ − Δref| / max(1, |ℓ(∅)|) of any example for the subset at `at` of `got`, which is `asked`.
+    /// |Δ − Δref| / max(1, |ℓ(∅)|) of every example for the subset at `at` of `got`, which is `asked`.
     fn deviation(
         &self,
         ablation: u32,
@@ -230,16 +247,30 @@ impl Compared<'_> {
         got: &ChunkScores,
         at: usize,
         none: &ChunkScores,
-    ) -> f64 {
+    ) -> Worst {
         let reference = &self.answer.scores[ablation as usize];
-        let mut worst = self.decoded(ablation, asked, got, at);
+        let mut worst = self.beside(reference, asked, got, at, none);
+        worst.join(Worst { cases: 0, ..self.decoded(ablation, asked, got, at) });
+        worst
+    }
+
+    /// [`Self::deviation`] from these scores, of which the first subset is the empty one.
+    pub fn beside(
+        &self,
+        reference: &BTreeMap<String, Vec<Vec<f64>>>,
+        asked: usize,
+        got: &ChunkScores,
+        at: usize,
+        none: &ChunkScores,
+    ) -> Worst {
+        let mut worst = Worst { cases: 1, ..Worst::default() };
         for (c, name) in self.columns().iter().enumerate() {
             let Some(want) = reference.get(*name) else { continue };
             let (got, none) = (got.tasks[0].column(at, c), none.tasks[0].column(0, c));
             for e in 0..want[asked].len() {
-                let delta = (got[e] - none[e]) - (want[asked][e] - want[0][e]);
-                let level = none[e] - want[0][e];
-                worst = larger(worst, delta.abs().max(level.abs()) / want[0][e].abs().max(1.0));
+                let scale = want[0][e].abs().max(1.0);
+                worst.see_off((got[e] - none[e]) - (want[asked][e] - want[0][e]), scale);
+                worst.see_off(none[e] - want[0][e], scale);
             }
         }
         worst
@@ -264,18 +295,22 @@ impl Compared<'_> {
     }
 
     /// 0 where the n-gram counts of what the subset decodes are the reference's, or it wasn't asked to decode.
-    fn decoded(&self, ablation: u32, asked: usize, got: &ChunkScores, at: usize) -> f64 {
-        let Some(place) = self.question.decoded.iter().position(|&d| d == asked) else { return 0.0 };
-        let mut worst = 0.0;
+    fn decoded(&self, ablation: u32, asked: usize, got: &ChunkScores, at: usize) -> Worst {
+        let mut worst = Worst::default();
+        let Some(place) = self.question.decoded.iter().position(|&d| d == asked) else { return worst };
         for (e, hypothesis) in self.answer.decoded[ablation as usize][place].iter().enumerate() {
             for (c, want) in bleu::counts(hypothesis, &self.target(e)).into_iter().enumerate() {
-                worst = larger(worst, (got.tasks[0].column(at, c + 2)[e] - want).abs());
+                worst.see_off(got.tasks[0].column(at, c + 2)[e] - want, 1.0);
             }
         }
         worst
     }
 
-    fn run(&mut self, ablation: u32, base: &[HeadIx], more: &[Vec<HeadIx>]) -> ChunkScores {
+    /// Scores of sets of heads on top of a base set.
+    ///
+    /// # Panics
+    /// Where the engine fails.
+    pub fn run(&mut self, ablation: u32, base: &[HeadIx], more: &[Vec<HeadIx>]) -> ChunkScores {
         let heads = &self.question.heads;
         let keep = match self.plan.ablations[ablation as usize].method {
             Ablation::Scale { scale } => scale,
@@ -305,10 +340,10 @@ impl Compared<'_> {
     ///
     /// # Panics
     /// Where the engine fails, or one that was asked isn't in any sweep.
-    pub fn sweeps(&mut self) -> f64 {
+    pub fn sweeps(&mut self) -> Worst {
         let stop = AtomicBool::new(false);
         let plan = Arc::clone(&self.plan);
-        let (mut worst, mut seen) = (0.0, BTreeSet::new());
+        let (mut worst, mut seen) = (Worst::default(), BTreeSet::new());
         for sweep in 0..plan.sweeps.len() as u32 {
             let ablation = plan.sweeps[sweep as usize].ablation;
             let none = self.run(ablation, &[], &[Vec::new()]);
@@ -324,7 +359,7 @@ impl Compared<'_> {
                 for (i, asked) in asked.into_iter().enumerate() {
                     let Some(asked) = asked else { continue };
                     seen.insert((ablation, asked));
-                    worst = larger(worst, self.deviation(ablation, asked, &scores, i, &none));
+                    worst.join(self.deviation(ablation, asked, &scores, i, &none));
                 }
             }
         }
@@ -337,27 +372,42 @@ impl Compared<'_> {
     ///
     /// # Panics
     /// Where the engine fails, or a union wasn't asked.
-    pub fn based(&mut self, sets: &[(Vec<HeadIx>, Vec<Vec<HeadIx>>)]) -> f64 {
+    pub fn based(&mut self, sets: &[(Vec<HeadIx>, Vec<Vec<HeadIx>>)]) -> Worst {
         let all: Vec<HeadIx> = (0..self.question.heads.len() as u32).map(HeadIx).collect();
-        larger(self.on_bases(&[(Vec::new(), vec![all])]), self.on_bases(sets))
+        let mut worst = self.on_bases(&[(Vec::new(), vec![all])]);
+        worst.join(self.on_bases(sets));
+        worst
+    }
+
+    /// Every single head by zero beside what a batch padded on a side gives: `at` is zero's place among the ablations.
+    ///
+    /// # Panics
+    /// Where the engine fails.
+    pub fn padded(&mut self, at: u32, side: &str) -> Worst {
+        let alone = self.question.subsets.iter().filter(|s| s.len() < 2).cloned().collect::<Vec<_>>();
+        let (none, got) = (self.run(at, &[], &[Vec::new()]), self.run(at, &[], &alone));
+        let reference = &self.answer.padded[side].zero;
+        let mut worst = Worst::default();
+        (0..alone.len()).for_each(|i| worst.join(self.beside(reference, i, &got, i, &none)));
+        worst
     }
 
     /// Nothing removed, and sets on top of base sets, for each ablation.
     ///
     /// # Panics
     /// Where the engine fails, or a union wasn't asked.
-    pub fn on_bases(&mut self, sets: &[(Vec<HeadIx>, Vec<Vec<HeadIx>>)]) -> f64 {
-        let mut worst = 0.0;
+    pub fn on_bases(&mut self, sets: &[(Vec<HeadIx>, Vec<Vec<HeadIx>>)]) -> Worst {
+        let mut worst = Worst::default();
         for ablation in 0..self.plan.ablations.len() as u32 {
             let none = self.run(ablation, &[], &[Vec::new()]);
-            worst = larger(worst, self.deviation(ablation, 0, &none, 0, &none));
+            worst.join(self.deviation(ablation, 0, &none, 0, &none));
             for (base, more) in sets {
                 let got = self.run(ablation, base, more);
                 for (i, set) in more.iter().enumerate() {
                     let mut union = [base.as_slice(), set].concat();
                     union.sort_unstable();
                     let asked = self.asked(&union).expect("the union was asked");
-                    worst = larger(worst, self.deviation(ablation, asked, &got, i, &none));
+                    worst.join(self.deviation(ablation, asked, &got, i, &none));
                 }
             }
         }

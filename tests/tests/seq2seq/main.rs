@@ -4,3 +4,4 @@
 mod compare;
 mod real;
 mod tiny;
+mod units;

@@ -8,6 +8,7 @@ use ablate_common::model::inspect;
 use ablate_common::plan::{Ablation, Pool};
 use ablate_common::spec;
 use ablate_tests::program::{ablate, finish, json, run};
+use ablate_tests::proof::{Worst, proved};
 use ablate_tests::root;
 use ablate_worker::engine::{Engine, SharedModel, arch};
 use ablate_worker::load::Weights;
@@ -87,19 +88,24 @@ fn anarcii_equals_transformers_head_by_head() {
     let losses: Vec<f64> =
         answer.scores[0]["nll"].iter().map(|each| each.iter().sum::<f64>() / tokens as f64).collect();
     let scale = losses[0].abs().max(1.0);
-    let deviation = |row: &Value, key: &str, wanted: f64| (row[key].as_f64().unwrap() - wanted).abs() / scale;
-    let mut worst: f64 = 0.0;
+    let deviation = |row: &Value, key: &str, wanted: f64| row[key].as_f64().unwrap() - wanted;
+    let (mut one, mut two, mut both) = (Worst::default(), Worst::default(), Worst::default());
     for (row, loss) in heads.iter().zip(&losses[1..]) {
-        worst =
-            worst.max(deviation(row, "baseline", losses[0])).max(deviation(row, "delta", loss - losses[0]));
+        one.see_off(deviation(row, "baseline", losses[0]), scale);
+        one.see_off(deviation(row, "delta", loss - losses[0]), scale);
     }
     for (row, loss) in sampled.iter().zip(&losses[1 + heads.len()..]) {
-        worst = worst.max(deviation(row, "delta_ab", loss - losses[0]));
+        two.see_off(deviation(row, "delta_ab", loss - losses[0]), scale);
     }
     let last = curve.iter().rfind(|r| r["order"] == "greedy").unwrap();
-    worst = worst.max(deviation(last, "value", losses[losses.len() - 1]));
-    println!("anarcii: {worst:.1e} over 24 heads, {} pairs and the greedy set", sampled.len());
-    assert!(worst <= LIMIT, "{worst:e}");
+    both.see_off(deviation(last, "value", losses[losses.len() - 1]), scale);
+    println!("anarcii: 24 heads {one:?}, {} pairs {two:?}, the greedy set {both:?}", sampled.len());
+    let ok = [
+        proved("anarcii", "seq2seq, mean, by the programs: deltas", one.of(heads.len()), LIMIT),
+        proved("anarcii", "seq2seq, mean, by the programs: pairs", two.of(sampled.len()), LIMIT),
+        proved("anarcii", "seq2seq, mean, by the programs: greedy set", both.of(1), LIMIT),
+    ];
+    assert_eq!(ok, [true; 3]);
     // Greedy took the head with the smallest delta, and then the best pair with it.
     let smallest = |rows: &[(HeadIx, f64)]| rows.iter().min_by(|a, b| a.1.total_cmp(&b.1)).unwrap().0;
     let delta = |r: &Value, key: &str| r[key].as_f64().unwrap();
@@ -172,8 +178,8 @@ fn anarcii_decodes_as_transformers_does() {
     let sets = [(vec![], question.subsets[1..3].to_vec()), (base, vec![more])];
     let worst = compared.on_bases(&sets);
     let bleu: Vec<f64> = (0..question.subsets.len()).map(|s| compared.bleu(0, s)).collect();
-    println!("anarcii: {worst:.1e}, BLEU {bleu:.2?}");
-    assert!(worst <= LIMIT, "{worst:e}");
+    println!("anarcii: {worst:?}, BLEU {bleu:.2?}");
+    assert!(proved("anarcii", "seq2seq, mean: scores and what is decoded", worst, LIMIT), "{worst:?}");
     // The data is what the unablated model says itself; these sets garble it.
     assert!((bleu[0] - 100.0).abs() < 1e-9 && bleu[1..].iter().any(|b| *b > 1.0 && *b < 99.0), "{bleu:?}");
 }

@@ -44,10 +44,7 @@ pub async fn open(
     compute: Compute,
 ) -> Result<Experiment, OpenError> {
     let bytes = open.plan;
-    let plan: Plan = blocking(compute, move || serde_json::from_slice(&bytes))
-        .await?
-        .map_err(|e| execution(format!("the plan is not readable: {e}")))?;
-    check_plan(&plan).map_err(execution)?;
+    let plan = blocking(compute, move || plan_from(&bytes)).await?.map_err(execution)?;
     let mut prepared = Vec::with_capacity(plan.tasks.len() + plan.references.len());
     for (at, (hash, items, examples)) in plan.blobs().enumerate() {
         let bytes = blob(&mut client, hash).await?;
@@ -63,14 +60,7 @@ pub async fn open(
     let mut constants = Constants::new();
     for (ablation, hash) in (0u32..).zip(&open.constants).filter(|c| !c.1.is_empty()) {
         let bytes = blob(&mut client, hash).await?;
-        if blake3::hash(&bytes).to_hex().as_str() != hash {
-            return Err(execution(format!("the fitted constants {hash} came with other bytes")));
-        }
-        let fitted = ChunkScores::decode(&bytes).map_err(|e| execution(e.to_string()))?;
-        let sweep = fit::sweep_of(&plan, ablation)
-            .ok_or_else(|| execution(format!("ablation {ablation} has constants and no fit")))?;
-        fit::check(&plan, sweep, &fitted).map_err(execution)?;
-        constants.insert(ablation, fitted);
+        constants.insert(ablation, constants_from(&bytes, hash, &plan, ablation).map_err(execution)?);
     }
     let model = model_path(&open.model_source, model_root.as_deref());
     Ok(Experiment {
@@ -108,7 +98,37 @@ async fn blob(client: &mut ClusterClient<Caller>, hash: &str) -> Result<Vec<u8>,
     Ok(bytes)
 }
 
-fn prepared_from(bytes: &[u8], hash: &str, items: usize, examples: usize) -> Result<Prepared, String> {
+/// A plan from its bytes, with everything in it that is used as an index later checked.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn plan_from(bytes: &[u8]) -> Result<Plan, String> {
+    let plan: Plan =
+        serde_json::from_slice(bytes).map_err(|e| format!("the plan is not readable: {e}"))?;
+    check_plan(&plan)?;
+    Ok(plan)
+}
+
+/// The fitted constants of an ablation from the bytes that go by a hash.
+///
+/// # Errors
+/// Says what is wrong with them.
+pub fn constants_from(bytes: &[u8], hash: &str, plan: &Plan, ablation: u32) -> Result<ChunkScores, String> {
+    if blake3::hash(bytes).to_hex().as_str() != hash {
+        return Err(format!("the fitted constants {hash} came with other bytes"));
+    }
+    let fitted = ChunkScores::decode(bytes).map_err(|e| e.to_string())?;
+    let sweep =
+        fit::sweep_of(plan, ablation).ok_or_else(|| format!("ablation {ablation} has constants and no fit"))?;
+    fit::check(plan, sweep, &fitted)?;
+    Ok(fitted)
+}
+
+/// A prepared task or reference set from the bytes that go by a hash.
+///
+/// # Errors
+/// Says what is wrong with it.
+pub fn prepared_from(bytes: &[u8], hash: &str, items: usize, examples: usize) -> Result<Prepared, String> {
     let found = blake3::hash(bytes).to_hex();
     if found.as_str() != hash {
         return Err(format!("the data's hash is {found} instead of {hash}"));
@@ -122,8 +142,11 @@ fn prepared_from(bytes: &[u8], hash: &str, items: usize, examples: usize) -> Res
             data.examples.len()
         ));
     }
-    let scored =
-        |i: &ablate_common::task::Item| i.scored.iter().all(|s| (s.position as usize) < i.tokens.len());
+    // An encoder-decoder's are positions of what its decoder reads.
+    let scored = |i: &ablate_common::task::Item| {
+        let read = if i.decoder.is_empty() { &i.tokens } else { &i.decoder };
+        i.scored.iter().all(|s| (s.position as usize) < read.len())
+    };
     if !data.items.iter().all(|i| !i.tokens.is_empty() && scored(i)) {
         return Err("the data has an empty item or scores a position past an item's end".to_owned());
     }

@@ -16,7 +16,7 @@ mod tests;
 
 use crate::compute::Compute;
 use crate::lane::{Done, ExecError, Experiment, Jobs, LaneDevice, Starter};
-use ablate_common::ENGINE_VERSION;
+use ablate_proto::older;
 use ablate_proto::v1::{self as pb, coordinator_message::Body, worker_message};
 use desk::Desk;
 use fetch::OpenError;
@@ -44,6 +44,8 @@ pub struct Config {
     pub start: Starter,
     /// Newest version of the protocol to speak; coordinators that only know an older one are met there.
     pub protocol: u32,
+    /// Version of the engine's numbers: [`ablate_common::ENGINE_VERSION`], but in tests.
+    pub engine: u32,
     /// Makes connections: [`link::network`].
     pub dial: Dial,
     /// Bytes of results kept in memory, and in files, until they are acknowledged: [`spool::LIMITS`].
@@ -110,7 +112,7 @@ pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::R
         .collect();
     let hello = pb::Hello {
         protocol: config.protocol,
-        engine: ENGINE_VERSION,
+        engine: config.engine,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         name: config.name.clone(),
         lanes,
@@ -155,7 +157,7 @@ pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::R
                 Ok(Some(pb::CoordinatorMessage { body: Some(body) })) => me.heard(body),
                 Ok(Some(_)) => tracing::debug!("a message of an unknown kind"),
                 Ok(None) => connecting = me.again("the coordinator ended the stream"),
-                Err(status) => connecting = me.again(&format!("stream: {}", status.message())),
+                Err(status) => connecting = me.again(&format!("stream: {}", causes(&status))),
             },
         }
         me.dispatch();
@@ -188,6 +190,21 @@ async fn receive(link: &mut Option<Link>) -> Result<Option<pb::CoordinatorMessag
     }
 }
 
+/// What ended a stream, down to its cause: that pings had no answer, say.
+fn causes(status: &tonic::Status) -> String {
+    let mut said = status.message().to_owned();
+    let mut cause = std::error::Error::source(status);
+    while let Some(e) = cause {
+        let one = e.to_string();
+        if !said.contains(&one) {
+            said.push_str(": ");
+            said.push_str(&one);
+        }
+        cause = e.source();
+    }
+    said
+}
+
 impl Client {
     fn up(&mut self, link: Link) {
         let w = &link.welcome;
@@ -195,6 +212,7 @@ impl Client {
             worker = w.worker,
             epoch = w.epoch,
             lease_ms = w.lease_ms,
+            protocol = w.protocol,
             resent = self.desk.unacked.len(),
             "connected"
         );
@@ -316,7 +334,10 @@ impl Client {
     /// Sends what there is to send. False where the stream is closed.
     fn flush(&mut self) -> bool {
         let Some(link) = &self.link else { return true };
-        let send = |body| link.to.send(pb::WorkerMessage { body: Some(body) }).is_ok();
+        let protocol = link.welcome.protocol;
+        let send = |body| {
+            link.to.send(older::from_worker(pb::WorkerMessage { body: Some(body) }, protocol)).is_ok()
+        };
         let mut open = self.desk.take_outbox().into_iter().all(send);
         while open && let Some(result) = self.desk.unacked.next_to_send() {
             open = send(worker_message::Body::Result(result));

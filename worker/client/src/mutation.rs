@@ -10,6 +10,8 @@ pub enum Mutation {
     PastLease,
     /// Results that no one acknowledged are dropped when the stream breaks.
     DropsUnacked,
+    /// Work goes on however many results wait.
+    NoLimit,
 }
 
 thread_local! {

@@ -253,6 +253,7 @@ impl Stage {
             lanes: (0..lanes).map(lane).collect(),
             start: lane::threads(Arc::new(FakeOpener(engine.clone()))),
             protocol: PROTOCOL_VERSION,
+            engine: ablate_common::ENGINE_VERSION,
             dial: link::network(),
             limits: spool::LIMITS,
             compute: Compute::Pool,

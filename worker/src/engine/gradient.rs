@@ -6,7 +6,7 @@ use super::base::{BaseSet, DeviceBatch};
 use super::classify;
 use super::loss::{Given, top, toward_pearson};
 use super::model::Model;
-use super::replace::{Replacement, donor_states};
+use super::replace::Replacement;
 use super::score::host;
 use super::{Engine, Error, donor_bytes, room, state_bytes};
 use ablate_common::gradient::{COLUMNS, by_item};
@@ -76,8 +76,8 @@ impl Engine {
         let prepared = Arc::clone(&self.prepared);
         let data = &prepared[task as usize];
         let toward = self.toward(task, scope, data);
-        let model = Arc::clone(&self.model);
-        let model = &model.0;
+        let shared = Arc::clone(&self.model);
+        let model = &shared.0;
         let heads = self.plan.heads().clone();
         let mut sums = Sums {
             units: self.places(sweep, units),
@@ -87,7 +87,7 @@ impl Engine {
         };
         let batches = &self.batches[&(task, scope)];
         let (keep, source) = (self.keep(ablation), self.source(task, ablation));
-        let fixed = self.replacements.get(&(first, ablation));
+        let fixed = self.replacements.get(&(first, ablation)).map(Arc::as_ref);
         let resampled = matches!(self.plan.ablations[ablation as usize].method, Ablation::Resample { .. });
         let donated =
             &prepared[source.reference.map_or(task as usize, |r| self.plan.tasks.len() + r as usize)];
@@ -99,9 +99,8 @@ impl Engine {
         let given = Given { prepared: data, probe: self.probes.get(&task), toward: toward.as_ref() };
         let (mut held, room) = (0, room(self.room, model, batches, resampled));
         for (at, batch) in batches.iter().enumerate() {
-            let tokens = donors
-                .as_deref_mut()
-                .map(|s| s.get(at, || donor_states(model, donated, &source.donors, batch)));
+            let tokens =
+                donors.as_deref_mut().map(|s| s.get(at, || shared.donated(donated, &source.donors, batch)));
             let replacement = tokens.or(fixed);
             let (base, views) = set.state(model, at, batch);
             let begins = top(model, batch, given, &base.x[model.blocks.len()]);

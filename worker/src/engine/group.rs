@@ -4,7 +4,6 @@
 use super::base::{BaseSet, DeviceBatch};
 use super::decode::Decoding;
 use super::pass::{Finished, Pass};
-use super::replace::donor_states;
 use super::score::{Beside, Collector};
 use super::trie::Trie;
 use super::{Engine, Error, donor_bytes, room, state_bytes};
@@ -95,12 +94,12 @@ impl Engine {
         }
         self.prepare_replacement(first, ablation);
         self.prepare_joint(tasks, scope);
-        let model = Arc::clone(&self.model);
-        let model = &model.0;
+        let shared = Arc::clone(&self.model);
+        let model = &shared.0;
         let prepared = Arc::clone(&self.prepared);
         let joint = self.joint.get(&(tasks.to_vec(), scope));
         let batches = &self.batches[&(task, scope)];
-        let replacement = self.replacements.get(&(first, ablation));
+        let replacement = self.replacements.get(&(first, ablation)).map(Arc::as_ref);
         let (keep, source) = (self.keep(ablation), self.source(task, ablation));
         let key = match base {
             [] => (self.sharing.first(task), scope, None),
@@ -128,9 +127,8 @@ impl Engine {
                 Some((batch, picks)) => (batch, picks.as_slice()),
                 None => (alone, &[][..]),
             };
-            let tokens = states
-                .as_deref_mut()
-                .map(|s| s.get(at, || donor_states(model, donated, &source.donors, batch)));
+            let tokens =
+                states.as_deref_mut().map(|s| s.get(at, || shared.donated(donated, &source.donors, batch)));
             let replacement = tokens.or(replacement);
             let (state, views) = set.state_with(model, at, batch, tokens);
             self.passes += 1;

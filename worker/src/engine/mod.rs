@@ -29,16 +29,18 @@ pub mod pass;
 pub mod readout;
 pub mod replace;
 pub mod score;
+mod shared;
 mod shift;
 pub mod trie;
 
 pub use opener::TorchOpener;
+pub use shared::SharedModel;
 
 use ablate_common::fit::{self, Fitted};
 use ablate_common::head::{Head, HeadIx};
 use ablate_common::memory;
 use ablate_common::metric::Metric;
-use ablate_common::plan::{Ablation, Plan, Pool, Source, SweepKind};
+use ablate_common::plan::{Ablation, Batch, Plan, Pool, Source, SweepKind};
 use ablate_common::scores::ChunkScores;
 use ablate_common::sharing::Sharing;
 use ablate_common::task::{Prepared, Scope};
@@ -88,7 +90,7 @@ pub struct Engine {
     /// (task, scope) → unablated final states of each batch's scored positions, for tasks that compare with them.
     finals: HashMap<(u32, Scope), Vec<Tensor>>,
     /// (first task, ablation) → b of every head, where it is the same for every batch.
-    replacements: HashMap<(u32, u32), Replacement>,
+    replacements: HashMap<(u32, u32), Arc<Replacement>>,
     /// Task → its probe, where it has one.
     probes: HashMap<u32, FittedProbe>,
     /// (first task, scope, ablation) → b of every batch, where it is z of donors.
@@ -101,27 +103,6 @@ pub struct Engine {
     passes: u64,
     /// Bytes of base states that may stay in memory, and of those that the plan would keep.
     room: (u64, u64),
-}
-
-/// A model that the lanes of one device share: its tensors are only ever read.
-#[derive(Debug)]
-pub struct SharedModel(Model);
-
-impl SharedModel {
-    /// Wraps a loaded model.
-    #[must_use]
-    pub fn new(model: Model) -> Self {
-        Self(model)
-    }
-}
-
-#[expect(unsafe_code, reason = "tch's Tensor isn't Sync because most methods may mutate; see SAFETY")]
-mod sync {
-    // SAFETY: the weights are never written after loading, every access is through `&Model` by operations
-    // that read them, and libtorch's reference counts are atomic.
-    unsafe impl Sync for super::SharedModel {}
-    // SAFETY: a tensor may be used and dropped on any thread.
-    unsafe impl Send for super::SharedModel {}
 }
 
 /// Base states kept at most, in bytes, where free memory isn't known.
@@ -353,8 +334,8 @@ impl Engine {
         Ok(())
     }
 
-    /// b where it is the same for every batch. Means of z over the reference set, by default all items of the task: once per
-    /// experiment. Fitted constants as they were handed in.
+    /// b where it is the same for every batch. Means of z over the reference set, by default all items of the task: once for all
+    /// lanes of the device. Fitted constants as they were handed in.
     fn prepare_replacement(&mut self, task: u32, ablation: u32) {
         if self.replacements.contains_key(&(task, ablation)) {
             return;
@@ -363,15 +344,25 @@ impl Engine {
             Ablation::Mean { pool } => pool,
             Ablation::Optimal { .. } => {
                 if let Some(fitted) = self.fitted(task, ablation) {
-                    self.replacements.insert((task, ablation), fitted);
+                    self.replacements.insert((task, ablation), Arc::new(fitted));
                 }
                 return;
             }
             _ => return,
         };
+        let (model, plan, prepared) =
+            (Arc::clone(&self.model), Arc::clone(&self.plan), Arc::clone(&self.prepared));
+        // Other lanes of the device, and other ablations of the same, have it from there.
         let means = match self.source(task, ablation).reference {
-            Some(reference) => self.reference_means(reference, pool),
-            None => self.own_means(task, pool),
+            Some(reference) => {
+                let items = &prepared[plan.tasks.len() + reference as usize];
+                let batches = &plan.references[reference as usize].batches;
+                model.means(pool, items, batches, || self.reference_means(items, batches, pool))
+            }
+            None => {
+                let batches = plan.tasks[task as usize].batches(Scope::All);
+                model.means(pool, &prepared[task as usize], batches, || self.own_means(task, pool))
+            }
         };
         self.replacements.insert((task, ablation), means);
     }
@@ -419,10 +410,8 @@ impl Engine {
         means.finish(model)
     }
 
-    fn reference_means(&self, reference: u32, pool: Pool) -> Replacement {
+    fn reference_means(&self, items: &Prepared, batches: &[Batch], pool: Pool) -> Replacement {
         let model = &self.model.0;
-        let items = &self.prepared[self.plan.tasks.len() + reference as usize];
-        let batches = &self.plan.references[reference as usize].batches;
         let batches: Vec<DeviceBatch> = batches.iter().map(|b| DeviceBatch::new(model, items, b)).collect();
         let mut means = Means::new(model, pool, &batches);
         for batch in &batches {

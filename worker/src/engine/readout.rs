@@ -112,23 +112,23 @@ fn read_fused(
     }
     let (n, vocab) = (x.size()[0], weight.size()[0]);
     let mut so_far = vec![fused::Read::NONE; n as usize];
-    let found = Tensor::zeros(asked.size(), (Kind::Float, Device::Cpu));
+    let tokens: Vec<i64> = Vec::try_from(&asked.reshape(-1)).ok()?;
+    let mut found = vec![0f32; tokens.len()];
+    let each = tokens.len() / n as usize;
     let (rows, columns) = CPU_BLOCK;
     let mut at = 0;
     while at < n {
         let m = rows.min(n - at);
-        let (x, asked) = (x.narrow(0, at, m), asked.narrow(0, at, m));
-        let mut found = found.narrow(0, at, m);
+        let x = x.narrow(0, at, m);
+        let here = at as usize..(at + m) as usize;
+        let own = here.start * each..here.end * each;
         let mut from = 0;
         while from < vocab {
             let wide = columns.min(vocab - from);
             let bias = bias.map(|b| b.narrow(0, from, wide));
             let logits = x.linear(&weight.narrow(0, from, wide), bias.as_ref());
-            fused::logits(&logits, &mut so_far[at as usize..(at + m) as usize])?;
-            let local = &asked - from;
-            let here = local.ge(0).logical_and(&local.lt(wide));
-            let hit = logits.gather(1, &local.clamp(0, wide - 1), false).to_kind(Kind::Float);
-            found.copy_(&hit.where_self(&here, &found));
+            let (tokens, found) = (&tokens[own.clone()], &mut found[own.clone()]);
+            fused::logits(&logits, &mut so_far[here.clone()], &mut fused::Wanted { tokens, from, found })?;
             from += wide;
         }
         at += m;
@@ -136,6 +136,7 @@ fn read_fused(
     let column = |of: fn(&fused::Read) -> f32| {
         Tensor::from_slice(&so_far.iter().map(of).collect::<Vec<_>>()).unsqueeze(1)
     };
+    let found = Tensor::from_slice(&found).view(asked.size().as_slice());
     Some(Reading { asked: found, max: column(|r| r.max), total: column(|r| r.max + r.sum.ln()) })
 }
 

@@ -7,6 +7,7 @@ use super::pass::sum_real;
 use ablate_common::head::Stream;
 use ablate_common::plan::{Batch, Pool};
 use ablate_common::task::{Item, Prepared};
+use std::sync::Arc;
 use tch::{Kind, Tensor};
 
 /// b of every head, a tensor for each stage.
@@ -157,16 +158,16 @@ pub fn donor_states(model: &Model, source: &Prepared, donors: &[u32], batch: &De
 /// Donors' states of a task's batches, as far as memory holds them.
 #[derive(Debug, Default)]
 pub struct DonorStates {
-    batches: Vec<Option<Replacement>>,
+    batches: Vec<Option<Arc<Replacement>>>,
 }
 
 impl DonorStates {
-    /// Those of batch `at`, made where they aren't there.
-    pub fn get(&mut self, at: usize, make: impl FnOnce() -> Replacement) -> &Replacement {
+    /// Those of batch `at`, fetched where they aren't there.
+    pub fn get(&mut self, at: usize, fetch: impl FnOnce() -> Arc<Replacement>) -> &Replacement {
         if self.batches.len() <= at {
             self.batches.resize_with(at + 1, || None);
         }
-        self.batches[at].get_or_insert_with(make)
+        self.batches[at].get_or_insert_with(fetch)
     }
 
     /// Gives back the memory of batch `at`.

@@ -1,199 +1,200 @@
 'use strict';
+// Drawings and numbers are in the page already. This adds what is told on pointing (or by arrow keys), the order of
+// matrices, and downloads. Text always goes in as text: nothing of the data is ever parsed as HTML.
 (() => {
-const D = JSON.parse(document.getElementById('data').textContent);
-const app = document.getElementById('app'), tip = document.getElementById('tip');
-const NS = 'http://www.w3.org/2000/svg';
-// Text always goes in as text nodes: nothing of the data is ever parsed as HTML.
-const put = (e, kids) => { for (const k of kids.flat()) if (k != null) e.append(k); return e; };
-const el = (tag, attrs = {}, ...kids) => { const e = document.createElement(tag);
-  for (const k in attrs) e.setAttribute(k, attrs[k]); return put(e, kids); };
-const sv = (tag, attrs = {}, ...kids) => { const e = document.createElementNS(NS, tag);
-  for (const k in attrs) e.setAttribute(k, attrs[k]); return put(e, kids); };
-const fmt = v => { if (v == null) return 'n/a'; const a = Math.abs(v); if (a === 0) return '0';
-  return (a >= 1e-3 && a < 1e5 ? (a >= 1000 ? v.toFixed(0) : v.toPrecision(3)) : v.toExponential(1)).replace('-', '\u2212'); };
-const sgn = v => (v > 0 ? '+' : '') + fmt(v);
-const pct = v => v == null ? 'n/a' : (100 * v).toFixed(1).replace('-', '\u2212') + ' %';
-const name = (g, i) => g.units[i][0];
-const one = g => ({ head: 'head', kv_group: 'KV group', layer: 'layer', set: 'set' })[g.unit], many = g => one(g) + 's';
-// Streams of a group's units: [stream, layers, rows of a layer, unit at layer/row]; none where units are sets.
-const grids = g => { const all = new Map();
-  g.units.forEach(([, s, l, r], i) => { if (s == null) return; if (!all.has(s)) all.set(s, [s, 0, 0, new Map()]);
-    const v = all.get(s); v[1] = Math.max(v[1], l + 1); v[2] = Math.max(v[2], r + 1); v[3].set(l + '/' + r, i); });
-  return [...all.values()]; };
-const css = v => getComputedStyle(document.documentElement).getPropertyValue(v).trim();
-const rgb = h => [1, 3, 5].map(i => parseInt(h.slice(i, i + 2), 16));
-const scale = most => { const [m, u, d] = [css('--mid'), css('--up'), css('--down')].map(rgb);
-  return v => { if (v == null) return null; const t = Math.sqrt(Math.min(1, Math.abs(v) / most)), c = v > 0 ? u : d;
-    return m.map((x, i) => Math.round(x + (c[i] - x) * t)); }; };
-const colour = c => c ? `rgb(${c})` : 'transparent';
-const ramp = (s, most, low, high) => { const stops = [];
-  for (let i = -10; i <= 10; i++) stops.push(colour(s(most * i / 10)));
-  return el('span', {}, el('div', { class: 'ramp' }, el('div', { style: `background:linear-gradient(90deg,${stops})` }),
-    el('span', {}, sgn(-most)), el('span', {}, '0'), el('span', {}, sgn(most))), el('div', {}, low + ' \u2190 \u2192 ' + high)); };
-const show = (ev, text) => { tip.textContent = text; tip.hidden = false; const r = tip.getBoundingClientRect();
-  const at = ev.target.getBoundingClientRect(), x = ev.clientX ?? at.right, y = ev.clientY ?? at.top;
-  tip.style.left = Math.max(6, Math.min(x + 14, innerWidth - r.width - 8)) + 'px';
-  tip.style.top = Math.max(6, y + 18 + r.height > innerHeight ? y - r.height - 12 : y + 18) + 'px'; };
-const hide = () => { tip.hidden = true; };
-const hover = (e, text) => { e.addEventListener('mousemove', v => show(v, text())); e.addEventListener('mouseleave', hide);
-  e.addEventListener('focus', v => show(v, text())); e.addEventListener('blur', hide); return e; };
-const redraw = []; // Figures whose colours are computed follow the theme.
-const live = make => { let e = make(); redraw.push(() => { const n = make(); e.replaceWith(n); e = n; }); return e; };
-const table = (heads, rows) => el('table', {}, el('thead', {}, el('tr', {}, heads.map(h => el('th', h[1] ? { class: 'r' } : {}, h[0])))),
-  el('tbody', {}, rows.map(r => el('tr', {}, r.map((c, i) => el('td', heads[i][1] ? { class: 'r' } : {}, c))))));
-const ci = (v, lo, hi) => [sgn(v), ' ', el('small', {}, '[' + sgn(lo) + ', ' + sgn(hi) + ']')];
+const tip = document.getElementById('tip');
+const json = id => { const e = document.getElementById(id); return e && JSON.parse(e.textContent); };
+const page = json('page');
+const clamp = (v, low, high) => Math.max(low, Math.min(high, v));
 
-function headMap(g) {
-  const by = new Map(g.heads.map(h => [h[0], h]));
-  const most = Math.max(...g.heads.map(h => Math.abs(h[2] ?? 0)), 1e-300), s = scale(most), box = el('div');
-  const all = grids(g);
-  for (const [stream, layers, heads, at] of all) {
-    const c = Math.max(17, Math.min(40, Math.floor(900 / Math.max(layers, heads)))), left = 46, top = 12, W = left + layers * c + 8, H = top + heads * c + 44;
-    const svg = sv('svg', { width: W, height: H, viewBox: `0 0 ${W} ${H}`, role: 'group', 'aria-label': `Delta of every ${one(g)} of stream ${stream}` });
-    const each = n => Math.ceil(n / 26);
-    for (let l = 0; l < layers; l += each(layers)) svg.append(sv('text', { x: left + (l + .5) * c, y: top + heads * c + 18, 'text-anchor': 'middle' }, '' + l));
-    if (heads > 1) for (let h = 0; h < heads; h += each(heads)) svg.append(sv('text', { x: left - 8, y: top + (h + .5) * c + 4, 'text-anchor': 'end' }, '' + h));
-    svg.append(sv('text', { x: left + layers * c / 2, y: H - 4, 'text-anchor': 'middle', class: 'name' }, 'layer'));
-    if (heads > 1) svg.append(sv('text', { transform: `translate(12 ${top + heads * c / 2}) rotate(-90)`, 'text-anchor': 'middle', class: 'name' }, one(g)));
-    for (let l = 0; l < layers; l++) for (let h = 0; h < heads; h++) {
-      const i = at.get(l + '/' + h); if (i == null) continue;
-      const r = by.get(i), x = left + l * c, y = top + h * c;
-      const rect = sv('rect', { class: 'cell', x, y, width: c, height: c, rx: 3, fill: colour(r && s(r[2])), tabindex: 0 });
-      hover(rect, () => r ? `${name(g, i)}\n\u0394 ${sgn(r[2])}   [${sgn(r[3])}, ${sgn(r[4])}]\nq = ${fmt(r[5])}\n${g.metric} without it: ${fmt(r[1])}` : name(g, i) + '\nnot measured');
-      svg.append(rect);
-      if (r && r[5] != null && r[5] <= .05) { const t = Math.sqrt(Math.abs(r[2]) / most);
-        svg.append(sv('circle', { cx: x + c / 2, cy: y + c / 2, r: 2, fill: t > .55 ? css('--card') : css('--ink'), 'pointer-events': 'none' })); }
-    }
-    if (all.length > 1) box.append(el('h3', {}, stream));
-    box.append(el('div', { class: 'wide' }, svg));
-  }
-  box.append(el('div', { class: 'legend' }, ramp(s, most, 'removing helps', 'removing hurts'), el('span', {}, '\u25CF q \u2264 0.05'), el('span', {}, 'colour by square root')));
-  return box;
-}
+// ---- numbers, as the page sets them ----
+const raised = s => s.replace(/./g, c => c === '-' ? '⁻' : '⁰¹²³⁴⁵⁶⁷⁸⁹'[c]);
+const number = v => {
+  if (v == null || !isFinite(v)) return 'n/a';
+  const a = Math.abs(v);
+  if (a === 0) return '0';
+  if (a >= 1e-3 && a < 1e5) return v.toFixed(clamp(2 - Math.floor(Math.log10(+a.toPrecision(3))), 0, 5)).replace('-', '−');
+  const [m, e] = v.toExponential(1).split('e');
+  return m.replace('-', '−').replace(/\.0$/, '') + '×10' + raised(e.replace('+', ''));
+};
+const signed = v => (v > 0 ? '+' : '') + number(v);
 
-function pairMatrix(g) {
-  const n = g.units.length, P = g.pairs, m = P.length / 5, index = new Map();
-  const abs = []; for (let k = 0; k < m; k++) { index.set(P[5 * k] * n + P[5 * k + 1], k); if (P[5 * k + 2] != null) abs.push(Math.abs(P[5 * k + 2])); }
-  abs.sort((a, b) => a - b); const most = Math.max(abs[Math.floor((abs.length - 1) * .999)] || 0, 1e-300), s = scale(most);
-  const size = 620, pad = 44, px = Math.max(1, Math.ceil(1240 / n)), img = document.createElement('canvas'); img.width = img.height = n;
-  const c2 = img.getContext('2d'), data = c2.createImageData(n, n), mid = rgb(css('--card'));
-  for (let i = 0; i < n * n; i++) data.data.set([...mid, 255], 4 * i);
-  for (let k = 0; k < m; k++) { const a = P[5 * k], b = P[5 * k + 1], c = s(P[5 * k + 2]); if (!c) continue;
-    // Above the diagonal every pair, below it only those that are resolved.
-    data.data.set([...c, 255], 4 * (a * n + b));
-    data.data.set([...(P[5 * k + 4] != null && P[5 * k + 4] <= .05 ? c : s(0)), 255], 4 * (b * n + a)); }
-  c2.putImageData(data, 0, 0);
-  const cv = el('canvas', { width: n * px, height: n * px, style: `width:100%;height:100%`, 'aria-label': 'Interaction of every pair of ' + many(g), role: 'img' });
-  const ctx = cv.getContext('2d'); ctx.imageSmoothingEnabled = false; ctx.drawImage(img, 0, 0, n * px, n * px);
-  ctx.strokeStyle = css('--line'); ctx.lineWidth = 1.5; const ticks = []; // Units of one layer stand side by side; a set stands alone.
-  g.units.forEach(([, s, l], i) => { const t = ticks[ticks.length - 1], label = s == null ? i + 1 : l, of = s ?? i;
-    if (t && t[3] === of && t[2] === label) t[1]++; else ticks.push([i, 1, label, of]); });
-  for (const [base] of ticks) { ctx.beginPath(); ctx.moveTo(base * px, 0); ctx.lineTo(base * px, n * px); ctx.moveTo(0, base * px); ctx.lineTo(n * px, base * px); ctx.stroke(); }
-  const at = ev => { const r = cv.getBoundingClientRect(), j = Math.floor((ev.clientX - r.left) / r.width * n), i = Math.floor((ev.clientY - r.top) / r.height * n);
-    if (i < 0 || j < 0 || i >= n || j >= n) return hide(); const a = Math.min(i, j), b = Math.max(i, j), k = index.get(a * n + b);
-    if (a === b) return show(ev, name(g, a)); if (k == null) return show(ev, `${name(g, a)} + ${name(g, b)}\nnot embedded`);
-    const v = P[5 * k + 2], h = P[5 * k + 3], q = P[5 * k + 4], rel = q != null && q <= .05 ? (v > 0 ? 'redundant' : 'overlapping') : 'unresolved';
-    show(ev, `${name(g, a)} + ${name(g, b)}\ninteraction ${sgn(v)} \u00B1 ${fmt(h)}\nq = ${fmt(q)}: ${rel}`); };
-  cv.addEventListener('mousemove', at); cv.addEventListener('mouseleave', hide);
-  const W = size + pad, svg = sv('svg', { viewBox: `0 0 ${W} ${W}`, style: 'position:absolute;inset:0;width:100%;height:100%;pointer-events:none' });
-  const every = Math.ceil(ticks.length / 16);
-  ticks.forEach(([b, h, l], k) => { if (k % every) return; const p = pad + (b + h / 2) / n * size;
-    svg.append(sv('text', { x: pad - 7, y: p + 4, 'text-anchor': 'end' }, '' + l), sv('text', { x: p, y: pad - 8, 'text-anchor': 'middle' }, '' + l)); });
-  svg.append(sv('text', { x: pad + size / 2, y: 12, 'text-anchor': 'middle', class: 'name' }, g.unit === 'set' ? 'number of one set' : g.unit === 'layer' ? 'one layer' : 'layer of one ' + one(g)),
-    sv('text', { transform: `translate(11 ${pad + size / 2}) rotate(-90)`, 'text-anchor': 'middle', class: 'name' }, g.unit === 'set' ? 'number of the other' : g.unit === 'layer' ? 'the other layer' : 'layer of the other'),
-    sv('rect', { x: pad, y: pad, width: size, height: size, fill: 'none', stroke: css('--line') }));
-  return el('div', {}, el('div', { style: `position:relative;max-width:${W}px;aspect-ratio:1` },
-    el('div', { style: `position:absolute;left:${100 * pad / W}%;top:${100 * pad / W}%;width:${100 * size / W}%;height:${100 * size / W}%` }, cv), svg),
-    el('div', { class: 'legend' }, ramp(s, most, 'overlapping', 'redundant'), el('span', {}, 'colour by square root')));
-}
-
-function curvePlot(g, f) {
-  const N = D.heads, ret = !f.flagged, at = p => ret ? p[2] : p[1], W = 940, H = 420, L = 62, R = 118, T = 16, B = 50;
-  const pts = f.curves.map(c => ({ order: c.order, p: c.points.filter(p => at(p) != null) })), ys = pts.flatMap(c => c.p.map(at));
-  let lo = Math.min(...ys, ret ? 0 : Infinity), hi = Math.max(...ys, ret ? 1 : -Infinity);
-  if (!(hi > lo)) { lo -= .5; hi += .5; }
-  const raw = (hi - lo) / 5, mag = 10 ** Math.floor(Math.log10(raw)), step = [1, 2, 2.5, 5, 10].map(k => k * mag).find(k => k >= raw);
-  lo = Math.floor(lo / step) * step; hi = Math.ceil(hi / step - 1e-9) * step;
-  const last = Math.max(...pts.flatMap(c => c.p.map(p => p[0])), 1), xm = Math.min(1, Math.ceil(last / N * 10) / 10);
-  const x = r => L + r / N / xm * (W - L - R), y = v => T + (hi - v) / (hi - lo) * (H - T - B);
-  const svg = sv('svg', { width: W, height: H, viewBox: `0 0 ${W} ${H}`, role: 'img', 'aria-label': 'Pruning curves' });
-  for (let v = lo; v <= hi + step / 2; v += step) svg.append(sv('line', { x1: L, x2: W - R, y1: y(v), y2: y(v), stroke: css('--grid') }),
-    sv('text', { x: L - 9, y: y(v) + 4, 'text-anchor': 'end' }, ret ? Math.round(v * 100) + ' %' : fmt(Math.abs(v) < step / 1e6 ? 0 : v)));
-  for (let k = 0; k <= xm + 1e-9; k += .1) svg.append(sv('text', { x: x(k * N), y: H - B + 20, 'text-anchor': 'middle' }, Math.round(k * 100) + ' %'));
-  if (.79 <= last / N + .02) svg.append(sv('line', { x1: x(.79 * N), x2: x(.79 * N), y1: T, y2: H - B, stroke: css('--soft'), 'stroke-dasharray': '3 4' }),
-    sv('text', { x: x(.79 * N) - 5, y: T + 11, 'text-anchor': 'end' }, '79 %'));
-  svg.append(sv('text', { x: (L + W - R) / 2, y: H - 6, 'text-anchor': 'middle', class: 'name' }, 'share of heads removed'),
-    sv('text', { transform: `translate(13 ${(T + H - B) / 2}) rotate(-90)`, 'text-anchor': 'middle', class: 'name' }, ret ? 'retained' : g.metric));
-  const line = (p, a) => svg.append(sv('path', { d: p.map((q, i) => (i ? 'L' : 'M') + x(q[0]).toFixed(1) + ' ' + y(at(q)).toFixed(1)).join(''), fill: 'none', 'stroke-linejoin': 'round', ...a }));
-  const random = pts.filter(c => c.order.startsWith('random')), named = pts.filter(c => !c.order.startsWith('random')), col = { greedy: css('--up'), importance: css('--down') };
-  let mid = [];
-  if (random.length) { const by = new Map(); for (const c of random) for (const p of c.p) by.has(p[0]) ? by.get(p[0]).push(at(p)) : by.set(p[0], [at(p)]);
-    const xs = [...by.keys()].sort((a, b) => a - b), q = (v, k) => { v.sort((a, b) => a - b); const i = k * (v.length - 1), j = Math.floor(i); return v[j] + (i - j) * ((v[j + 1] ?? v[j]) - v[j]); };
-    const band = k => xs.map(r => `${x(r).toFixed(1)} ${y(q(by.get(r), k)).toFixed(1)}`);
-    svg.append(sv('path', { d: 'M' + [...band(.05), ...band(.95).reverse()].join('L') + 'Z', fill: css('--band'), 'fill-opacity': .18 }));
-    for (const c of random) line(c.p, { stroke: css('--band'), 'stroke-width': .8, 'stroke-opacity': .45 });
-    mid = xs.map(r => { const v = q(by.get(r), .5); return [r, v, v]; }); line(mid, { stroke: css('--band'), 'stroke-width': 2, 'stroke-dasharray': '6 4' }); }
-  for (const c of named) line(c.p, { stroke: col[c.order] || css('--accent'), 'stroke-width': 2.6 });
-  const ends = named.map(c => [c.order, c.p[c.p.length - 1], col[c.order] || css('--accent')]); if (mid.length) ends.push(['random', mid[mid.length - 1], css('--band')]);
-  const marks = ends.filter(e => e[1]).map(e => [e[0], y(at(e[1])), e[2], x(e[1][0])]).sort((a, b) => a[1] - b[1]);
-  marks.forEach((m, i) => { m[4] = i ? Math.max(m[1], marks[i - 1][4] + 16) : m[1];
-    svg.append(sv('circle', { cx: m[3], cy: m[1], r: 3.4, fill: m[2] }), sv('text', { x: m[3] + 10, y: m[4] + 4, style: `fill:${m[2]};font-weight:600;font-size:13px` }, m[0])); });
-  const guide = sv('line', { y1: T, y2: H - B, stroke: css('--soft'), visibility: 'hidden' }), pane = sv('rect', { x: L, y: T, width: W - L - R, height: H - T - B, fill: 'transparent' });
-  pane.addEventListener('mousemove', ev => { const r = svg.getBoundingClientRect(), k = ((ev.clientX - r.left) / r.width * W - L) / (W - L - R) * xm * N, near = p => p.reduce((a, b) => Math.abs(b[0] - k) < Math.abs(a[0] - k) ? b : a);
-    const rows = named.filter(c => c.p.length).map(c => { const p = near(c.p); return [p[0], `${c.order}: ${ret ? pct(p[2]) + ', ' : ''}${g.metric} ${fmt(p[1])}${p[3] ? '\n   removes ' + p[3] : ''}`]; });
-    if (mid.length) { const p = near(mid); rows.push([p[0], `random (median of ${random.length}, at ${p[0]}): ${ret ? pct(p[2]) : fmt(p[1])}`]); }
-    if (!rows.length) return; guide.setAttribute('x1', x(rows[0][0])); guide.setAttribute('x2', x(rows[0][0])); guide.setAttribute('visibility', 'visible');
-    show(ev, `${rows[0][0]} of ${N} heads removed (${pct(rows[0][0] / N)})\n` + rows.map(r => r[1]).join('\n')); });
-  pane.addEventListener('mouseleave', () => { hide(); guide.setAttribute('visibility', 'hidden'); }); svg.append(guide, pane);
-  return el('div', {}, el('div', { class: 'wide' }, svg), random.length ? el('div', { class: 'legend' }, el('span', {}, `Thin lines: ${random.length} random orders; band: their 5th to 95th percentile; dashed: their median.`)) : null);
-}
-
-const stat = (v, label) => el('div', { class: 'stat' }, el('b', {}, v), el('span', {}, label));
-const title = g => g.task + (D.groups.filter(o => o.task === g.task).length > 1 ? ' · ' + g.method + (g.unit === 'head' ? '' : ', ' + many(g)) : '');
-app.append(el('header', { class: 'top' }, el('p', { class: 'eyebrow' }, 'Ablate report'), el('h1', {}, D.name),
-  el('p', { class: 'lede' }, `Which of the ${D.heads} attention heads of ${D.model} do the work, which stand in for each other, and how many can go.`),
-  el('nav', { 'aria-label': 'Sections' }, D.groups.map((g, i) => el('a', { href: '#t' + i }, title(g))), el('a', { href: '#provenance' }, 'Provenance'))));
-for (const w of D.warnings) app.append(el('p', { class: 'warn' }, w));
-D.groups.forEach((g, gi) => {
-  const greedy = g.families.flatMap(f => f.facts).find(f => f[0] === 'greedy'), sec = el('section', { class: 'task', id: 't' + gi });
-  sec.append(el('p', { class: 'eyebrow' }, `${(g.kind || '').replaceAll('_', ' ')} · ${g.method} ablation${g.unit === 'head' ? '' : ' of ' + many(g)}`), el('h2', {}, title(g)),
-    el('ul', { class: 'findings' }, g.findings.map(f => el('li', {}, f))));
-  for (const w of g.warnings) sec.append(el('p', { class: 'warn' }, w));
-  const sig = g.heads.filter(h => h[5] != null && h[5] <= .05).length;
-  sec.append(el('div', { class: 'stats' }, stat(fmt(g.baseline), g.metric + ' with every head'), g.floor != null ? stat(fmt(g.floor), g.metric + ' with none') : null,
-    g.heads.length ? stat(`${sig} / ${g.heads.length}`, many(g) + ' with a resolved effect') : null,
-    g.pair_counts[0] ? stat('' + g.pair_counts[1], `redundant pairs of ${g.pair_counts[0]}`) : null,
-    greedy && greedy[1] != null ? stat(pct(greedy[1]), 'retained with 79 % removed (greedy)') : null, stat('' + g.examples, `examples in ${g.clusters} clusters`)));
-  const how = g.bootstrap ? `Intervals: paired bootstrap over ${g.bootstrap}, 1,000 resamples.` : 'Intervals: paired by example, clustered by document.';
-  if (g.heads.length) { const top = g.heads.filter(h => h[2] != null).sort((a, b) => b[2] - a[2]).slice(0, g.unit === 'set' ? 1000 : 10);
-    const sets = g.unit === 'set', map = sets ? null : live(() => headMap(g)), list = table([[one(g)], ['\u0394 [95 % interval]', 1], ['q', 1]], top.map(h => [name(g, h[0]), ci(h[2], h[3], h[4]), fmt(h[5])]));
-    const beside = !sets && grids(g).reduce((n, s) => n + s[1], 0) <= 16; // A narrow map leaves room for the list.
-    sec.append(el('div', { class: 'card' }, el('h3', {}, `Every ${one(g)}, removed alone`),
-      el('p', { class: 'note' }, `\u0394: how much worse ${g.metric} gets (${g.lower ? 'it rises' : 'it falls'} by this much). ${how}`),
-      sets ? el('div', { class: 'wide' }, list) : beside ? el('div', { class: 'two map' }, map, el('div', { class: 'wide' }, el('h3', {}, 'Most important ' + many(g)), list)) : map));
-    if (!beside && !sets) sec.append(el('div', { class: 'card' }, el('h3', {}, 'Most important ' + many(g)), el('div', { class: 'wide' }, list))); }
-  if (g.pair_counts[0]) sec.append(el('div', { class: 'card' }, el('h3', {}, 'Every pair, removed together'),
-    el('p', { class: 'note' }, 'Interaction \u0394(ab) \u2212 \u0394(a) \u2212 \u0394(b). Above the diagonal every pair, below it only those resolved at q \u2264 0.05.' + (g.pairs_cut ? ' Too many pairs for one page: only the strongest resolved ones are shown.' : '')),
-    el('div', { class: 'two' }, live(() => pairMatrix(g)), el('div', {}, el('h3', {}, 'Most redundant pairs'),
-      g.top_pairs.length ? table([['pair'], ['interaction [95 % interval]', 1], ['', 1]], g.top_pairs.map(p => [name(g, p[0]) + ' + ' + name(g, p[1]), ci(p[2], p[3], p[4]), p[6]])) : el('p', { class: 'note' }, 'No interaction above 0.')))));
-  for (const f of g.families) sec.append(el('div', { class: 'card' }, el('h3', {}, 'Pruning curve' + (f.objective && f.objective !== g.task ? ', greedy for ' + f.objective : '')),
-    el('p', { class: 'note' }, (f.flagged ? `${g.metric} itself, because removing every head isn't measurably worse than removing none. ` : `Retained = (${g.metric} \u2212 ${fmt(f.floor)}) / (${fmt(f.start)} \u2212 ${fmt(f.floor)}): 100 % is the whole model, 0 % is no head. `) +
-      (f.half != null ? 'Measured on the half of the documents that greedy did not select on.' : 'Measured on all examples, the same that greedy selected on.')), live(() => curvePlot(g, f)),
-    f.flagged ? null : el('div', { class: 'wide', style: 'margin-top:20px' }, table([['order'], ['retained at 79 %', 1], ['\u2265 99 % up to', 1], ['\u2265 95 % up to', 1], ['\u2265 90 % up to', 1], ['mean retained', 1]], f.facts.map(r => [r[0], ...r.slice(1).map(pct)])))));
-  app.append(sec);
+// ---- tips ----
+// What is marked, and where what the keys have come to lies.
+let shown = null, held = null;
+const hide = () => { held = null; tip.hidden = true; if (shown) shown.classList.remove('at'); shown = null; };
+const place = (x, y) => {
+  const { width, height } = tip.getBoundingClientRect();
+  const left = x + 16 + width > innerWidth - 8 ? x - 16 - width : x + 16;
+  const top = y + 18 + height > innerHeight - 8 ? y - 14 - height : y + 18;
+  tip.style.transform = `translate(${Math.round(clamp(left, 8, Math.max(8, innerWidth - width - 8)))}px,${Math.round(Math.max(8, top))}px)`;
+};
+const tell = (text, x, y, mark) => {
+  if (shown !== mark) { if (shown) shown.classList.remove('at'); if (mark) mark.classList.add('at'); shown = mark; }
+  if (tip.textContent !== text) tip.textContent = text;
+  tip.hidden = false;
+  place(x, y);
+};
+const middle = mark => { const r = mark.getBoundingClientRect(); return [(r.left + r.right) / 2, (r.top + r.bottom) / 2]; };
+document.addEventListener('pointermove', ev => {
+  const pane = ev.target.closest?.('.pane');
+  held = null;
+  if (pane) return pointed(pane, ev);
+  const mark = ev.target.closest?.('[data-tip]');
+  if (mark) tell(mark.dataset.tip, ev.clientX, ev.clientY, mark); else if (!document.activeElement?.matches?.('svg[tabindex]')) hide();
 });
-if (D.agreement.length) app.append(el('section', { class: 'task', id: 'agreement' }, el('h2', {}, 'Do the scores agree?'),
-  el('p', { class: 'note' }, 'Rank agreement of the deltas of heads or other units. Within layers: the mean over layers, free of the effect of depth.'),
-  el('div', { class: 'card wide' }, table([['score'], ['and score'], ['scope'], ['Spearman [95 % interval]', 1], ['Kendall \u03C4-b', 1]],
-    D.agreement.map(a => [a[0], a[1], a[2].replace('_', ' '), ci(a[3], a[5], a[6]), fmt(a[4])])))));
-const dl = []; const row = (k, ...v) => dl.push(el('dt', {}, k), el('dd', {}, v));
-row('Model', `${D.model} (${D.arch}, ${D.dtype})`); row('Weights', el('code', {}, 'sha256 ' + D.weights)); row('Experiment', el('code', {}, D.id));
-for (const [n, k, e, h] of D.data) row('Data: ' + n, `${k.replaceAll('_', ' ')}, ${e} examples, `, el('code', {}, 'blake3 ' + h));
-row('Devices', Object.entries(D.devices).map(([k, v]) => el('div', {}, `${k} (${v} chunks)`)));
-row('Versions', [...Object.entries(D.versions).map(([k, v]) => k + ' ' + v), 'numerics ' + D.engine].join(', ')); row('Seed', '' + D.seed);
-row('Chunks', `${D.chunks.planned} planned, ${D.chunks.computed} computed, ${D.chunks.accepted} accepted, ${D.chunks.duplicate} duplicate${D.quarantined ? ', ' + D.quarantined + ' shards quarantined' : ''}`);
-row('Complete', D.partial ? 'no: chunks are missing' : 'yes; every subset was computed exactly, none was screened');
-app.append(el('section', { class: 'task', id: 'provenance' }, el('h2', {}, 'Provenance'), el('div', { class: 'card' }, el('dl', {}, dl))),
-  el('footer', {}, 'q: Benjamini\u2013Hochberg over all heads (or other units), or all pairs, of a task. Tables of every number lie beside this file.'));
-matchMedia('(prefers-color-scheme: dark)').addEventListener('change', () => redraw.forEach(f => f()));
+document.addEventListener('pointerdown', ev => { if (!ev.target.closest?.('[data-tip], .pane')) hide(); });
+document.addEventListener('scroll', () => { if (held) place(...held()); else hide(); }, { passive: true, capture: true });
+
+// ---- keys: arrows go to the nearest mark on that side ----
+const WAYS = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] };
+const next = (marks, from, [dx, dy]) => {
+  const [x, y] = middle(from);
+  let best = null, least = Infinity;
+  for (const mark of marks) {
+    if (mark === from) continue;
+    const [mx, my] = middle(mark), along = (mx - x) * dx + (my - y) * dy, aside = Math.abs((mx - x) * dy) + Math.abs((my - y) * dx);
+    if (along <= .5 || (dx && aside > 2 * along && aside > 12)) continue;
+    const far = along + 3 * aside;
+    if (far < least) { least = far; best = mark; }
+  }
+  return best;
+};
+for (const svg of document.querySelectorAll('.drawing svg')) {
+  const marks = [...svg.querySelectorAll('[data-tip]')], pane = svg.querySelector('.pane');
+  if (!marks.length && !pane) continue;
+  svg.setAttribute('tabindex', '0');
+  svg.setAttribute('aria-roledescription', 'figure; arrow keys read its numbers');
+  let at = null;
+  const show = mark => { at = mark; const r = mark.getBoundingClientRect(); if (r.top < 0 || r.bottom > innerHeight) mark.scrollIntoView({ block: 'center', behavior: 'instant' });
+    held = () => middle(mark); tell(mark.dataset.tip, ...held(), mark); };
+  svg.addEventListener('focus', () => { if (!svg.matches(':focus-visible')) return; if (pane) keyed(pane, null); else show(at || marks[0]); });
+  svg.addEventListener('blur', hide);
+  svg.addEventListener('keydown', ev => {
+    if (ev.key === 'Escape') return hide();
+    const way = WAYS[ev.key];
+    if (!way && ev.key !== 'Home' && ev.key !== 'End') return;
+    ev.preventDefault();
+    if (pane) return keyed(pane, way || [0, 0]);
+    const to = ev.key === 'Home' ? marks[0] : ev.key === 'End' ? marks[marks.length - 1] : at ? next(marks, at, way) : marks[0];
+    if (to) show(to);
+  });
+}
+
+// ---- matrices: every pair from packed half floats ----
+const half = h => { const e = h >> 10 & 31, m = h & 1023, s = h >> 15 ? -1 : 1;
+  return e === 31 ? (m ? NaN : s * Infinity) : e ? s * 2 ** (e - 15) * (1 + m / 1024) : s * 2 ** -14 * (m / 1024); };
+const bytes = text => Uint8Array.from(atob(text), c => c.charCodeAt(0));
+const unpacked = new Map();
+const pairsOf = group => {
+  if (!unpacked.has(group)) {
+    const d = json('pairs-' + group);
+    if (d) { const view = new DataView(bytes(d.packed).buffer), n = d.units.length; d.at = new Map(d.units.map((u, k) => [u, k]));
+      d.pair = (a, b) => { let [i, j] = [d.at.get(a), d.at.get(b)]; if (i == null || j == null || i === j) return null; if (i > j) [i, j] = [j, i];
+        const k = (i * (2 * n - i - 1) / 2 + j - i - 1) * 6, [v, w, q] = [0, 2, 4].map(o => half(view.getUint16(k + o, true)));
+        return isNaN(v) ? null : { i, j, value: v * d.most, half: w * d.widest, q: Math.abs(q), resolved: q > 0 }; }; }
+    unpacked.set(group, d);
+  }
+  return unpacked.get(group);
+};
+const relation = p => !p.resolved ? 'unresolved' : p.value > 0 ? 'redundant' : 'overlapping';
+const told = (d, p) => `${d.names[p.i]} + ${d.names[p.j]}\ninteraction ${signed(p.value)} [${signed(p.value - p.half)}, ${signed(p.value + p.half)}] 95 %\n`
+  + `alone ${signed(d.deltas[p.i])} and ${signed(d.deltas[p.j])}\nq ${p.q < 1e-4 ? '< 0.0001' : number(p.q)}: ${relation(p)}`;
+const cells = new WeakMap();
+const cellOf = pane => {
+  if (!cells.has(pane)) {
+    const [x, y, side, n] = pane.dataset.box.split(' ').map(Number), drawing = pane.closest('.drawing');
+    cells.set(pane, { x, y, side, n, row: 0, column: 1, order: (drawing.dataset.order || '').split(' ').map(Number), d: pairsOf(pane.closest('figure').dataset.group) });
+  }
+  return cells.get(pane);
+};
+const cross = (pane, c) => {
+  const svg = pane.ownerSVGElement, one = c.side / c.n;
+  let g = svg.querySelector('.cross');
+  if (!g) { g = document.createElementNS(svg.namespaceURI, 'g'); g.setAttribute('class', 'cross');
+    for (let k = 0; k < 3; k++) { const r = document.createElementNS(svg.namespaceURI, 'rect'); r.setAttribute('fill', k < 2 ? 'var(--ink)' : 'none'); r.setAttribute('fill-opacity', '.07'); if (k === 2) r.setAttribute('stroke', 'var(--ink)'); g.append(r); } svg.append(g); }
+  const set = (r, x, y, w, h) => { r.setAttribute('x', x); r.setAttribute('y', y); r.setAttribute('width', w); r.setAttribute('height', h); };
+  set(g.children[0], c.x, c.y + c.row * one, c.side, one); set(g.children[1], c.x + c.column * one, c.y, one, c.side);
+  set(g.children[2], c.x + c.column * one - .5, c.y + c.row * one - .5, one + 1, one + 1);
+};
+const read = (pane, c, x, y) => {
+  const p = c.d && c.d.pair(c.order[c.row], c.order[c.column]);
+  cross(pane, c);
+  tell(p ? told(c.d, p) : c.d && c.row === c.column ? c.d.names[c.d.at.get(c.order[c.row])] : 'not measured', x, y, null);
+};
+const pointed = (pane, ev) => {
+  const c = cellOf(pane), r = pane.getBoundingClientRect();
+  if (!c.d) return;
+  c.column = clamp(Math.floor((ev.clientX - r.left) / r.width * c.n), 0, c.n - 1);
+  c.row = clamp(Math.floor((ev.clientY - r.top) / r.height * c.n), 0, c.n - 1);
+  read(pane, c, ev.clientX, ev.clientY);
+};
+const keyed = (pane, way) => {
+  const c = cellOf(pane), r = pane.getBoundingClientRect();
+  if (!c.d) return;
+  if (way) { c.column = clamp(c.column + way[0], 0, c.n - 1); c.row = clamp(c.row + way[1], 0, c.n - 1); }
+  held = () => { const r = pane.getBoundingClientRect(); return [r.left + (c.column + .5) * r.width / c.n, r.top + (c.row + .5) * r.height / c.n]; };
+  if (r.top < 0 || r.bottom > innerHeight) pane.scrollIntoView({ block: r.height > innerHeight ? 'nearest' : 'center', behavior: 'instant' });
+  read(pane, c, ...held());
+};
+
+// ---- images follow the theme: their palettes are exchanged in place ----
+const dark = matchMedia('(prefers-color-scheme: dark)'), print = matchMedia('print');
+const PALETTE_AT = 33;
+for (const image of document.querySelectorAll('image[data-plte]')) {
+  const light = image.getAttribute('href');
+  let other = null;
+  const paint = () => {
+    if (!dark.matches || print.matches) return image.setAttribute('href', light);
+    if (!other) { const png = bytes(light.slice(light.indexOf(',') + 1)); png.set(bytes(image.dataset.plte), PALETTE_AT);
+      let text = ''; for (let k = 0; k < png.length; k += 8192) text += String.fromCharCode(...png.subarray(k, k + 8192)); other = 'data:image/png;base64,' + btoa(text); }
+    image.setAttribute('href', other);
+  };
+  image.light = light;
+  paint(); dark.addEventListener('change', paint); print.addEventListener('change', paint);
+}
+
+// ---- downloads: what is in the page, in the light colours of the files beside it ----
+const save = (name, blob) => { const a = document.createElement('a'); a.href = URL.createObjectURL(blob); a.download = name; document.body.append(a); a.click(); a.remove(); setTimeout(() => URL.revokeObjectURL(a.href), 10000); };
+const alone = (drawing, fonts) => {
+  const from = drawing.querySelector('svg'), svg = from.cloneNode(true);
+  svg.removeAttribute('tabindex'); svg.removeAttribute('aria-roledescription'); svg.querySelector('.cross')?.remove();
+  from.querySelectorAll('image').forEach((image, k) => svg.querySelectorAll('image')[k].setAttribute('href', image.light || image.getAttribute('href')));
+  for (const e of svg.querySelectorAll('[data-tip],[data-box],[data-plte]')) for (const k of ['tip', 'box', 'plte']) e.removeAttribute('data-' + k);
+  svg.querySelectorAll('.at').forEach(e => e.classList.remove('at'));
+  const paper = document.createElementNS(svg.namespaceURI, 'rect');
+  for (const [k, v] of [['width', '100%'], ['height', '100%'], ['fill', 'var(--paper)']]) paper.setAttribute(k, v);
+  svg.prepend(paper);
+  if (fonts) { const style = document.createElementNS(svg.namespaceURI, 'style'); style.textContent = document.getElementById('fonts').textContent; svg.prepend(style); }
+  return new XMLSerializer().serializeToString(svg).replace(/var\(--([a-z0-9]+)\)/g, (_, name) => page.colours[name] || '#000');
+};
+const png = drawing => new Promise((done, fail) => {
+  const [, , width, height] = drawing.querySelector('svg').getAttribute('viewBox').split(' ').map(Number), image = new Image();
+  image.onload = () => { const canvas = document.createElement('canvas'); canvas.width = 2 * width; canvas.height = 2 * height;
+    const on = canvas.getContext('2d'); on.imageSmoothingEnabled = false; on.drawImage(image, 0, 0, canvas.width, canvas.height); canvas.toBlob(b => b ? done(b) : fail(Error('no picture'))); };
+  image.onerror = () => fail(Error('the figure is no picture'));
+  image.src = 'data:image/svg+xml;charset=utf-8,' + encodeURIComponent(alone(drawing, true));
+});
+const cell = v => v == null ? '' : /[",\n]/.test(v) ? '"' + String(v).replaceAll('"', '""') + '"' : String(v);
+const csv = (columns, rows) => new Blob([[columns, ...rows].map(r => r.map(cell).join(',')).join('\n') + '\n'], { type: 'text/csv' });
+const pairsCsv = d => { const rows = [];
+  for (let i = 0; i < d.units.length; i++) for (let j = i + 1; j < d.units.length; j++) { const p = d.pair(d.units[i], d.units[j]);
+    if (p) rows.push([d.names[i], d.names[j], d.deltas[i], d.deltas[j], ...[p.value, p.value - p.half, p.value + p.half, p.q].map(v => +v.toPrecision(3)), relation(p)]); }
+  return csv(['a', 'b', 'delta_a', 'delta_b', 'interaction', 'ci_low', 'ci_high', 'q_value', 'relation'], rows); };
+for (const figure of document.querySelectorAll('figure')) {
+  const get = document.createElement('span'), drawings = [...figure.querySelectorAll('.drawing')], visible = () => drawings.find(d => !d.hidden);
+  get.className = 'get';
+  const button = (text, label, act) => { const b = document.createElement('button'); b.type = 'button'; b.textContent = text; b.setAttribute('aria-label', label); b.addEventListener('click', () => act(b)); get.append(b); return b; };
+  if (drawings.length > 1) {
+    const how = figure.querySelector('.how'), first = how.textContent;
+    button('Forward order', 'Show in forward order', b => { hide(); const other = drawings[0].hidden; drawings[0].hidden = !other; drawings[1].hidden = other;
+      how.textContent = other ? first : drawings[1].dataset.how; b.setAttribute('aria-pressed', !other); }).setAttribute('aria-pressed', false);
+  }
+  button('SVG', 'Save the figure as SVG', () => save(visible().dataset.name + '.svg', new Blob([alone(visible())], { type: 'image/svg+xml' })));
+  button('PNG', 'Save the figure as PNG', () => png(visible()).then(b => save(visible().dataset.name + '.png', b)));
+  const matrix = figure.querySelector('.pane') && document.getElementById('pairs-' + figure.dataset.group), own = document.getElementById('data-' + figure.id);
+  if (own) button('CSV', 'Save the numbers as CSV', () => { const t = JSON.parse(own.textContent); save(figure.id + '.csv', csv(t.columns, t.rows)); });
+  else if (matrix) button('CSV', 'Save the pairs as CSV', () => save(figure.id + '.csv', pairsCsv(pairsOf(figure.dataset.group))));
+  figure.querySelector('figcaption').append(get);
+}
 })();

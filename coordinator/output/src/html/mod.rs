@@ -1,22 +1,25 @@
-//! `report.html`: one file that needs nothing else. The numbers are embedded as JSON and drawn by the
-//! script in the page.
+//! `report.html`: one file that needs nothing else. Findings in words come first, then the figures that show them. Drawings
+//! and tables stand in the page as they are; the script adds what is told when something is pointed at, and downloads.
 
+mod data;
+mod provenance;
 mod words;
 
-use crate::analyse::{Analysis, Group, Relation, analyse};
+use crate::analyse::{Analysis, Group, analyse};
 use crate::facts;
+use crate::figure::draw::{count, escape, interval, number, percent, q_value, signed};
+use crate::figure::ink::{self, Theme};
+use crate::figure::{self, Figure, Part, raster};
 use crate::results::Results;
-use crate::write::atomically;
-use ablate_common::metric::Metric;
-use ablate_common::units::Place;
-use serde_json::{Value, json};
+use crate::write::{WrittenFile, atomically};
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 
-/// Most pairs that a page embeds; above it only the strongest resolved ones.
-const MOST_PAIRS: usize = 250_000;
-
-/// Writes the report: findings in words, head map, pair matrix, pruning curves, provenance.
+/// Writes the report.
 ///
 /// # Errors
 /// Where the file can't be written.
@@ -29,208 +32,288 @@ pub fn report(results: &Results, path: &Path) -> anyhow::Result<()> {
 /// # Errors
 /// As [`report`].
 pub fn report_analysed(results: &Results, analysis: &Analysis, path: &Path) -> anyhow::Result<()> {
-    let page = page(results, analysis)?;
+    let page = page(results, analysis, &figure::figures(results, analysis)?)?;
     atomically(path, |file| Ok(file.write_all(page.as_bytes())?))
 }
 
-fn page(results: &Results, analysis: &Analysis) -> anyhow::Result<String> {
-    // "<" can't end the script element or open a comment where it is written as an escape.
-    let data = serde_json::to_string(&payload(results, analysis))?.replace('<', "\\u003c");
+/// Writes `report.html`, and every figure as SVG and PNG in `figures/`, into `dir`, which is made where it is missing.
+///
+/// # Errors
+/// Where a file can't be written.
+pub fn present(results: &Results, analysis: &Analysis, dir: &Path) -> anyhow::Result<Vec<WrittenFile>> {
+    std::fs::create_dir_all(dir).with_context(|| format!("can't make the folder {}", dir.display()))?;
+    let figures = figure::figures(results, analysis)?;
+    let page = page(results, analysis, &figures)?;
+    let path = dir.join("report.html");
+    atomically(&path, |file| Ok(file.write_all(page.as_bytes())?))?;
+    let mut written = vec![WrittenFile { path, rows: 0 }];
+    written.extend(figure::write(&figures, &dir.join("figures"))?);
+    Ok(written)
+}
+
+/// What of the page is allowed to be fetched: nothing but what is in it.
+const POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data: blob:; font-src data:";
+
+fn page(results: &Results, analysis: &Analysis, figures: &[Figure]) -> anyhow::Result<String> {
+    let page = Page { results, analysis, figures };
     let title = escape(&results.plan.spec.name);
+    let mut fonts = String::new();
+    for (weight, bytes) in raster::WEB_FONTS {
+        write!(
+            fonts,
+            "@font-face{{font-family:Inter;font-weight:{weight};src:url(data:font/woff2;base64,{}) format('woff2')}}",
+            STANDARD.encode(bytes)
+        )?;
+    }
+    let (light, dark) = (ink::css(Theme::Light), ink::css(Theme::Dark));
     let (style, script) = (include_str!("style.css"), include_str!("app.js"));
     Ok(format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; \
-         script-src 'unsafe-inline'; img-src data:\">\n\
-         <title>{title} · Ablate</title>\n<style>\n{style}</style>\n</head>\n<body>\n<main id=\"app\">\
-         <noscript>The figures of this report are drawn by a script in this file; please allow it to run.</noscript>\
-         </main>\n<div id=\"tip\" role=\"status\" hidden></div>\n\
-         <script type=\"application/json\" id=\"data\">{data}</script>\n<script>\n{script}</script>\n</body>\n</html>\n"
+         <meta http-equiv=\"Content-Security-Policy\" content=\"{POLICY}\">\n\
+         <meta name=\"color-scheme\" content=\"light dark\">\n\
+         <title>{title} · Ablate</title>\n<style id=\"fonts\">{fonts}</style>\n\
+         <style>:root{{color-scheme:light;{light}}}@media screen and (prefers-color-scheme:dark){{:root{{color-scheme:dark;{dark}}}}}\n{style}</style>\n\
+         </head>\n<body>\n<main>\n{}</main>\n<div id=\"tip\" role=\"status\" aria-live=\"polite\" hidden></div>\n\
+         {}<script>\n{script}</script>\n</body>\n</html>\n",
+        page.body()?,
+        data::blocks(results, analysis, figures),
     ))
 }
 
-/// Text as HTML.
-fn escape(s: &str) -> String {
-    s.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-        .replace('\'', "&#39;")
+/// What the parts of the page are made of.
+struct Page<'a> {
+    results: &'a Results,
+    analysis: &'a Analysis,
+    figures: &'a [Figure],
 }
 
-/// A number with `digits` significant digits; null where it isn't one.
-fn number(v: f64, digits: usize) -> Value {
-    if v.is_finite() {
-        format!("{v:.*e}", digits.saturating_sub(1)).parse::<f64>().map_or(Value::Null, Value::from)
-    } else {
-        Value::Null
+impl Page<'_> {
+    fn body(&self) -> anyhow::Result<String> {
+        let mut out = String::new();
+        let several = self.analysis.groups.len() > 1;
+        self.header(&mut out)?;
+        for w in facts::run_warnings(self.results) {
+            writeln!(out, "<p class=\"warn\">{}</p>", escape(&w))?;
+        }
+        writeln!(out, "<section id=\"findings\"><h2>Findings</h2>")?;
+        for (at, g) in self.analysis.groups.iter().enumerate() {
+            self.findings(&mut out, at, g, several)?;
+        }
+        writeln!(out, "</section>")?;
+        for (at, g) in self.analysis.groups.iter().enumerate() {
+            self.group(&mut out, at, g)?;
+        }
+        for (part, id, title, lede) in [
+            (Part::Across, "across", "Across tasks and scores", ""),
+            (Part::Portraits, "portraits", "Head portraits", "What the most important heads attend to, with nothing removed."),
+        ] {
+            let figures: Vec<&Figure> = self.figures.iter().filter(|f| f.part == part && f.group.is_none()).collect();
+            if !figures.is_empty() {
+                writeln!(out, "<section id=\"{id}\"><h2>{title}</h2>")?;
+                if !lede.is_empty() {
+                    writeln!(out, "<p class=\"lede\">{lede}</p>")?;
+                }
+                self.row(&mut out, &figures)?;
+                writeln!(out, "</section>")?;
+            }
+        }
+        provenance::exact(&mut out, self.results)?;
+        provenance::provenance(&mut out, self.results)?;
+        Ok(out)
     }
-}
 
-fn payload(results: &Results, analysis: &Analysis) -> Value {
-    let plan = &results.plan;
-    let data: Vec<Value> =
-        plan.tasks.iter().map(|t| json!([t.name, t.kind.name(), t.examples, t.prepared])).collect();
-    json!({
-        "name": plan.spec.name,
-        "id": results.id,
-        "model": plan.model.title,
-        "arch": plan.model.arch,
-        "weights": plan.model.weights_sha256,
-        "dtype": plan.spec.model.dtype,
-        "seed": plan.spec.seed,
-        "engine": plan.engine,
-        "data": data,
-        "heads": plan.heads().len(),
-        "versions": results.run.versions,
-        "devices": results.run.device_classes,
-        "chunks": {"planned": results.run.planned, "computed": results.run.computed,
-                   "accepted": results.run.accepted, "duplicate": results.run.duplicate},
-        "quarantined": results.run.quarantined.len(),
-        "partial": facts::partial(results),
-        "warnings": facts::run_warnings(results),
-        "groups": analysis.groups.iter().map(|g| group(results, g)).collect::<Vec<_>>(),
-        "agreement": analysis.agreement.iter().map(|a| json!([a.score_a, a.score_b, a.scope,
-            number(a.spearman, 4), number(a.kendall, 4), number(a.ci.0, 4), number(a.ci.1, 4)])).collect::<Vec<_>>(),
-    })
-}
+    fn title(&self, g: &Group) -> String {
+        escape(&figure::title_of(g, &self.analysis.groups))
+    }
 
-fn group(results: &Results, g: &Group) -> Value {
-    let heads: Vec<Value> = g
-        .heads
-        .iter()
-        .map(|h| {
-            let d = &h.delta;
-            json!([
-                h.ix.0,
-                number(h.value, 5),
-                number(d.value, 5),
-                number(d.low, 4),
-                number(d.high, 4),
-                number(h.q, 3)
-            ])
-        })
-        .collect();
-    let mut rows: Vec<&crate::analyse::PairRow> = g.pairs.iter().collect();
-    let cut = rows.len() > MOST_PAIRS;
-    if cut {
-        rows.retain(|p| p.relation != Relation::Unresolved);
-        rows.sort_by(|a, b| b.interaction.value.abs().total_cmp(&a.interaction.value.abs()));
-        rows.truncate(MOST_PAIRS);
+    fn header(&self, out: &mut String) -> anyhow::Result<()> {
+        let plan = &self.results.plan;
+        writeln!(
+            out,
+            "<header><p class=\"eyebrow\">Ablate report</p><h1>{}</h1>\n<p class=\"lede\">Which of the {} attention heads of {} do the work, which stand in for each other, and how many can go.</p>",
+            escape(&plan.spec.name),
+            count(plan.heads().len()),
+            escape(&plan.model.title)
+        )?;
+        write!(out, "<nav aria-label=\"Contents\"><a href=\"#findings\">Findings</a>")?;
+        for (at, g) in self.analysis.groups.iter().enumerate() {
+            write!(out, "<a href=\"#g{at}\">{}</a>", self.title(g))?;
+        }
+        for (part, id, title) in [(Part::Across, "across", "Across tasks"), (Part::Portraits, "portraits", "Portraits")] {
+            if self.figures.iter().any(|f| f.part == part && f.group.is_none()) {
+                write!(out, "<a href=\"#{id}\">{title}</a>")?;
+            }
+        }
+        writeln!(out, "<a href=\"#exact\">Exact and screened</a><a href=\"#provenance\">Provenance</a></nav></header>")?;
+        Ok(())
     }
-    // A flat list of five numbers a pair: a, b, interaction, half the interval's width, q.
-    let mut pairs = Vec::with_capacity(rows.len() * 5);
-    for p in rows {
-        let i = &p.interaction;
-        pairs.extend([
-            json!(p.a.0),
-            json!(p.b.0),
-            number(i.value, 3),
-            number((i.high - i.low) / 2.0, 2),
-            number(p.q, 2),
-        ]);
+
+    fn findings(&self, out: &mut String, at: usize, g: &Group, several: bool) -> anyhow::Result<()> {
+        if several {
+            writeln!(out, "<h3 class=\"of\">{}</h3>", self.title(g))?;
+        }
+        write!(out, "<dl class=\"glance\">")?;
+        for (value, what) in self.glance(g) {
+            write!(out, "<div><dd>{}</dd><dt>{}</dt></div>", escape(&value), escape(&what))?;
+        }
+        write!(out, "</dl>\n<ol class=\"findings\">")?;
+        for f in words::findings(g) {
+            write!(out, "<li><b>{}</b> {}", escape(&f.lead), escape(&f.text))?;
+            if let Some(figure) = words::shown_by(self.figures, at, f.figure) {
+                write!(out, " <a href=\"#{}\">Figure {}</a>", figure.name, self.number(figure))?;
+            }
+            writeln!(out, "</li>")?;
+        }
+        writeln!(out, "</ol>")?;
+        Ok(())
     }
-    let curves: Vec<Value> = facts::families(g)
-        .into_iter()
-        .map(|(_, orders, random)| {
-            let all: Vec<Value> = orders
-                .iter()
-                .chain(&random)
-                .map(|c| {
-                    let points: Vec<Value> = c
-                        .points
-                        .iter()
-                        .map(|p| {
-                            json!([
-                                p.removed,
-                                number(p.value, 5),
-                                p.retained.map(|r| number(r, 4)),
-                                p.unit.map(|u| g.name_of(u))
-                            ])
-                        })
-                        .collect();
-                    json!({"order": c.order, "points": points})
-                })
-                .collect();
-            let first = orders.first().or(random.first());
-            let facts: Vec<Value> = orders
-                .iter()
-                .map(|c| {
-                    json!([
-                        c.order,
-                        c.retained_at(0.79).map(|r| r.1),
-                        c.largest(0.99),
-                        c.largest(0.95),
-                        c.largest(0.9),
-                        c.area(|r| r)
-                    ])
-                })
-                .collect();
-            json!({
-                "objective": first.map(|c| c.objective.clone()), "half": first.and_then(|c| c.half),
-                "start": first.map(|c| number(c.start, 5)), "floor": first.map(|c| number(c.floor, 5)),
-                "flagged": first.is_some_and(|c| c.flagged), "curves": all, "facts": facts,
+
+    /// A few numbers to begin with.
+    fn glance(&self, g: &Group) -> Vec<(String, String)> {
+        let metric = figure::of_group::metric(g);
+        let mut out = vec![(number(g.baseline), format!("{metric} with every head"))];
+        if let Some((floor, _)) = g.floor {
+            out.push((number(floor), format!("{metric} with none")));
+        }
+        if !g.heads.is_empty() {
+            let (hurts, helps) = facts::resolved_heads(g);
+            out.push((format!("{} / {}", count(hurts + helps), count(g.heads.len())), format!("{} with a resolved effect", g.unit.plural())));
+        }
+        if !g.pairs.is_empty() {
+            let redundant = facts::count(g, crate::analyse::Relation::Redundant);
+            out.push((count(redundant), format!("redundant of {} pairs", count(g.pairs.len()))));
+        }
+        let greedy = g.curves.iter().find(|c| c.order == "greedy" && c.objective == g.name);
+        if let Some((_, r)) = greedy.or(g.curves.iter().find(|c| c.order == "greedy")).and_then(|c| c.retained_at(0.79)) {
+            out.push((percent(r), "retained without 79 % of the heads".into()));
+        }
+        out.push((count(g.examples), format!("examples in {} clusters", count(g.clusters))));
+        out
+    }
+
+    /// The number of a figure: its place among those that are shown.
+    fn number(&self, figure: &Figure) -> usize {
+        self.figures.iter().filter(|f| !f.instead).position(|f| f.name == figure.name).map_or(0, |k| k + 1)
+    }
+
+    fn group(&self, out: &mut String, at: usize, g: &Group) -> anyhow::Result<()> {
+        let kind = self.results.plan.tasks.get(g.task as usize).map_or("", |t| t.kind.name()).replace('_', " ");
+        let of = if g.unit == ablate_common::units::UnitKind::Head { String::new() } else { format!(" of {}", g.unit.plural()) };
+        writeln!(
+            out,
+            "<section id=\"g{at}\"><p class=\"eyebrow\">{} · {} ablation{of}</p><h2>{}</h2>",
+            escape(&kind),
+            g.method,
+            self.title(g)
+        )?;
+        for w in facts::warnings(self.results, g) {
+            writeln!(out, "<p class=\"warn\">{}</p>", escape(&w))?;
+        }
+        for (part, title) in [(Part::Heads, "Alone"), (Part::Pairs, "Together"), (Part::Curves, "Pruned"), (Part::Portraits, "Portraits")] {
+            let figures: Vec<&Figure> =
+                self.figures.iter().filter(|f| f.part == part && f.group == Some(at)).collect();
+            if figures.is_empty() {
+                continue;
+            }
+            writeln!(out, "<h3>{title}</h3>")?;
+            self.row(out, &figures)?;
+            match part {
+                Part::Heads => heads_table(out, g)?,
+                Part::Curves => orders_table(out, g)?,
+                _ => {}
+            }
+        }
+        writeln!(out, "</section>")?;
+        Ok(())
+    }
+
+    /// Figures side by side where they fit.
+    fn row(&self, out: &mut String, figures: &[&Figure]) -> anyhow::Result<()> {
+        writeln!(out, "<div class=\"row\">")?;
+        let mut at = 0;
+        while let Some(f) = figures.get(at) {
+            let instead = figures.get(at + 1).filter(|n| n.instead);
+            self.figure(out, f, instead.copied())?;
+            at += if instead.is_some() { 2 } else { 1 };
+        }
+        writeln!(out, "</div>")?;
+        Ok(())
+    }
+
+    fn figure(&self, out: &mut String, f: &Figure, instead: Option<&Figure>) -> anyhow::Result<()> {
+        let group = f.group.map_or_else(String::new, |g| format!(" data-group=\"{g}\""));
+        let order = |f: &Figure| {
+            f.order.as_ref().map_or_else(String::new, |o| {
+                let list: Vec<String> = o.iter().map(usize::to_string).collect();
+                format!(" data-order=\"{}\"", list.join(" "))
             })
-        })
-        .collect();
-    json!({
-        "task": g.name,
-        "kind": results.plan.tasks.get(g.task as usize).map(|t| t.kind.name()),
-        "metric": g.metric.name(),
-        "lower": g.metric.lower_is_better(),
-        "method": g.method,
-        "unit": g.unit.name(),
-        "units": units(g),
-        "examples": g.examples,
-        "clusters": g.clusters,
-        "baseline": number(g.baseline, 6),
-        "floor": g.floor.map(|f| number(f.0, 6)),
-        "bootstrap": resampled(g.metric),
-        "findings": words::findings(g),
-        "warnings": facts::warnings(results, g),
-        "heads": heads,
-        "pairs": pairs,
-        "pairs_cut": cut,
-        "pair_counts": [g.pairs.len(), facts::count(g, Relation::Redundant), facts::count(g, Relation::Overlapping)],
-        "top_pairs": facts::top_pairs(g, 10).into_iter().map(|p| json!([p.a.0, p.b.0,
-            number(p.interaction.value, 4), number(p.interaction.low, 3), number(p.interaction.high, 3), number(p.q, 2),
-            p.relation.name()])).collect::<Vec<_>>(),
-        "families": curves,
-    })
-}
-
-/// What a metric's bootstrap draws; none for means.
-fn resampled(metric: Metric) -> Option<&'static str> {
-    match metric {
-        Metric::Pearson | Metric::Spearman => Some("texts"),
-        m if m.is_mean() || m == Metric::Perplexity => None,
-        _ => Some("documents"),
+        };
+        write!(out, "<figure id=\"{}\" style=\"--w:{}px\"{group}>", f.name, f.width())?;
+        write!(out, "<div class=\"drawing\" data-name=\"{}\"{}>{}</div>", f.name, order(f), f.svg)?;
+        if let Some(other) = instead {
+            write!(out, "<div class=\"drawing\" data-name=\"{}\" data-how=\"{}\"{} hidden>{}</div>", other.name, escape(&other.how), order(other), other.svg)?;
+        }
+        writeln!(
+            out,
+            "<figcaption><b>Figure {}. {}.</b> <span class=\"found\">{}</span> <span class=\"how\">{}</span></figcaption></figure>",
+            self.number(f),
+            escape(f.title.trim_end_matches(['.', '?'])),
+            escape(&f.finding),
+            escape(&f.how)
+        )?;
+        Ok(())
     }
 }
 
-/// Name, stream, layer and row within the layer of each unit; only the name of a set.
-fn units(g: &Group) -> Vec<Value> {
-    let mut rows = std::collections::HashMap::new();
-    let one = |p: &Place| {
-        let (Some(stream), Some(layer)) = (p.stream, p.layer) else { return json!([p.name]) };
-        let row = rows.entry((stream, layer)).or_insert(0u32);
-        let value = json!([p.name, stream.name(), layer, *row]);
-        *row += 1;
-        value
-    };
-    g.places.iter().map(one).collect()
+/// Every unit of a group in a table that can be opened.
+fn heads_table(out: &mut String, g: &Group) -> anyhow::Result<()> {
+    let rows = facts::top_heads(g, 2000);
+    let one = figure::of_group::one(g.unit);
+    write!(
+        out,
+        "<details><summary>All {} {} as a table</summary><div class=\"wide\"><table><thead><tr><th>{one}</th><th class=\"r\">{}</th><th class=\"r\">Δ</th><th class=\"r\">95 % interval</th><th class=\"r\">q</th></tr></thead><tbody>",
+        count(g.heads.len()),
+        g.unit.plural(),
+        escape(&figure::of_group::metric(g))
+    )?;
+    for h in rows {
+        let d = &h.delta;
+        write!(
+            out,
+            "<tr><td>{}</td><td class=\"r\">{}</td><td class=\"r\">{}</td><td class=\"r\">{}</td><td class=\"r\">{}</td></tr>",
+            escape(g.name_of(h.ix)),
+            number(h.value),
+            signed(d.value),
+            interval(d.low, d.high),
+            q_value(h.q)
+        )?;
+    }
+    writeln!(out, "</tbody></table></div></details>")?;
+    Ok(())
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn text_is_escaped_and_numbers_are_short() {
-        assert_eq!(escape("<a href='x'>&"), "&lt;a href=&#39;x&#39;&gt;&amp;");
-        assert_eq!(number(0.123_456_7, 3), json!(0.123));
-        assert_eq!(number(-1.5e-9, 2), json!(-1.5e-9));
-        assert_eq!(number(f64::NAN, 3), Value::Null);
+/// What the orders of pruning come to.
+fn orders_table(out: &mut String, g: &Group) -> anyhow::Result<()> {
+    for (_, named, _) in facts::families(g) {
+        if named.is_empty() || named.iter().all(|c| c.flagged) {
+            continue;
+        }
+        let aim = named.first().map(|c| c.objective.as_str()).filter(|o| *o != g.name && !o.is_empty());
+        let caption = aim.map_or_else(String::new, |a| format!("<caption>greedy for {}</caption>", escape(a)));
+        write!(
+            out,
+            "<div class=\"wide\"><table>{caption}<thead><tr><th>order</th><th class=\"r\">retained at 79 %</th><th class=\"r\">≥ 99 % up to</th><th class=\"r\">≥ 95 % up to</th><th class=\"r\">≥ 90 % up to</th><th class=\"r\">mean retained</th></tr></thead><tbody>"
+        )?;
+        for c in named {
+            let cells = [c.retained_at(0.79).map(|r| r.1), c.largest(0.99), c.largest(0.95), c.largest(0.9), c.area(|r| r)];
+            write!(out, "<tr><td>{}</td>", escape(&c.order))?;
+            for cell in cells {
+                write!(out, "<td class=\"r\">{}</td>", cell.map_or_else(|| "n/a".into(), percent))?;
+            }
+            write!(out, "</tr>")?;
+        }
+        writeln!(out, "</tbody></table></div>")?;
     }
+    Ok(())
 }

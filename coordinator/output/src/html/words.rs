@@ -2,101 +2,179 @@
 
 use crate::analyse::{Group, Relation};
 use crate::facts;
-use crate::text::{short, signed};
+use crate::figure::draw::{count, interval, number, percent, signed};
+use crate::figure::{Figure, of_group};
 use ablate_common::units::UnitKind;
 
+/// One finding.
+#[derive(Clone, Debug)]
+pub struct Finding {
+    /// What was found, short.
+    pub lead: String,
+    /// The numbers.
+    pub text: String,
+    /// The kind of figure that shows it, as in the beginning of its name.
+    pub figure: &'static str,
+}
+
+fn finding(figure: &'static str, lead: String, text: String) -> Finding {
+    Finding { lead, text, figure }
+}
+
+/// The figure of a kind in a group.
+pub fn shown_by<'a>(figures: &'a [Figure], group: usize, kind: &str) -> Option<&'a Figure> {
+    figures.iter().find(|f| f.group == Some(group) && (f.name == kind || f.name.starts_with(&format!("{kind}-"))))
+}
+
 /// What the numbers of a group say, most important first.
-pub fn findings(g: &Group) -> Vec<String> {
+pub fn findings(g: &Group) -> Vec<Finding> {
     let mut out = Vec::new();
-    if let Some((floor, delta)) = g.floor {
-        out.push(format!(
-            "With every head in place, {} is {}; with all of them replaced ({} ablation) it is {} (Δ {}, 95 % interval {} to {}).",
-            g.metric.name(), short(g.baseline), g.method, short(floor), signed(delta.value), signed(delta.low), signed(delta.high)
-        ));
-    }
+    out.extend(most_important(g));
+    out.extend(resolved(g));
+    out.extend(pairs(g));
+    out.extend(curves(g));
+    out.extend(whole(g));
+    out
+}
+
+fn most_important(g: &Group) -> Option<Finding> {
     let top = facts::top_heads(g, 3);
-    if let Some(first) = top.first() {
-        let (hurts, helps) = facts::resolved_heads(g);
-        let mut s = format!(
-            "The most important {} is {}: without it {} gets worse by {} (95 % interval {} to {}).",
-            singular(g.unit),
-            g.name_of(first.ix),
-            g.metric.name(),
-            short(first.delta.value),
-            signed(first.delta.low),
-            signed(first.delta.high)
-        );
-        let next: Vec<String> =
-            top[1..].iter().map(|h| format!("{} ({})", g.name_of(h.ix), signed(h.delta.value))).collect();
-        if !next.is_empty() {
-            s.push_str(&format!(" Next come {}.", next.join(" and ")));
-        }
-        out.push(s);
-        out.push(format!(
-            "Of {} {}, removing one alone measurably hurts for {hurts} and helps for {helps} (q ≤ 0.05); for the other {} no effect is resolved.",
-            g.heads.len(), g.unit.plural(), g.heads.len() - hurts - helps
-        ));
+    let first = top.first()?;
+    let d = &first.delta;
+    let sure = first.q <= crate::analyse::RESOLVED;
+    let lead = if sure {
+        format!("{} matters most.", g.name_of(first.ix))
+    } else {
+        format!("No {} matters measurably; {} comes first.", of_group::one(g.unit), g.name_of(first.ix))
+    };
+    let mut text = format!(
+        "Without it the {} goes from {} to {}: Δ {}, 95 % interval {} to {}.",
+        of_group::metric(g),
+        number(g.baseline),
+        number(first.value),
+        signed(d.value),
+        signed(d.low),
+        signed(d.high)
+    );
+    let next: Vec<String> =
+        top[1..].iter().map(|h| format!("{} ({})", g.name_of(h.ix), signed(h.delta.value))).collect();
+    if !next.is_empty() {
+        text.push_str(&format!(" Next come {}.", next.join(" and ")));
     }
-    if !g.pairs.is_empty() {
-        let (redundant, overlapping) =
-            (facts::count(g, Relation::Redundant), facts::count(g, Relation::Overlapping));
-        let mut s = format!(
-            "Of {} pairs{}, {redundant} are redundant (losing both costs more than the sum) and {overlapping} overlap (losing both costs less), at q ≤ 0.05.",
-            g.pairs.len(),
-            if g.unit == UnitKind::Head { String::new() } else { format!(" of {}", g.unit.plural()) }
+    let figure = if matches!(g.unit, UnitKind::Head | UnitKind::KvGroup) { "heads" } else { "top" };
+    Some(finding(figure, lead, text))
+}
+
+fn resolved(g: &Group) -> Option<Finding> {
+    if g.heads.is_empty() {
+        return None;
+    }
+    let (hurts, helps) = facts::resolved_heads(g);
+    let n = g.heads.len();
+    if hurts + helps == 0 {
+        return None;
+    }
+    let lead = format!("{} of {} {} have a measurable effect alone.", count(hurts + helps), count(n), g.unit.plural());
+    let text = format!(
+        "Removing one hurts for {hurts} and helps for {helps}, at a false discovery rate of 5 %; for the other {} nothing is resolved with {} examples.",
+        count(n - hurts - helps),
+        count(g.examples)
+    );
+    let figure = if matches!(g.unit, UnitKind::Head | UnitKind::KvGroup) { "heads" } else { "top" };
+    Some(finding(figure, lead, text))
+}
+
+fn pairs(g: &Group) -> Option<Finding> {
+    if g.pairs.is_empty() {
+        return None;
+    }
+    let (redundant, overlapping) =
+        (facts::count(g, Relation::Redundant), facts::count(g, Relation::Overlapping));
+    let of = if g.unit == UnitKind::Head { String::new() } else { format!(" of {}", g.unit.plural()) };
+    if redundant + overlapping == 0 {
+        let text = format!(
+            "None of {} pairs{of} costs measurably more or less than the sum of its two, at q ≤ 0.05 with {} examples.",
+            count(g.pairs.len()),
+            count(g.examples)
         );
-        if let Some(p) = facts::redundant_pairs(g, 1).first() {
-            s.push_str(&format!(
-                " The most redundant is {} with {}: together {}, alone {} and {}.",
-                g.name_of(p.a),
-                g.name_of(p.b),
+        return Some(finding("pairs", "No two stand in for each other measurably.".into(), text));
+    }
+    let all = format!(
+        "Of {} pairs{of}, {} are redundant (losing both costs more than the sum) and {} overlap (it costs less), at q ≤ 0.05.",
+        count(g.pairs.len()),
+        count(redundant),
+        count(overlapping)
+    );
+    Some(match facts::redundant_pairs(g, 1).first() {
+        Some(p) => finding(
+            "pairs",
+            format!("{} and {} stand in for each other.", g.name_of(p.a), g.name_of(p.b)),
+            format!(
+                "Together they cost {}, alone {} and {}: interaction {} {}. {all}",
                 signed(p.delta_ab),
                 signed(p.delta_a),
-                signed(p.delta_b)
-            ));
-        }
-        out.push(s);
-    }
+                signed(p.delta_b),
+                signed(p.interaction.value),
+                interval(p.interaction.low, p.interaction.high)
+            ),
+        ),
+        None => finding("pairs", "No pair is measurably redundant.".into(), all),
+    })
+}
+
+fn curves(g: &Group) -> Vec<Finding> {
+    let mut out = Vec::new();
     for (_, orders, random) in facts::families(g) {
         let Some(c) = orders.iter().find(|c| c.order == "greedy") else { continue };
+        let aim = if c.objective == g.name { String::new() } else { format!(" for {}", c.objective) };
         let Some((removed, r)) = c.retained_at(0.79) else {
             if let Some(p) = c.at(0.79) {
-                out.push(format!(
-                    "Greedy pruning for {} takes out {} of {} heads (79 %): {} goes from {} to {}. What is retained can't be told, as {} with no head at all isn't measurably worse.",
-                    c.objective, p.removed, c.heads, g.metric.name(), short(c.start), short(p.value), short(c.floor)
+                out.push(finding(
+                    "curve",
+                    format!("What pruning retains can't be told{aim}."),
+                    format!(
+                        "Greedy pruning takes out {} of {} heads (79 %): {} goes from {} to {}. With no head at all it is {}, which isn't measurably worse.",
+                        p.removed, c.heads, of_group::metric(g), number(c.start), number(p.value), number(c.floor)
+                    ),
                 ));
             }
             continue;
         };
         let on = if c.half.is_some() { ", on examples that it didn't select on" } else { "" };
-        let mut s = format!(
-            "Greedy pruning for {} takes out {removed} of {} heads (79 %) and retains {:.1} % of what the heads add{on}.",
-            c.objective,
-            c.heads,
-            100.0 * r
-        );
+        let lead = format!("79 % of the heads can go, and {} is retained{aim}.", percent(r));
+        let mut text = format!("Greedy pruning takes out {removed} of {} heads{on}.", c.heads);
         if let Some((median, low, high)) = facts::random_retained(&random, 0.79) {
-            s.push_str(&format!(
-                " {} random orders retain {:.1} % (median; {:.1} to {:.1} %).",
+            text.push_str(&format!(
+                " {} random orders retain {} (median; {} to {}).",
                 random.len(),
-                100.0 * median,
-                100.0 * low,
-                100.0 * high
+                percent(median),
+                percent(low),
+                percent(high)
             ));
         }
         if let Some(k) = c.largest(0.95) {
-            s.push_str(&format!(" At least 95 % is retained up to {:.0} % of the heads removed.", 100.0 * k));
+            text.push_str(&format!(" At least 95 % is retained up to {:.0} % of the heads removed.", 100.0 * k));
         }
-        out.push(s);
+        out.push(finding("curve", lead, text));
     }
     out
 }
 
-fn singular(unit: UnitKind) -> &'static str {
-    match unit {
-        UnitKind::Head => "head",
-        UnitKind::KvGroup => "KV group",
-        UnitKind::Layer => "layer",
-        UnitKind::Set => "set",
-    }
+fn whole(g: &Group) -> Option<Finding> {
+    let (floor, delta) = g.floor.as_ref()?;
+    let lead = if delta.low > 0.0 {
+        format!("All heads together are worth {} of {}.", signed(delta.value), of_group::metric(g))
+    } else {
+        "All heads together add nothing measurable.".to_owned()
+    };
+    let text = format!(
+        "With every head in place it is {}; with all replaced ({} ablation) {}: Δ {}, 95 % interval {} to {}.",
+        number(g.baseline),
+        g.method,
+        number(*floor),
+        signed(delta.value),
+        signed(delta.low),
+        signed(delta.high)
+    );
+    Some(finding("heads", lead, text))
 }

@@ -4,7 +4,7 @@
 use super::{PostgresStore, at, text};
 use crate::store::assemble::{self, Frame};
 use crate::store::encode::damaged;
-use crate::store::{ChunkKey, Error, Incoming, Outcome, Store};
+use crate::store::{ChunkAt, ChunkKey, Error, Incoming, Outcome, Store};
 use ablate_common::plan::Plan;
 use ablate_common::task::Prepared;
 use ablate_output::results::Results;
@@ -195,6 +195,25 @@ impl PostgresStore {
         }
         tx.commit().await?;
         Ok(outcomes)
+    }
+
+    pub(super) async fn some_scores(
+        &self,
+        id: &str,
+        chunks: &[ChunkAt],
+    ) -> Result<Vec<(ChunkAt, Vec<u8>)>, Error> {
+        let column = |of: fn(&ChunkAt) -> u32| chunks.iter().map(|c| i64::from(of(c))).collect::<Vec<i64>>();
+        let rows = sqlx::query(
+            "SELECT sweep, round, chunk, c.scores FROM UNNEST($2::bigint[], $3::bigint[], $4::bigint[]) AS i (sweep, round, chunk)
+                 JOIN chunks c USING (sweep, round, chunk) WHERE c.experiment = $1",
+        )
+        .bind(id)
+        .bind(column(|c| c.0))
+        .bind(column(|c| c.1))
+        .bind(column(|c| c.2))
+        .fetch_all(&self.readers)
+        .await?;
+        Ok(rows.iter().map(|r| ((at(r, 0), at(r, 1), at(r, 2)), r.get(3))).collect())
     }
 
     pub(super) async fn all_results(&self, id: &str) -> Result<Results, Error> {

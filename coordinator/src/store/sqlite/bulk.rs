@@ -3,7 +3,7 @@
 use super::SqliteStore;
 use crate::store::assemble::{self, Frame};
 use crate::store::encode::damaged;
-use crate::store::{ChunkKey, Error, Incoming, Outcome, Store};
+use crate::store::{ChunkAt, ChunkKey, Error, Incoming, Outcome, Store};
 use ablate_common::plan::Plan;
 use ablate_common::task::Prepared;
 use ablate_output::results::Results;
@@ -63,6 +63,23 @@ impl SqliteStore {
         }
         tx.commit().await?;
         Ok(outcomes)
+    }
+
+    pub(super) async fn some_scores(
+        &self,
+        id: &str,
+        chunks: &[ChunkAt],
+    ) -> Result<Vec<(ChunkAt, Vec<u8>)>, Error> {
+        let mut reader = self.readers.acquire().await?;
+        let mut out = Vec::with_capacity(chunks.len());
+        for &at in chunks {
+            let one = sqlx::query_scalar(
+                "SELECT scores FROM chunks WHERE experiment = ? AND sweep = ? AND round = ? AND chunk = ?",
+            );
+            let one = one.bind(id).bind(at.0).bind(at.1).bind(at.2).fetch_optional(&mut *reader).await?;
+            out.extend(one.map(|scores| (at, scores)));
+        }
+        Ok(out)
     }
 
     pub(super) async fn all_results(&self, id: &str) -> Result<Results, Error> {

@@ -15,6 +15,9 @@ use std::time::{Duration, Instant};
 /// 80 layers of 64 heads, as a model of 70 billion weights has: 13,104,640 pairs.
 const SIZE: Size = Size { layers: 80, heads: 64 };
 
+/// Results that a real worker may have unacknowledged: 16 MiB of them (`worker/client/src/spool.rs`), at 4.8 kB each.
+const REAL_WINDOW: u32 = 3400;
+
 /// Measures a coordinator under the load of many workers
 #[derive(Debug, Parser)]
 #[command(name = "ablate-load", version)]
@@ -82,11 +85,14 @@ async fn main() -> anyhow::Result<()> {
         warm_up: Duration::ZERO,
         ..options.clone()
     };
-    let (alone, alone_us) = measured(&service, one).await?;
+    let (alone, alone_us) = measured(&service, one.clone()).await?;
+    // One that goes on as real ones do: chunks of the next shard follow while results wait for their acknowledgements.
+    let lone = Options { window: REAL_WINDOW, ..one };
+    let (lone, lone_us) = measured(&service, lone).await?;
     let (paced, paced_us) = measured(&service, options.clone()).await?;
     let paced_mb = service.peak_mb()?;
     // As fast as it goes, until there is as much as wanted.
-    let stored = alone.acknowledged + paced.acknowledged;
+    let stored = alone.acknowledged + lone.acknowledged + paced.acknowledged;
     let fill = Options {
         workers: 64,
         chunk: Duration::ZERO,
@@ -125,6 +131,9 @@ async fn main() -> anyhow::Result<()> {
         "cpu_us_per_chunk": paced_us,
         "alone_chunks_per_s": alone.chunks_per_s,
         "alone_cpu_us_per_chunk": alone_us,
+        "lone_chunks_per_s": lone.chunks_per_s,
+        "lone_cpu_us_per_chunk": lone_us,
+        "lone_chunks_per_shard": lone.acknowledged as f64 / lone.shards.max(1) as f64,
         "full_chunks_per_s": full.chunks_per_s,
         "full_cpu_us_per_chunk": full_us,
         "stored_subsets": stored * 64,

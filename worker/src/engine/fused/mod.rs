@@ -129,18 +129,34 @@ fn rotate_of<T: Ops>(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Option<()> {
     Some(())
 }
 
-/// Reads `logits [n, width]`: the next `width` of each of the n positions of `so_far`.
-pub fn logits(logits: &Tensor, so_far: &mut [Read]) -> Option<()> {
-    by_kind!(logits, logits_of(logits, so_far))
+/// Tokens whose logits are wanted by themselves: as many of each position, position by position.
+pub struct Wanted<'a> {
+    /// Token ids.
+    pub tokens: &'a [i64],
+    /// Token of the first logit that is being read.
+    pub from: i64,
+    /// Their logits, as far as they have been read.
+    pub found: &'a mut [f32],
 }
 
-fn logits_of<T: Ops>(logits: &Tensor, so_far: &mut [Read]) -> Option<()> {
+/// Reads `logits [n, width]`: the next `width` of each of the n positions of `so_far`.
+pub fn logits(logits: &Tensor, so_far: &mut [Read], wanted: &mut Wanted<'_>) -> Option<()> {
+    by_kind!(logits, logits_of(logits, so_far, wanted))
+}
+
+fn logits_of<T: Ops>(logits: &Tensor, so_far: &mut [Read], wanted: &mut Wanted<'_>) -> Option<()> {
     let (n, width) = logits.size2().ok()?;
     if !plain::<T>(logits) || logits.numel() == 0 || n as usize != so_far.len() {
         return None;
     }
     let (width, values) = (width as usize, logits.numel());
     let logits = read::<T>(logits);
+    let each = (wanted.tokens.len() / so_far.len()).max(1);
+    for (k, (&token, found)) in wanted.tokens.iter().zip(wanted.found.iter_mut()).enumerate() {
+        if let Some(at) = usize::try_from(token - wanted.from).ok().filter(|&at| at < width) {
+            *found = logits[k / each * width + at].get();
+        }
+    }
     team::split_weighed(so_far, 1, values, |row, part| {
         T::logits(&logits[row * width..][..part.len() * width], width, part);
     });

@@ -1,5 +1,5 @@
 use super::super::masked::Apply;
-use super::{Form, Read, activate, gate, logits, norm, rotate};
+use super::{Form, Read, Wanted, activate, gate, logits, norm, rotate};
 use ablate_common::model::Activation;
 use tch::{Device, Kind, Tensor};
 
@@ -132,9 +132,15 @@ fn logits_read_block_by_block_give_the_highest_and_the_log_of_the_sum() {
     for (kind, tolerance) in KINDS {
         let all = random(&[130, 1000], kind) * 30.0;
         let mut read = vec![Read::NONE; 130];
+        // Three tokens of each position, from the first block to the last.
+        let tokens: Vec<i64> = (0..130).flat_map(|p| [p * 7 % 1000, 300, 999 - p]).collect();
+        let mut found = vec![0.0; tokens.len()];
         for (from, width) in [(0, 300), (300, 1), (301, 699)] {
-            logits(&all.narrow(1, from, width).contiguous(), &mut read).unwrap();
+            let mut wanted = Wanted { tokens: &tokens, from, found: &mut found };
+            logits(&all.narrow(1, from, width).contiguous(), &mut read, &mut wanted).unwrap();
         }
+        let asked = all.gather(1, &Tensor::from_slice(&tokens).view([130, 3]), false);
+        assert_eq!(apart(&Tensor::from_slice(&found).view([130, 3]), &asked), 0.0);
         let wide = all.to_kind(Kind::Double);
         let of = |f: fn(&Read) -> f32| Tensor::from_slice(&read.iter().map(f).collect::<Vec<_>>());
         assert_eq!(apart(&of(|r| r.max), &wide.amax([1i64].as_slice(), false)), 0.0);
@@ -150,13 +156,14 @@ fn a_nan_stays_one_and_infinities_do_as_they_do_in_libtorch() {
         row[17] = v;
         Tensor::from_slice(&row).view([1, 40])
     };
+    let none = || Wanted { tokens: &[], from: 0, found: &mut [] };
     for bad in [f32::NAN, f32::INFINITY] {
         let mut read = [Read::NONE];
-        logits(&with(bad), &mut read).unwrap();
+        logits(&with(bad), &mut read, &mut none()).unwrap();
         assert!(read[0].max.is_nan() && read[0].sum.is_nan(), "{bad}");
     }
     let mut read = [Read::NONE];
-    logits(&with(f32::NEG_INFINITY), &mut read).unwrap();
+    logits(&with(f32::NEG_INFINITY), &mut read, &mut none()).unwrap();
     assert!((read[0].sum - 39.0).abs() < 1e-5);
     let nans = |t: &Tensor| t.isnan().sum(Kind::Int64).int64_value(&[]);
     let gain = Tensor::ones([40], (Kind::Float, Device::Cpu));

@@ -1,0 +1,522 @@
+//! The figures of one task under one ablation.
+
+use super::curve::{Family, curves};
+use super::draw::{count, interval, number, percent, signed};
+use super::forest::{Forest, Row, forest};
+use super::heat::{heat, ranks, told};
+use super::matrix::{Square, matrix};
+use super::scatter::{Dot, Plot, scatter};
+use super::{Figure, Part, Table, effects, graph, rounded, slug, title_of};
+use crate::analyse::{Analysis, Group, HeadRow, PairRow, RESOLVED, Relation};
+use crate::facts;
+use ablate_common::metric::Metric;
+use ablate_common::units::UnitKind;
+use serde_json::json;
+
+/// Rows of a list of the most important.
+const LISTED: usize = 12;
+
+/// Adds the figures of group `at`.
+///
+/// # Errors
+/// Where an image can't be encoded.
+pub fn figures(analysis: &Analysis, at: usize, several: bool, out: &mut Vec<Figure>) -> anyhow::Result<()> {
+    let g = &analysis.groups[at];
+    let title = title_of(g, &analysis.groups);
+    let unit = if g.unit == UnitKind::Head { "" } else { g.unit.name() };
+    let make = Maker { g, at, title: if several { title } else { g.name.clone() }, unit };
+    make.heads(out);
+    make.gradients(analysis, out);
+    make.effects(out);
+    make.pairs(out)?;
+    make.together(out);
+    make.curves(out);
+    Ok(())
+}
+
+struct Maker<'a> {
+    g: &'a Group,
+    at: usize,
+    title: String,
+    unit: &'static str,
+}
+
+/// The metric as people write it.
+pub fn metric(g: &Group) -> String {
+    match g.metric {
+        Metric::F1 | Metric::F1Binary => "F1".into(),
+        Metric::Matthews => "Matthews correlation".into(),
+        Metric::LogitDiff => "logit difference".into(),
+        Metric::ProbDiff => "probability difference".into(),
+        Metric::Kl => "KL divergence".into(),
+        Metric::Bleu => "BLEU".into(),
+        Metric::Pearson => "Pearson correlation".into(),
+        Metric::Spearman => "Spearman correlation".into(),
+        other => other.name().replace('_', " "),
+    }
+}
+
+/// One of a group's units.
+pub fn one(unit: UnitKind) -> &'static str {
+    match unit {
+        UnitKind::Head => "head",
+        UnitKind::KvGroup => "KV group",
+        UnitKind::Layer => "layer",
+        UnitKind::Set => "set",
+    }
+}
+
+fn colour(v: f64) -> &'static str {
+    if v < 0.0 { "var(--down)" } else { "var(--up)" }
+}
+
+impl Maker<'_> {
+    fn figure(&self, kind: &str, part: Part, title: &str, finding: String, how: String, svg: String) -> Figure {
+        Figure {
+            name: slug(&[kind, &self.g.name, self.g.method, self.unit]),
+            part,
+            group: Some(self.at),
+            title: title.to_owned(),
+            finding,
+            how,
+            svg,
+            data: None,
+            order: None,
+            instead: false,
+        }
+    }
+
+    fn heads(&self, out: &mut Vec<Figure>) {
+        let g = self.g;
+        if g.heads.is_empty() {
+            return;
+        }
+        let (one, many) = (one(g.unit), g.unit.plural());
+        let (hurts, helps) = facts::resolved_heads(g);
+        let finding = format!(
+            "Of {} {many}, removing one alone measurably hurts for {hurts} and helps for {helps} (q ≤ 0.05).",
+            count(g.heads.len())
+        );
+        let label = format!("{}: Δ {} of every {one} removed alone. {finding}", self.title, metric(g));
+        let worse = if g.metric.lower_is_better() { "rises" } else { "falls" };
+        let how = format!(
+            "Δ is how much {} {worse} when the {one} is removed ({} ablation); colour goes by the square root of |Δ|. Large squares are resolved at q ≤ 0.05, small ones are not; digits are the five most important.",
+            metric(g),
+            g.method
+        );
+        let mut table = Table::new(&[
+            "name", "stream", "layer", "head", "baseline", "value", "delta", "ci_low", "ci_high", "q_value",
+        ]);
+        for h in &g.heads {
+            let place = g.places.get(h.ix.at());
+            table.rows.push(vec![
+                json!(g.name_of(h.ix)),
+                json!(place.and_then(|p| p.stream).map(|s| s.name())),
+                json!(place.and_then(|p| p.layer)),
+                json!(place.and_then(|p| p.head)),
+                rounded(g.baseline, 6),
+                rounded(h.value, 6),
+                rounded(h.delta.value, 6),
+                rounded(h.delta.low, 6),
+                rounded(h.delta.high, 6),
+                rounded(h.q, 4),
+            ]);
+        }
+        let map = heat(g, &label);
+        let listed = self.listed(map.is_none());
+        if let Some(svg) = map {
+            let title = format!("Every {one}, removed alone");
+            let mut f = self.figure("heads", Part::Heads, &title, finding, how, svg);
+            f.data = Some(table);
+            out.push(f);
+        }
+        let rank = ranks(g);
+        let rows: Vec<Row> = listed
+            .iter()
+            .map(|h| Row {
+                name: g.name_of(h.ix).to_owned(),
+                value: [h.delta.value, h.delta.low, h.delta.high],
+                colour: colour(h.delta.value),
+                filled: h.q <= RESOLVED,
+                beside: None,
+                tip: told(g, h, rank.get(&h.ix.0).copied()),
+            })
+            .collect();
+        if rows.is_empty() {
+            return;
+        }
+        let axis = format!("Δ {}", metric(g));
+        let title = format!("Most important {many}");
+        let finding = listed.first().map_or_else(String::new, |h| {
+            format!(
+                "{} costs most: Δ {} {}.",
+                g.name_of(h.ix),
+                signed(h.delta.value),
+                interval(h.delta.low, h.delta.high)
+            )
+        });
+        let how = "Lines are 95 % intervals, paired by example and clustered by document; filled marks are resolved at q ≤ 0.05."
+            .to_owned();
+        let label = format!("{}: {title}. {finding}", self.title);
+        let set = Forest { axis: &axis, beside: None, span: (0.0, 0.0), width: 500.0, label: &label };
+        let svg = forest(&set, &rows);
+        out.push(self.figure("top", Part::Heads, &title, finding, how, svg));
+    }
+
+    /// The units whose removal hurts most, and those whose removal helps most where that is resolved; all where there is
+    /// no map of them.
+    fn listed(&self, all: bool) -> Vec<&HeadRow> {
+        let g = self.g;
+        if all {
+            let mut v = facts::top_heads(g, 80);
+            if g.unit == UnitKind::Layer {
+                v.sort_by_key(|h| h.ix);
+            }
+            return v;
+        }
+        let order = facts::top_heads(g, usize::MAX);
+        let helps = order.iter().rev().take(3).filter(|h| h.q <= RESOLVED && h.delta.value < 0.0);
+        let mut v: Vec<&HeadRow> = order.iter().take(LISTED).copied().collect();
+        let helps: Vec<&HeadRow> = helps.copied().collect();
+        for h in helps.into_iter().rev() {
+            if !v.iter().any(|o| o.ix == h.ix) {
+                v.push(h);
+            }
+        }
+        v
+    }
+
+    fn gradients(&self, analysis: &Analysis, out: &mut Vec<Figure>) {
+        let g = self.g;
+        if g.gradients.is_empty() || g.heads.is_empty() {
+            return;
+        }
+        let dots: Vec<Dot> = g
+            .heads
+            .iter()
+            .filter_map(|h| {
+                let r = g.gradients.iter().find(|r| r.ix == h.ix)?;
+                let (a, d) = (&r.attribution, &h.delta);
+                Some(Dot {
+                    name: g.name_of(h.ix).to_owned(),
+                    x: [a.value, a.low, a.high],
+                    y: [d.value, d.low, d.high],
+                    strong: h.q <= RESOLVED,
+                    tip: format!(
+                        "{}\nestimated {} {}\nmeasured {} {}\ngradient importance {}",
+                        g.name_of(h.ix),
+                        signed(a.value),
+                        interval(a.low, a.high),
+                        signed(d.value),
+                        interval(d.low, d.high),
+                        number(r.importance)
+                    ),
+                })
+            })
+            .collect();
+        let name = |kind: &str| format!("{kind} {} {}", g.name, g.method);
+        let (delta, patched) = (name("delta"), name("attribution"));
+        let agreed = analysis.agreement.iter().find(|a| {
+            a.scope == "all" && a.unit == g.unit && a.score_a == delta && a.score_b == patched
+        });
+        let note = agreed.map_or_else(String::new, |a| {
+            format!("Spearman {} {}", number(a.spearman), interval(a.ci.0, a.ci.1))
+        });
+        let finding = agreed.map_or_else(
+            || "The gradient's estimate beside what was measured.".to_owned(),
+            |a| {
+                format!(
+                    "The gradient's estimate ranks {} as measuring does with Spearman {} (95 % interval {} to {}).",
+                    g.unit.plural(),
+                    number(a.spearman),
+                    number(a.ci.0),
+                    number(a.ci.1)
+                )
+            },
+        );
+        let label = format!("{}: attribution and measured Δ of every unit. {finding}", self.title);
+        let y = format!("Δ {} measured", metric(g));
+        let plot = Plot {
+            x: "Δ estimated by attribution patching (of the loss)",
+            y: &y,
+            equal: false,
+            note,
+            colour: "var(--c3)",
+            names: 6,
+            label: &label,
+        };
+        let Some(svg) = scatter(&plot, &dots) else { return };
+        let how = "A point for each unit, coloured where its measured Δ is resolved; lines are 95 % intervals. Attribution patching is the first-order estimate from one backward pass."
+            .to_owned();
+        let mut table = Table::new(&["name", "importance", "attribution", "attribution_low", "attribution_high", "delta"]);
+        for r in &g.gradients {
+            let delta = g.heads.iter().find(|h| h.ix == r.ix).map_or(f64::NAN, |h| h.delta.value);
+            let mut row = vec![json!(g.name_of(r.ix))];
+            row.extend(
+                [r.importance, r.attribution.value, r.attribution.low, r.attribution.high, delta].map(|v| rounded(v, 6)),
+            );
+            table.rows.push(row);
+        }
+        let mut f = self.figure("gradients", Part::Heads, "Estimated by gradient, and measured", finding, how, svg);
+        f.data = Some(table);
+        out.push(f);
+    }
+
+    /// Self-repair, activation shift, and what chance has added to the largest effects.
+    fn effects(&self, out: &mut Vec<Figure>) {
+        let (g, name) = (self.g, metric(self.g));
+        if let Some((svg, finding)) = effects::selected(g, &name, &self.title) {
+            let how = "Chosen on one half of the documents (grey ticks), measured on the other (marks with 95 % intervals), so that no luck of the choice is in the estimate."
+                .to_owned();
+            out.push(self.figure("selected", Part::Heads, "The largest, measured again", finding, how, svg));
+        }
+        if let Some((svg, finding)) = effects::repair(g, &name, &self.title) {
+            let how = "A point for each unit: its direct effect with everything downstream frozen, and its whole effect. Below the dashed line what comes behind makes up for the loss. Upright lines are 95 % intervals of the difference; coloured points are resolved."
+                .to_owned();
+            let mut f = self.figure("repair", Part::Heads, "Self-repair", finding, how, svg);
+            let mut table = Table::new(&["name", "direct", "total", "repair", "ci_low", "ci_high", "q_value"]);
+            for r in &g.repair {
+                let mut row = vec![json!(g.name_of(r.ix))];
+                row.extend(
+                    [r.direct, r.total, r.repair.value, r.repair.low, r.repair.high, r.q].map(|v| rounded(v, 6)),
+                );
+                table.rows.push(row);
+            }
+            f.data = Some(table);
+            out.push(f);
+        }
+        if let Some((svg, finding)) = effects::shift(g, &self.title) {
+            let how = "Mean norm of the residual stream with the unit removed, by that of the whole model, after each layer; dashed lines are a factor of 2. Black: every head removed."
+                .to_owned();
+            let mut f = self.figure("shift", Part::Heads, "Activation shift", finding, how, svg);
+            let mut table =
+                Table::new(&["name", "at_stream", "at_layer", "unablated", "norm", "ratio", "largest", "flagged"]);
+            for r in &g.shift {
+                let mut row = vec![json!(r.ix.map_or("all", |u| g.name_of(u)))];
+                row.extend([json!(r.at_stream.name()), json!(r.at_layer)]);
+                row.extend([r.unablated, r.norm, r.ratio, r.largest].map(|v| rounded(v, 5)));
+                row.push(json!(r.flagged));
+                table.rows.push(row);
+            }
+            f.data = Some(table);
+            out.push(f);
+        }
+    }
+
+    /// Groups and triples, measured together.
+    fn together(&self, out: &mut Vec<Figure>) {
+        let (g, name) = (self.g, metric(self.g));
+        if let Some((svg, finding)) = effects::groups(g, &name, &self.title) {
+            let how = "Units every two of which are redundant, removed together: the joint Δ with its 95 % interval beside the sum of what each costs alone. Filled marks differ from that sum (q ≤ 0.05)."
+                .to_owned();
+            out.push(self.figure("groups", Part::Pairs, "Redundancy groups", finding, how, svg));
+        }
+        if let Some((svg, finding)) = effects::triples(g, &name, &self.title) {
+            let how = "Third-order interaction: what the pairs leave unexplained when three are removed together. Lines are 95 % intervals; filled marks are resolved."
+                .to_owned();
+            out.push(self.figure("triples", Part::Pairs, "Triples", finding, how, svg));
+        }
+    }
+
+    fn pairs(&self, out: &mut Vec<Figure>) -> anyhow::Result<()> {
+        let g = self.g;
+        let Some(square) = Square::of(g) else { return Ok(()) };
+        let (redundant, overlapping) =
+            (facts::count(g, Relation::Redundant), facts::count(g, Relation::Overlapping));
+        let finding = format!(
+            "Of {} pairs, {} are redundant (losing both costs more than the sum) and {} overlap (it costs less), at q ≤ 0.05.",
+            count(g.pairs.len()),
+            count(redundant),
+            count(overlapping)
+        );
+        let how = "Interaction I = Δ(ab) − Δ(a) − Δ(b), coloured by the square root of |I|. Strips beside the matrix show each unit's layer.";
+        let tree = square.tree();
+        let drawn = [
+            tree.as_ref().map(|t| {
+                (Some(t), "pairs", " Ordered by average linkage on the interaction: what stands in for each other stands together; the tree's joins are the further out the weaker they are.")
+            }),
+            Some((None, if tree.is_some() { "pairs-forward" } else { "pairs" }, " In forward order, layer by layer.")),
+        ];
+        for (tree, kind, order) in drawn.into_iter().flatten() {
+            let label = format!("{}: interactions of every pair. {finding}", self.title);
+            let m = matrix(g, &square, tree, &label)?;
+            let title = "Every pair, removed together";
+            let mut f = self.figure(kind, Part::Pairs, title, finding.clone(), format!("{how}{order}"), m.svg);
+            f.order = Some(m.order);
+            f.instead = kind == "pairs-forward";
+            out.push(f);
+        }
+        self.strongest(out);
+        self.graph(redundant + overlapping, out);
+        Ok(())
+    }
+
+    fn strongest(&self, out: &mut Vec<Figure>) {
+        let g = self.g;
+        let mut listed: Vec<&PairRow> = facts::top_pairs(g, LISTED);
+        let mut below: Vec<&PairRow> = g.pairs.iter().filter(|p| p.relation == Relation::Overlapping).collect();
+        below.sort_by(|a, b| {
+            a.interaction.value.total_cmp(&b.interaction.value).then((a.a, a.b).cmp(&(b.a, b.b)))
+        });
+        listed.extend(below.into_iter().take(4).rev());
+        if listed.is_empty() {
+            return;
+        }
+        let row = |p: &&PairRow| Row {
+            name: format!("{} + {}", g.name_of(p.a), g.name_of(p.b)),
+            value: [p.interaction.value, p.interaction.low, p.interaction.high],
+            colour: colour(p.interaction.value),
+            filled: p.relation != Relation::Unresolved,
+            beside: None,
+            tip: graph::told(g, p),
+        };
+        let rows: Vec<Row> = listed.iter().map(row).collect();
+        let finding = match facts::redundant_pairs(g, 1).first() {
+            Some(p) => format!(
+                "{} and {} stand in for each other most: together {}, alone {} and {}.",
+                g.name_of(p.a),
+                g.name_of(p.b),
+                signed(p.delta_ab),
+                signed(p.delta_a),
+                signed(p.delta_b)
+            ),
+            None => "No pair is measurably redundant.".to_owned(),
+        };
+        let label = format!("{}: the strongest interactions. {finding}", self.title);
+        let axis = format!("interaction ({})", metric(g));
+        let set = Forest { axis: &axis, beside: None, span: (0.0, 0.0), width: 500.0, label: &label };
+        let svg = forest(&set, &rows);
+        let how = "The pairs with the largest interactions, and those with the smallest where resolved. Lines are 95 % intervals; filled marks are resolved at q ≤ 0.05 over all pairs."
+            .to_owned();
+        out.push(self.figure("top-pairs", Part::Pairs, "Strongest pairs", finding, how, svg));
+    }
+
+    fn graph(&self, resolved: usize, out: &mut Vec<Figure>) {
+        let g = self.g;
+        let edges = graph::edges(g);
+        let mut linked: std::collections::BTreeMap<u32, usize> = std::collections::BTreeMap::new();
+        for p in &edges {
+            *linked.entry(p.a.0).or_default() += 1;
+            *linked.entry(p.b.0).or_default() += 1;
+        }
+        let hub = linked.iter().max_by(|a, b| a.1.cmp(b.1).then(b.0.cmp(a.0)));
+        let Some((&hub, &of)) = hub else { return };
+        let finding = format!(
+            "{} is in {of} of the {} strongest resolved pairs.",
+            g.name_of(ablate_common::units::UnitIx(hub)),
+            edges.len()
+        );
+        let label = format!("{}: graph of the strongest resolved pairs. {finding}", self.title);
+        let Some(svg) = graph::graph(g, &label) else { return };
+        let drawn = if edges.len() < resolved {
+            format!("The {} strongest of {} resolved pairs", edges.len(), count(resolved))
+        } else {
+            format!("All {} resolved pairs", count(resolved))
+        };
+        let how = format!("{drawn}, each where its heads stand in the model; the line is the thicker the stronger the interaction.");
+        let mut table = Table::new(&["a", "b", "interaction", "ci_low", "ci_high", "q_value", "relation"]);
+        for p in &edges {
+            let i = &p.interaction;
+            let mut row = vec![json!(g.name_of(p.a)), json!(g.name_of(p.b))];
+            row.extend([i.value, i.low, i.high].map(|v| rounded(v, 6)));
+            row.extend([rounded(p.q, 4), json!(p.relation.name())]);
+            table.rows.push(row);
+        }
+        let mut f = self.figure("graph", Part::Pairs, "Who stands in for whom", finding, how, svg);
+        f.data = Some(table);
+        out.push(f);
+    }
+
+    fn curves(&self, out: &mut Vec<Figure>) {
+        let g = self.g;
+        for (_, named, random) in facts::families(g) {
+            let family = Family { named, random };
+            let Some(first) = family.named.first().or(family.random.first()) else { continue };
+            let own = if first.objective.is_empty() || first.objective == g.name {
+                String::new()
+            } else {
+                format!(", greedy for {}", first.objective)
+            };
+            let finding = found(&family);
+            let label = format!("{}: pruning curves. {finding}", self.title);
+            let Some(svg) = curves(g, &family, &label) else { continue };
+            let on = if first.half.is_some() {
+                "the half of the documents that greedy did not select on"
+            } else {
+                "all examples, the same that greedy selected on"
+            };
+            let what = if family.flagged() {
+                format!("{} itself: with no head at all it isn't measurably worse, so there is no share to retain.", metric(g))
+            } else {
+                format!(
+                    "Retained is ({0} − {1}) / ({2} − {1}): 100 % is the whole model, 0 % is no head.",
+                    metric(g),
+                    number(first.floor),
+                    number(first.start)
+                )
+            };
+            let bands = if family.random.is_empty() {
+                String::new()
+            } else {
+                format!(
+                    " Grey: {} random orders, their median and their 5th to 95th percentile.",
+                    family.random.len()
+                )
+            };
+            let how = format!("{what} Measured on {on}. Coloured bands are 95 % intervals.{bands}");
+            let mut f = self.figure("curve", Part::Curves, &format!("Pruning{own}"), finding, how, svg);
+            if !own.is_empty() {
+                f.name = slug(&["curve", &g.name, g.method, self.unit, "for", &first.objective]);
+            }
+            f.data = Some(points(g, &family));
+            out.push(f);
+        }
+    }
+}
+
+/// What the curves of a family say.
+fn found(family: &Family<'_>) -> String {
+    let greedy = family.named.iter().find(|c| c.order == "greedy").or(family.named.first());
+    let Some(c) = greedy else { return "Random orders of removal.".into() };
+    let mut s = match (c.retained_at(0.79), c.at(0.79).or(c.points.last())) {
+        (Some((removed, r)), _) => format!(
+            "Without {removed} of {} heads (79 %), the {} order retains {}",
+            c.heads,
+            c.order,
+            percent(r)
+        ),
+        (None, Some(p)) => format!("Without {} of {} heads, the {} order leaves {} of {}", p.removed, c.heads, c.order, number(p.value), number(c.start)),
+        (None, None) => return format!("The {} order.", c.order),
+    };
+    if let Some((median, low, high)) = facts::random_retained(&family.random, 0.79) {
+        s.push_str(&format!("; random orders retain {} ({} to {})", percent(median), percent(low), percent(high)));
+    }
+    s.push('.');
+    s
+}
+
+fn points(g: &Group, family: &Family<'_>) -> Table {
+    let mut table = Table::new(&[
+        "order", "step", "name", "removed", "fraction", "value", "value_low", "value_high", "retained", "retained_low",
+        "retained_high",
+    ]);
+    let known = |v: Option<f64>| v.map_or(serde_json::Value::Null, |v| rounded(v, 6));
+    for c in family.named.iter().chain(&family.random) {
+        for p in &c.points {
+            table.rows.push(vec![
+                json!(c.order),
+                json!(p.step),
+                json!(p.unit.map(|u| g.name_of(u))),
+                json!(p.removed),
+                rounded(c.fraction(p.removed), 5),
+                rounded(p.value, 6),
+                known(p.value_low),
+                known(p.value_high),
+                known(p.retained),
+                known(p.retained_low),
+                known(p.retained_high),
+            ]);
+        }
+    }
+    table
+}

@@ -6,8 +6,8 @@
 
 mod agreement;
 mod analyse;
-pub mod compare;
 mod attention;
+pub mod compare;
 mod constants;
 mod curve;
 mod facts;
@@ -44,8 +44,8 @@ pub use joint::{GroupRow, TripleRow};
 pub use orders::{OrderRow, orders};
 pub use poly::PolyRow;
 pub use reliability::ReliabilityRow;
-pub use selected::SelectedRow;
 pub use repair::RepairRow;
+pub use selected::SelectedRow;
 pub use shift::ShiftRow;
 pub use text::{headline, headline_analysed};
 pub use write::{Format, Written, WrittenFile, export, export_analysed};

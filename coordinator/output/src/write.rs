@@ -3,8 +3,8 @@
 use crate::analyse::{Analysis, analyse};
 use crate::results::Results;
 use crate::{
-    agreement, attention, constants, facts, joint_tables, orders, poly, reliability, repair, scores, selected, shift,
-    tables,
+    agreement, attention, constants, facts, joint_tables, orders, poly, reliability, repair, scores,
+    selected, shift, tables,
 };
 use anyhow::Context as _;
 use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};

@@ -255,7 +255,10 @@ fn clients() -> Vec<Vec<u8>> {
         of("WorkerStatus", &worker),
         of("ExperimentStatus", &status),
         of("SweepStatus", &sweep),
-        of("QuarantinedChunk", &v1::QuarantinedChunk { error: "why".into(), ..v1::QuarantinedChunk::default() }),
+        of(
+            "QuarantinedChunk",
+            &v1::QuarantinedChunk { error: "why".into(), ..v1::QuarantinedChunk::default() },
+        ),
         of("LiveRequest", &v1::LiveRequest { id: "e".into(), seen: 2 }),
         of("LiveReply", &v1::LiveReply { revision: 3, groups: vec![group.clone()] }),
         of("LiveGroup", &group),

@@ -77,13 +77,18 @@ fn poly(method: &str, many: &str, rows: &[&PolyRow]) -> Option<Figure> {
         if let Some(v) = r.participation.filter(|v| v.is_finite()) {
             let share = v / tasks.len().max(1) as f64;
             svg.rect([right + 18.0, y + 9.0, 110.0, 7.0], "var(--grid)", "rx=\"3.5\"");
-            svg.rect([right + 18.0, y + 9.0, 110.0 * share.clamp(0.02, 1.0), 7.0], "var(--accent)", "rx=\"3.5\"");
+            svg.rect(
+                [right + 18.0, y + 9.0, 110.0 * share.clamp(0.02, 1.0), 7.0],
+                "var(--accent)",
+                "rx=\"3.5\"",
+            );
             svg.text(right + 136.0, y + 17.0, &number(v), Type::SMALL.fill("var(--ink)"));
         }
     }
     let y = top + high * listed.len() as f64 + 18.0;
     super::heat::legend(&mut svg, [left, y], most, &["removal helps", "removal hurts"], "Δ/SE");
-    let finding = format!("{several} {many} have a resolved effect on more than one task, {single} on one only.");
+    let finding =
+        format!("{several} {many} have a resolved effect on more than one task, {single} on one only.");
     let mut table = Table::new(&["name", "participation", "resolved_tasks", "task", "delta", "se"]);
     for r in rows {
         for (t, task) in r.tasks.iter().enumerate() {

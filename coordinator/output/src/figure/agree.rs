@@ -18,7 +18,8 @@ pub fn figures(analysis: &Analysis, out: &mut Vec<Figure>) {
     }
     let within = |a: &AgreementRow| {
         let same = |b: &&AgreementRow| {
-            (&b.score_a, &b.score_b, &b.task, &b.method, b.unit) == (&a.score_a, &a.score_b, &a.task, &a.method, a.unit)
+            (&b.score_a, &b.score_b, &b.task, &b.method, b.unit)
+                == (&a.score_a, &a.score_b, &a.task, &a.method, a.unit)
         };
         analysis.agreement.iter().filter(|b| b.scope == "within_layer").find(same)
     };
@@ -77,11 +78,24 @@ pub fn figures(analysis: &Analysis, out: &mut Vec<Figure>) {
     if known.len() > listed.len() {
         how.push_str(&format!(" The {MOST} highest of {}; all are in the table agreement.", known.len()));
     }
-    let mut table =
-        Table::new(&[
-            "task", "method", "unit", "score_a", "score_b", "scope", "spearman", "ci_low", "ci_high", "kendall",
-            "kendall_low", "kendall_high", "top_k", "jaccard", "jaccard_low", "jaccard_high",
-        ]);
+    let mut table = Table::new(&[
+        "task",
+        "method",
+        "unit",
+        "score_a",
+        "score_b",
+        "scope",
+        "spearman",
+        "ci_low",
+        "ci_high",
+        "kendall",
+        "kendall_low",
+        "kendall_high",
+        "top_k",
+        "jaccard",
+        "jaccard_low",
+        "jaccard_high",
+    ]);
     for a in &analysis.agreement {
         let mut row = vec![
             json!(a.task),
@@ -122,7 +136,12 @@ fn both(a: &str, b: &str) -> String {
     if from == 0 || from == x.len() || from == y.len() {
         return format!("{a} – {b}");
     }
-    format!("{} – {}, {}", x[..x.len() - from].join(" "), y[..y.len() - from].join(" "), x[x.len() - from..].join(" "))
+    format!(
+        "{} – {}, {}",
+        x[..x.len() - from].join(" "),
+        y[..y.len() - from].join(" "),
+        x[x.len() - from..].join(" ")
+    )
 }
 
 #[cfg(test)]

@@ -22,7 +22,9 @@ pub fn average(n: usize, similarity: &[f64]) -> Tree {
         if chain.is_empty() {
             chain.extend(slot.iter().position(Option::is_some));
         }
-        let (Some(&top), before) = (chain.last(), chain.len().checked_sub(2).map(|k| chain[k])) else { break };
+        let (Some(&top), before) = (chain.last(), chain.len().checked_sub(2).map(|k| chain[k])) else {
+            break;
+        };
         // The previous one wins ties, so that the chain ends.
         let mut best = before.map(|b| (b, s[top * n + b]));
         for other in (0..n).filter(|&o| o != top && slot[o].is_some()) {
@@ -41,7 +43,8 @@ pub fn average(n: usize, similarity: &[f64]) -> Tree {
         let (left, right) = if a.2 < b.2 { (a, b) } else { (b, a) };
         joins.push((left.0, right.0, value));
         for other in (0..n).filter(|&o| o != top && o != near && slot[o].is_some()) {
-            let mean = (a.1 as f64 * s[top * n + other] + b.1 as f64 * s[near * n + other]) / (a.1 + b.1) as f64;
+            let mean =
+                (a.1 as f64 * s[top * n + other] + b.1 as f64 * s[near * n + other]) / (a.1 + b.1) as f64;
             s[top * n + other] = mean;
             s[other * n + top] = mean;
         }
@@ -106,8 +109,8 @@ mod tests {
             for i in 0..plain.len() {
                 for j in i + 1..plain.len() {
                     let pairs = plain[i].iter().flat_map(|a| plain[j].iter().map(move |b| (a, b)));
-                    let mean =
-                        pairs.map(|(a, b)| s[a * n + b]).sum::<f64>() / (plain[i].len() * plain[j].len()) as f64;
+                    let mean = pairs.map(|(a, b)| s[a * n + b]).sum::<f64>()
+                        / (plain[i].len() * plain[j].len()) as f64;
                     if mean > best.2 {
                         best = (i, j, mean);
                     }

@@ -104,7 +104,8 @@ pub fn curves(g: &Group, family: &Family<'_>, label: &str) -> Option<String> {
     svg.polyline(&line(2), "var(--c0)", 1.8, "stroke-dasharray=\"5 4\"");
     for (order, points) in &named {
         let bound = |high: bool| -> Vec<(f64, f64)> {
-            let of = |p: &Drawn| Some((x.at(removed(p.0)), y.within(p.2.map(|b| if high { b.1 } else { b.0 })?)));
+            let of =
+                |p: &Drawn| Some((x.at(removed(p.0)), y.within(p.2.map(|b| if high { b.1 } else { b.0 })?)));
             points.iter().filter_map(of).collect()
         };
         svg.band(&bound(true), &bound(false), colour(order), "fill-opacity=\"0.15\"");
@@ -121,7 +122,12 @@ pub fn curves(g: &Group, family: &Family<'_>, label: &str) -> Option<String> {
         })
         .collect();
     if let Some(s) = spread.last() {
-        ends.push((x.at(s[0] / heads), y.within(s[2]), format!("random {}", shown(s[2], flagged)), "var(--c0)"));
+        ends.push((
+            x.at(s[0] / heads),
+            y.within(s[2]),
+            format!("random {}", shown(s[2], flagged)),
+            "var(--c0)",
+        ));
     }
     direct(&mut svg, ends, y.within(f64::NEG_INFINITY));
     slices(&mut svg, g, family, &x, &named, &spread);
@@ -138,7 +144,8 @@ fn range(named: &[(&str, Vec<Drawn>)], spread: &[[f64; 4]], flagged: bool) -> (f
     let mut high = if flagged { f64::NEG_INFINITY } else { 1.0 };
     let points = named.iter().flat_map(|c| &c.1);
     for (_, v, ci) in points {
-        for v in [Some(*v), ci.map(|c| c.0), ci.map(|c| c.1)].into_iter().flatten().filter(|v| v.is_finite()) {
+        for v in [Some(*v), ci.map(|c| c.0), ci.map(|c| c.1)].into_iter().flatten().filter(|v| v.is_finite())
+        {
             (low, high) = (low.min(v), high.max(v));
         }
     }

@@ -176,7 +176,8 @@ impl Svg {
 
     /// Text with a rim of paper, readable on lines.
     pub fn halo(&mut self, x: f64, y: f64, text: &str, set: Type) {
-        let rim = "stroke=\"var(--paper)\" stroke-width=\"3.5\" stroke-linejoin=\"round\" paint-order=\"stroke\"";
+        let rim =
+            "stroke=\"var(--paper)\" stroke-width=\"3.5\" stroke-linejoin=\"round\" paint-order=\"stroke\"";
         self.text_with(x, y, text, set, rim);
     }
 
@@ -325,7 +326,13 @@ pub fn fixed(v: f64, decimals: usize) -> String {
     }
     let text = minus(&format!("{v:.decimals$}"));
     let zero = !text.chars().any(|c| ('1'..='9').contains(&c));
-    if zero { text.trim_start_matches('−').to_owned() } else if v > 0.0 { format!("+{text}") } else { text }
+    if zero {
+        text.trim_start_matches('−').to_owned()
+    } else if v > 0.0 {
+        format!("+{text}")
+    } else {
+        text
+    }
 }
 
 /// A q-value.
@@ -395,7 +402,10 @@ mod tests {
         assert_eq!(signed(2.0), "+2.00");
         assert_eq!(count(36_315), "36,315");
         assert_eq!(decimals([0.0978, -0.2113].into_iter()), 3);
-        assert_eq!((fixed(0.0978, 3), fixed(-0.0001, 3), fixed(-12.0, 0)), ("+0.098".into(), "0.000".into(), "−12".into()));
+        assert_eq!(
+            (fixed(0.0978, 3), fixed(-0.0001, 3), fixed(-12.0, 0)),
+            ("+0.098".into(), "0.000".into(), "−12".into())
+        );
         assert_eq!(px(1.50), "1.5");
         assert_eq!(px(-0.001), "0");
     }

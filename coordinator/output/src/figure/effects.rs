@@ -54,7 +54,8 @@ pub fn repair(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
     );
     let (x, y) = (format!("direct Δ {metric}, downstream frozen"), format!("whole Δ {metric}"));
     let label = format!("{title}: self-repair. {finding}");
-    let plot = Plot { x: &x, y: &y, equal: true, note: String::new(), colour: "var(--c4)", names: 6, label: &label };
+    let plot =
+        Plot { x: &x, y: &y, equal: true, note: String::new(), colour: "var(--c4)", names: 6, label: &label };
     Some((scatter(&plot, &dots)?, finding))
 }
 
@@ -64,7 +65,8 @@ pub fn groups(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
     let mut listed: Vec<_> = g.groups.iter().collect();
     listed.sort_by(|a, b| b.interaction.value.total_cmp(&a.interaction.value).then(a.units.cmp(&b.units)));
     let first = listed.first()?;
-    let super_additive = listed.iter().filter(|r| r.interaction_q <= RESOLVED && r.interaction.value > 0.0).count();
+    let super_additive =
+        listed.iter().filter(|r| r.interaction_q <= RESOLVED && r.interaction.value > 0.0).count();
     let finding = format!(
         "{} together cost {}, alone they add up to {}; {super_additive} of {} groups cost measurably more than their sum.",
         names(&first.units),
@@ -200,12 +202,24 @@ pub fn shift(g: &Group, title: &str) -> Option<Drawn> {
     flagged.sort_unstable();
     flagged.dedup();
     let mut finding = if flagged.is_empty() {
-        format!("Removing one of the {} leaves the residual stream's size within a factor of 2 everywhere.", g.unit.plural())
+        format!(
+            "Removing one of the {} leaves the residual stream's size within a factor of 2 everywhere.",
+            g.unit.plural()
+        )
     } else {
-        format!("Removing one of {} {} changes the residual stream's size by a factor of 2 or more somewhere: their deltas may show a model off its distribution.", flagged.len(), g.unit.plural())
+        format!(
+            "Removing one of {} {} changes the residual stream's size by a factor of 2 or more somewhere: their deltas may show a model off its distribution.",
+            flagged.len(),
+            g.unit.plural()
+        )
     };
     if let Some(r) = worst.and_then(|r| Some((g.name_of(r.ix?), r))) {
-        finding.push_str(&format!(" Furthest goes {} (× {} after {} layers).", r.0, number(r.1.ratio), r.1.at_layer));
+        finding.push_str(&format!(
+            " Furthest goes {} (× {} after {} layers).",
+            r.0,
+            number(r.1.ratio),
+            r.1.at_layer
+        ));
     }
     let mut svg = Svg::new(WIDTH, panels.len() as f64 * (DEEP + 62.0) + 4.0);
     let several = panels.len() > 1;
@@ -215,7 +229,13 @@ pub fn shift(g: &Group, title: &str) -> Option<Drawn> {
     Some((svg.finish(&format!("{title}: activation shift. {finding}")), finding))
 }
 
-fn panel(svg: &mut Svg, g: &Group, top: f64, stream: Option<Stream>, lines: &BTreeMap<Option<UnitIx>, Vec<&ShiftRow>>) {
+fn panel(
+    svg: &mut Svg,
+    g: &Group,
+    top: f64,
+    stream: Option<Stream>,
+    lines: &BTreeMap<Option<UnitIx>, Vec<&ShiftRow>>,
+) {
     let log = |r: &ShiftRow| r.ratio.max(1e-6).log2();
     let all = || lines.values().flatten().map(|r| log(r));
     let (low, high) = (all().fold(-1.1, f64::min).max(-6.0), all().fold(1.1, f64::max).min(6.0));
@@ -269,7 +289,13 @@ fn panel(svg: &mut Svg, g: &Group, top: f64, stream: Option<Stream>, lines: &BTr
     }
     for (ix, rows) in units.iter().take(24).rev() {
         let strong = rows.iter().any(|r| r.flagged);
-        put(svg, g.name_of(*ix), rows, if strong { "var(--c2)" } else { "var(--c0)" }, if strong { 1.8 } else { 1.0 });
+        put(
+            svg,
+            g.name_of(*ix),
+            rows,
+            if strong { "var(--c2)" } else { "var(--c0)" },
+            if strong { 1.8 } else { 1.0 },
+        );
     }
     if let Some(rows) = lines.get(&None) {
         put(svg, "every head", rows, "var(--ink)", 2.4);
@@ -281,7 +307,11 @@ fn panel(svg: &mut Svg, g: &Group, top: f64, stream: Option<Stream>, lines: &BTr
     for (ix, rows) in units.iter().take(3) {
         if let Some(r) = rows.last() {
             let strong = rows.iter().any(|r| r.flagged);
-            ends.push((y.within(log(r)), g.name_of(*ix).into(), if strong { "var(--c2)" } else { "var(--soft)" }));
+            ends.push((
+                y.within(log(r)),
+                g.name_of(*ix).into(),
+                if strong { "var(--c2)" } else { "var(--soft)" },
+            ));
         }
     }
     ends.sort_by(|a, b| a.0.total_cmp(&b.0));

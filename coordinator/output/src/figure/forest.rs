@@ -41,7 +41,8 @@ pub fn forest(set: &Forest<'_>, rows: &[Row]) -> String {
     let names: Vec<String> = rows.iter().map(|r| cut(&r.name, 46)).collect();
     let left = names.iter().map(|n| width(n, 12.0)).fold(30.0, f64::max).min(set.width * 0.42) + 14.0;
     // One number of decimals for all, from what most rows need: one wide interval isn't to blur the others.
-    let mut sizes: Vec<f64> = rows.iter().map(|r| r.value[0].abs()).filter(|v| v.is_finite() && *v > 0.0).collect();
+    let mut sizes: Vec<f64> =
+        rows.iter().map(|r| r.value[0].abs()).filter(|v| v.is_finite() && *v > 0.0).collect();
     sizes.sort_by(f64::total_cmp);
     let digits = decimals(sizes.get(sizes.len() / 2).copied().into_iter());
     let bounds = |r: &Row| format!("[{}, {}]", fixed(r.value[1], digits), fixed(r.value[2], digits));
@@ -50,7 +51,8 @@ pub fn forest(set: &Forest<'_>, rows: &[Row]) -> String {
     let (top, foot) = (6.0, if set.beside.is_some() { 58.0 } else { 40.0 });
     let height = top + ROW * rows.len() as f64 + foot;
     let mut svg = Svg::new(set.width, height);
-    let finite = |r: &Row| r.value.into_iter().chain(r.beside).filter(|v| v.is_finite()).collect::<Vec<f64>>();
+    let finite =
+        |r: &Row| r.value.into_iter().chain(r.beside).filter(|v| v.is_finite()).collect::<Vec<f64>>();
     let all: Vec<f64> = rows.iter().flat_map(finite).collect();
     let low = all.iter().copied().fold(set.span.0, f64::min);
     let high = all.iter().copied().fold(set.span.1, f64::max);
@@ -79,7 +81,11 @@ pub fn forest(set: &Forest<'_>, rows: &[Row]) -> String {
         }
         if value.is_finite() {
             let fill = if row.filled { row.colour } else { "var(--paper)" };
-            svg.circle([scale.at(value), y, 4.6], fill, &format!("stroke=\"{}\" stroke-width=\"1.8\"", row.colour));
+            svg.circle(
+                [scale.at(value), y, 4.6],
+                fill,
+                &format!("stroke=\"{}\" stroke-width=\"1.8\"", row.colour),
+            );
         }
         svg.text(set.width - right + value_wide, y + 4.0, &fixed(value, digits), Type::NAME.bold().end());
         if low.is_finite() && high.is_finite() {

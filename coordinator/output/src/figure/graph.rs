@@ -45,7 +45,8 @@ pub fn graph(g: &Group, label: &str) -> Option<String> {
         return None;
     }
     let grid = Grid::of(g);
-    let layers = grid.as_ref().map_or(g.places.len() as u32, |g| g.panels.iter().map(|p| p.1).max().unwrap_or(1));
+    let layers =
+        grid.as_ref().map_or(g.places.len() as u32, |g| g.panels.iter().map(|p| p.1).max().unwrap_or(1));
     let step = (920.0 / f64::from(layers.max(1))).clamp(16.0, 120.0);
     let rows = grid.as_ref().map_or(1, |g| g.panels.iter().map(|p| p.2).max().unwrap_or(1));
     let rise = if grid.is_some() { (430.0 / f64::from(rows)).clamp(15.0, 48.0) } else { 0.0 };
@@ -65,10 +66,9 @@ pub fn graph(g: &Group, label: &str) -> Option<String> {
     let mut svg = Svg::new(width, bottom + 66.0);
     let place = |unit: usize| -> (f64, f64) {
         match grid.as_ref().map(|g| g.cells.get(unit).copied().flatten()) {
-            Some(Some((panel, layer, row))) => (
-                LEFT + step * (f64::from(layer) + 0.5),
-                tops[panel] + rise * (f64::from(row) + 0.5),
-            ),
+            Some(Some((panel, layer, row))) => {
+                (LEFT + step * (f64::from(layer) + 0.5), tops[panel] + rise * (f64::from(row) + 0.5))
+            }
             _ => (LEFT + step * (unit as f64 + 0.5), top),
         }
     };
@@ -101,7 +101,8 @@ pub fn graph(g: &Group, label: &str) -> Option<String> {
 }
 
 fn key(svg: &mut Svg, [x, y]: [f64; 2]) {
-    for (k, (colour, text)) in [("var(--up)", "redundant"), ("var(--down)", "overlapping")].iter().enumerate() {
+    for (k, (colour, text)) in [("var(--up)", "redundant"), ("var(--down)", "overlapping")].iter().enumerate()
+    {
         let x = x + 110.0 * k as f64;
         svg.line([x, y, x + 22.0, y], colour, 3.5, "stroke-linecap=\"round\"");
         svg.text(x + 30.0, y + 4.0, text, Type::SMALL);
@@ -141,13 +142,7 @@ fn arc((x1, y1): (f64, f64), (x2, y2): (f64, f64), bend: f64) -> String {
     format!("M{} {}Q{} {} {} {}", px(x1), px(y1), px(cx), px(cy), px(x2), px(y2))
 }
 
-fn nodes(
-    svg: &mut Svg,
-    g: &Group,
-    edges: &[&PairRow],
-    place: &dyn Fn(usize) -> (f64, f64),
-    grid: bool,
-) {
+fn nodes(svg: &mut Svg, g: &Group, edges: &[&PairRow], place: &dyn Fn(usize) -> (f64, f64), grid: bool) {
     let linked: BTreeSet<usize> = edges.iter().flat_map(|p| [p.a.at(), p.b.at()]).collect();
     let most = g.heads.iter().map(|h| h.delta.value.abs()).filter(|v| v.is_finite()).fold(0.0, f64::max);
     let delta = |unit: usize| g.heads.iter().find(|h| h.ix.at() == unit).map(|h| h.delta.value);
@@ -162,7 +157,10 @@ fn nodes(
         let share = if most > 0.0 && d.is_finite() { (d.abs() / most).sqrt() } else { 0.0 };
         let of = edges.iter().filter(|p| p.a.at() == unit || p.b.at() == unit).count();
         let name = g.places.get(unit).map_or("", |p| p.name.as_str());
-        let told = format!("{name}\nΔ alone {}\n{of} of the drawn pairs", if d.is_finite() { signed(d) } else { number(d) });
+        let told = format!(
+            "{name}\nΔ alone {}\n{of} of the drawn pairs",
+            if d.is_finite() { signed(d) } else { number(d) }
+        );
         svg.open(&format!("class=\"m\" {}", tip(&told)));
         svg.circle([x, y, 2.6 + 5.4 * share], "var(--ink)", "stroke=\"var(--paper)\" stroke-width=\"1.2\"");
         svg.close();
@@ -182,7 +180,12 @@ fn nodes(
         let name = g.places.get(unit).map_or("", |p| p.name.as_str());
         if taken.len() < 24 && taken.iter().all(|t| (t.0 - x).abs() > 44.0 || (t.1 - y).abs() > 12.0) {
             taken.push((x, y));
-            svg.halo(x, if grid { y - 9.0 } else { y + 18.0 }, name, Type::SMALL.bold().middle().fill("var(--ink)"));
+            svg.halo(
+                x,
+                if grid { y - 9.0 } else { y + 18.0 },
+                name,
+                Type::SMALL.bold().middle().fill("var(--ink)"),
+            );
         }
     }
 }

@@ -143,7 +143,11 @@ fn cell(svg: &mut Svg, g: &Group, h: &HeadRow, [x, y, side]: [f64; 3], most: f64
     let full = side - 2.0 * gap;
     let Some(step) = ink::step(h.delta.value, most) else {
         let tell = tip(&told(g, h, None));
-        svg.rect([x + gap, y + gap, full, full], "none", &format!("class=\"m\" stroke=\"var(--line)\" {tell}"));
+        svg.rect(
+            [x + gap, y + gap, full, full],
+            "none",
+            &format!("class=\"m\" stroke=\"var(--line)\" {tell}"),
+        );
         return;
     };
     let resolved = h.q <= RESOLVED;

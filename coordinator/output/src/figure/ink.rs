@@ -41,21 +41,9 @@ const NAMED: &[(&str, &str, &str)] = &[
 
 /// Stops of the three ramps, from the middle outwards: (name, light, dark).
 const RAMPS: [(&str, [&str; 4], [&str; 4]); 3] = [
-    (
-        "hp",
-        ["#f3f1ec", "#f4bf94", "#dd6e23", "#8c3206"],
-        ["#262a31", "#80461f", "#ea8a43", "#ffd9b3"],
-    ),
-    (
-        "hm",
-        ["#f3f1ec", "#a9cae8", "#3f84c6", "#10427f"],
-        ["#262a31", "#2a5480", "#579fe3", "#c8e3ff"],
-    ),
-    (
-        "s",
-        ["#f5f4f0", "#a5d3c9", "#2c8f84", "#07423d"],
-        ["#20252c", "#1f5b55", "#3fb3a4", "#ccf5ec"],
-    ),
+    ("hp", ["#f3f1ec", "#f4bf94", "#dd6e23", "#8c3206"], ["#262a31", "#80461f", "#ea8a43", "#ffd9b3"]),
+    ("hm", ["#f3f1ec", "#a9cae8", "#3f84c6", "#10427f"], ["#262a31", "#2a5480", "#579fe3", "#c8e3ff"]),
+    ("s", ["#f5f4f0", "#a5d3c9", "#2c8f84", "#07423d"], ["#20252c", "#1f5b55", "#3fb3a4", "#ccf5ec"]),
 ];
 
 type Rgb = [f64; 3];
@@ -184,7 +172,9 @@ pub fn palette(theme: Theme) -> Vec<u8> {
         out.extend(along(stops(ramp, theme), f64::from(step.abs()) / STEPS as f64));
     }
     let paper = NAMED[0];
-    out.extend(parse(if theme == Theme::Light { paper.1 } else { paper.2 }).map(|c| (c * 255.0).round() as u8));
+    out.extend(
+        parse(if theme == Theme::Light { paper.1 } else { paper.2 }).map(|c| (c * 255.0).round() as u8),
+    );
     out
 }
 

@@ -98,7 +98,13 @@ pub fn matrix(g: &Group, square: &Square, tree: Option<&Tree>, label: &str) -> a
     }
     svg.text(LEFT + SIDE, TOP - 9.0, "above the diagonal: every pair", Type::SMALL.end());
     svg.text(LEFT, TOP + SIDE + 24.0, "below it: those resolved at q ≤ 0.05", Type::SMALL);
-    legend(&mut svg, [LEFT + SIDE - 232.0, TOP + SIDE + 20.0], square.most, &["overlapping", "redundant"], "I");
+    legend(
+        &mut svg,
+        [LEFT + SIDE - 232.0, TOP + SIDE + 20.0],
+        square.most,
+        &["overlapping", "redundant"],
+        "I",
+    );
     layer_key(&mut svg, g, [LEFT, TOP + SIDE + 42.0]);
     svg.rect(
         [LEFT, TOP, SIDE, SIDE],
@@ -166,7 +172,12 @@ fn layers(svg: &mut Svg, g: &Group, square: &Square, cell: f64) {
     if n <= 44 {
         for (k, unit) in square.units.iter().enumerate() {
             let name = g.places.get(*unit).map_or("", |p| p.name.as_str());
-            svg.text(LEFT - 10.0, TOP + cell * (k as f64 + 0.5) + 4.0, &super::draw::cut(name, 16), Type::SMALL.end());
+            svg.text(
+                LEFT - 10.0,
+                TOP + cell * (k as f64 + 0.5) + 4.0,
+                &super::draw::cut(name, 16),
+                Type::SMALL.end(),
+            );
         }
         return;
     }

@@ -71,7 +71,15 @@ fn colour(v: f64) -> &'static str {
 }
 
 impl Maker<'_> {
-    fn figure(&self, kind: &str, part: Part, title: &str, finding: String, how: String, svg: String) -> Figure {
+    fn figure(
+        &self,
+        kind: &str,
+        part: Part,
+        title: &str,
+        finding: String,
+        how: String,
+        svg: String,
+    ) -> Figure {
         Figure {
             name: slug(&[kind, &self.g.name, self.g.method, self.unit]),
             part,
@@ -216,9 +224,10 @@ impl Maker<'_> {
             .collect();
         let name = |kind: &str| format!("{kind} {} {}", g.name, g.method);
         let (delta, patched) = (name("delta"), name("attribution"));
-        let agreed = analysis.agreement.iter().find(|a| {
-            a.scope == "all" && a.unit == g.unit && a.score_a == delta && a.score_b == patched
-        });
+        let agreed = analysis
+            .agreement
+            .iter()
+            .find(|a| a.scope == "all" && a.unit == g.unit && a.score_a == delta && a.score_b == patched);
         let note = agreed.map_or_else(String::new, |a| {
             format!("Spearman {} {}", number(a.spearman), interval(a.ci.0, a.ci.1))
         });
@@ -248,16 +257,25 @@ impl Maker<'_> {
         let Some(svg) = scatter(&plot, &dots) else { return };
         let how = "A point for each unit, coloured where its measured Δ is resolved; lines are 95 % intervals. Attribution patching is the first-order estimate from one backward pass."
             .to_owned();
-        let mut table = Table::new(&["name", "importance", "attribution", "attribution_low", "attribution_high", "delta"]);
+        let mut table = Table::new(&[
+            "name",
+            "importance",
+            "attribution",
+            "attribution_low",
+            "attribution_high",
+            "delta",
+        ]);
         for r in &g.gradients {
             let delta = g.heads.iter().find(|h| h.ix == r.ix).map_or(f64::NAN, |h| h.delta.value);
             let mut row = vec![json!(g.name_of(r.ix))];
             row.extend(
-                [r.importance, r.attribution.value, r.attribution.low, r.attribution.high, delta].map(|v| rounded(v, 6)),
+                [r.importance, r.attribution.value, r.attribution.low, r.attribution.high, delta]
+                    .map(|v| rounded(v, 6)),
             );
             table.rows.push(row);
         }
-        let mut f = self.figure("gradients", Part::Heads, "Estimated by gradient, and measured", finding, how, svg);
+        let mut f =
+            self.figure("gradients", Part::Heads, "Estimated by gradient, and measured", finding, how, svg);
         f.data = Some(table);
         out.push(f);
     }
@@ -274,11 +292,13 @@ impl Maker<'_> {
             let how = "A point for each unit: its direct effect with everything downstream frozen, and its whole effect. Below the dashed line what comes behind makes up for the loss. Upright lines are 95 % intervals of the difference; coloured points are resolved."
                 .to_owned();
             let mut f = self.figure("repair", Part::Heads, "Self-repair", finding, how, svg);
-            let mut table = Table::new(&["name", "direct", "total", "repair", "ci_low", "ci_high", "q_value"]);
+            let mut table =
+                Table::new(&["name", "direct", "total", "repair", "ci_low", "ci_high", "q_value"]);
             for r in &g.repair {
                 let mut row = vec![json!(g.name_of(r.ix))];
                 row.extend(
-                    [r.direct, r.total, r.repair.value, r.repair.low, r.repair.high, r.q].map(|v| rounded(v, 6)),
+                    [r.direct, r.total, r.repair.value, r.repair.low, r.repair.high, r.q]
+                        .map(|v| rounded(v, 6)),
                 );
                 table.rows.push(row);
             }
@@ -289,8 +309,16 @@ impl Maker<'_> {
             let how = "Mean norm of the residual stream with the unit removed, by that of the whole model, after each layer; dashed lines are a factor of 2. Black: every head removed."
                 .to_owned();
             let mut f = self.figure("shift", Part::Heads, "Activation shift", finding, how, svg);
-            let mut table =
-                Table::new(&["name", "at_stream", "at_layer", "unablated", "norm", "ratio", "largest", "flagged"]);
+            let mut table = Table::new(&[
+                "name",
+                "at_stream",
+                "at_layer",
+                "unablated",
+                "norm",
+                "ratio",
+                "largest",
+                "flagged",
+            ]);
             for r in &g.shift {
                 let mut row = vec![json!(r.ix.map_or("all", |u| g.name_of(u)))];
                 row.extend([json!(r.at_stream.name()), json!(r.at_layer)]);
@@ -341,7 +369,8 @@ impl Maker<'_> {
             let label = format!("{}: interactions of every pair. {finding}", self.title);
             let m = matrix(g, &square, tree, &label)?;
             let title = "Every pair, removed together";
-            let mut f = self.figure(kind, Part::Pairs, title, finding.clone(), format!("{how}{order}"), m.svg);
+            let mut f =
+                self.figure(kind, Part::Pairs, title, finding.clone(), format!("{how}{order}"), m.svg);
             f.order = Some(m.order);
             f.instead = kind == "pairs-forward";
             out.push(f);
@@ -354,7 +383,8 @@ impl Maker<'_> {
     fn strongest(&self, out: &mut Vec<Figure>) {
         let g = self.g;
         let mut listed: Vec<&PairRow> = facts::top_pairs(g, LISTED);
-        let mut below: Vec<&PairRow> = g.pairs.iter().filter(|p| p.relation == Relation::Overlapping).collect();
+        let mut below: Vec<&PairRow> =
+            g.pairs.iter().filter(|p| p.relation == Relation::Overlapping).collect();
         below.sort_by(|a, b| {
             a.interaction.value.total_cmp(&b.interaction.value).then((a.a, a.b).cmp(&(b.a, b.b)))
         });
@@ -413,7 +443,9 @@ impl Maker<'_> {
         } else {
             format!("All {} resolved pairs", count(resolved))
         };
-        let how = format!("{drawn}, each where its heads stand in the model; the line is the thicker the stronger the interaction.");
+        let how = format!(
+            "{drawn}, each where its heads stand in the model; the line is the thicker the stronger the interaction."
+        );
         let mut table = Table::new(&["a", "b", "interaction", "ci_low", "ci_high", "q_value", "relation"]);
         for p in &edges {
             let i = &p.interaction;
@@ -446,7 +478,10 @@ impl Maker<'_> {
                 "all examples, the same that greedy selected on"
             };
             let what = if family.flagged() {
-                format!("{} itself: with no head at all it isn't measurably worse, so there is no share to retain.", metric(g))
+                format!(
+                    "{} itself: with no head at all it isn't measurably worse, so there is no share to retain.",
+                    metric(g)
+                )
             } else {
                 format!(
                     "Retained is ({0} − {1}) / ({2} − {1}): 100 % is the whole model, 0 % is no head.",
@@ -485,11 +520,23 @@ fn found(family: &Family<'_>) -> String {
             c.order,
             percent(r)
         ),
-        (None, Some(p)) => format!("Without {} of {} heads, the {} order leaves {} of {}", p.removed, c.heads, c.order, number(p.value), number(c.start)),
+        (None, Some(p)) => format!(
+            "Without {} of {} heads, the {} order leaves {} of {}",
+            p.removed,
+            c.heads,
+            c.order,
+            number(p.value),
+            number(c.start)
+        ),
         (None, None) => return format!("The {} order.", c.order),
     };
     if let Some((median, low, high)) = facts::random_retained(&family.random, 0.79) {
-        s.push_str(&format!("; random orders retain {} ({} to {})", percent(median), percent(low), percent(high)));
+        s.push_str(&format!(
+            "; random orders retain {} ({} to {})",
+            percent(median),
+            percent(low),
+            percent(high)
+        ));
     }
     s.push('.');
     s
@@ -497,7 +544,16 @@ fn found(family: &Family<'_>) -> String {
 
 fn points(g: &Group, family: &Family<'_>) -> Table {
     let mut table = Table::new(&[
-        "order", "step", "name", "removed", "fraction", "value", "value_low", "value_high", "retained", "retained_low",
+        "order",
+        "step",
+        "name",
+        "removed",
+        "fraction",
+        "value",
+        "value_low",
+        "value_high",
+        "retained",
+        "retained_low",
         "retained_high",
     ]);
     let known = |v: Option<f64>| v.map_or(serde_json::Value::Null, |v| rounded(v, 6));

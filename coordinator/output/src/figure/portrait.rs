@@ -51,8 +51,7 @@ pub fn figures(results: &Results, analysis: &Analysis, out: &mut Vec<Figure>) {
 
 fn maps(g: &Group, at: usize) -> Option<Figure> {
     let grid = Grid::of_heads(g.attention.iter().map(|r| (r.stream, r.layer)));
-    let kinds: Vec<&Kind> =
-        KINDS.iter().filter(|k| g.attention.iter().any(|r| k.1(r).is_some())).collect();
+    let kinds: Vec<&Kind> = KINDS.iter().filter(|k| g.attention.iter().any(|r| k.1(r).is_some())).collect();
     if kinds.is_empty() {
         return None;
     }
@@ -148,10 +147,8 @@ fn portrait(name: &str, seen: &[&Group], kept: &[(u32, Vec<Pattern>)]) -> Option
     let strength = |g: &Group| of(g).map_or(0.0, |h| h.delta.value / h.delta.se.max(1e-300));
     let own = seen.iter().max_by(|a, b| strength(a).total_cmp(&strength(b)))?;
     let row = own.attention.iter().find(|r| r.name == name)?;
-    let pattern = kept
-        .iter()
-        .find(|k| k.0 == own.task)
-        .and_then(|k| k.1.iter().find(|p| p.head.to_string() == name));
+    let pattern =
+        kept.iter().find(|k| k.0 == own.task).and_then(|k| k.1.iter().find(|p| p.head.to_string() == name));
     let mut svg = Svg::new(520.0, 0.0);
     let mut y = 20.0;
     svg.text(0.0, y, name, Type::NAME.bold().size(17.0));
@@ -177,8 +174,13 @@ fn portrait(name: &str, seen: &[&Group], kept: &[(u32, Vec<Pattern>)]) -> Option
         .max_by(|a, b| a.1.total_cmp(&b.1))
         .filter(|k| k.1 >= 0.3);
     let finding = match kind {
-        Some((kind, v)) => format!("On {}, {} of its attention goes to the {}.", own.name, percent(v), target(kind)),
-        None => format!("On {}, it follows none of the known patterns for 30 % of its attention or more.", own.name),
+        Some((kind, v)) => {
+            format!("On {}, {} of its attention goes to the {}.", own.name, percent(v), target(kind))
+        }
+        None => format!(
+            "On {}, it follows none of the known patterns for 30 % of its attention or more.",
+            own.name
+        ),
     };
     let how = match pattern {
         Some(p) => format!(
@@ -222,7 +224,11 @@ fn bars(svg: &mut Svg, row: &AttentionRow, task: &str, y: &mut f64) {
         svg.text(96.0, *y + 14.0, kind, Type::NAME.end());
         svg.rect([104.0, *y + 7.0, 90.0, 7.0], "var(--grid)", "rx=\"3.5\"");
         if let Some(v) = value.filter(|v| v.is_finite()) {
-            svg.rect([104.0, *y + 7.0, (90.0 * v.clamp(0.0, 1.0)).max(1.5), 7.0], "var(--accent)", "rx=\"3.5\"");
+            svg.rect(
+                [104.0, *y + 7.0, (90.0 * v.clamp(0.0, 1.0)).max(1.5), 7.0],
+                "var(--accent)",
+                "rx=\"3.5\"",
+            );
         }
         let said = value.map_or_else(|| "–".into(), |v| format!("{:.0} %", 100.0 * v));
         svg.text(200.0, *y + 14.0, &said, Type::SMALL.fill("var(--ink)"));
@@ -237,7 +243,11 @@ fn deltas(svg: &mut Svg, name: &str, seen: &[&Group], of: &dyn Fn(&Group) -> Opt
     svg.text(276.0, *y + 14.0, "Δ in standard errors, by task", Type::SMALL);
     *y += 22.0;
     let z = |h: &HeadRow, v: f64| v / h.delta.se;
-    let most = rows.iter().map(|(_, h)| z(h, h.delta.value).abs() + 2.0).filter(|v| v.is_finite()).fold(3.0, f64::max);
+    let most = rows
+        .iter()
+        .map(|(_, h)| z(h, h.delta.value).abs() + 2.0)
+        .filter(|v| v.is_finite())
+        .fold(3.0, f64::max);
     let x = |v: f64| 420.0 + 62.0 * (v / most).clamp(-1.0, 1.0);
     svg.line([420.0, *y, 420.0, *y + 20.0 * rows.len() as f64], "var(--line)", 1.0, "");
     for (g, h) in rows {
@@ -293,7 +303,8 @@ fn weights(svg: &mut Svg, p: &Pattern, y: &mut f64) {
             if v.is_nan() || v < 0.02 {
                 continue;
             }
-            let text = format!("{} → {}\n{}", shown(&p.queries[from + q]), shown(&p.keys[first + k]), percent(v));
+            let text =
+                format!("{} → {}\n{}", shown(&p.queries[from + q]), shown(&p.keys[first + k]), percent(v));
             let place = [left + side * k as f64, at, side - 0.6, side - 0.6];
             svg.rect(place, &ink::sequential(v), &format!("class=\"m\" {}", tip(&text)));
         }

@@ -91,7 +91,8 @@ pub fn steps(width: u32, height: u32, steps: &[Option<i32>]) -> anyhow::Result<S
     let (light, dark) = (encode(Theme::Light)?, encode(Theme::Dark)?);
     // Length, name, colours and checksum.
     let end = PALETTE_AT + 12 + ink::palette(Theme::Dark).len();
-    let chunk = dark.get(PALETTE_AT..end).filter(|c| c[4..8] == *b"PLTE").context("a PNG without its palette")?;
+    let chunk =
+        dark.get(PALETTE_AT..end).filter(|c| c[4..8] == *b"PLTE").context("a PNG without its palette")?;
     Ok(Steps {
         light: format!("data:image/png;base64,{}", STANDARD.encode(&light)),
         dark: STANDARD.encode(chunk),

@@ -76,7 +76,12 @@ pub fn scatter(set: &Plot<'_>, dots: &[Dot]) -> Option<String> {
     if set.equal {
         let low = span(|d| d.x[0]).0.max(span(|d| d.y[0]).0);
         let high = span(|d| d.x[0]).1.min(span(|d| d.y[0]).1);
-        svg.line([x.at(low), y.at(low), x.at(high), y.at(high)], "var(--faint)", 1.0, "stroke-dasharray=\"4 4\"");
+        svg.line(
+            [x.at(low), y.at(low), x.at(high), y.at(high)],
+            "var(--faint)",
+            1.0,
+            "stroke-dasharray=\"4 4\"",
+        );
     }
     // Intervals of all would hide the points: those of the strong ones, or of the furthest where none is.
     let none = !known.iter().any(|d| d.strong);
@@ -108,11 +113,17 @@ pub fn scatter(set: &Plot<'_>, dots: &[Dot]) -> Option<String> {
     let mut taken: Vec<(f64, f64)> = Vec::new();
     for d in named {
         let (cx, cy) = (x.at(d.x[0]), y.at(d.y[0]));
-        if taken.len() < set.names && taken.iter().all(|t| (t.0 - cx).abs() > 46.0 || (t.1 - cy).abs() > 13.0) {
+        if taken.len() < set.names && taken.iter().all(|t| (t.0 - cx).abs() > 46.0 || (t.1 - cy).abs() > 13.0)
+        {
             taken.push((cx, cy));
             let left = cx > WIDTH - 70.0;
             let place = Type::SMALL.bold().fill("var(--ink)");
-            svg.halo(if left { cx - 8.0 } else { cx + 8.0 }, cy - 5.0, &d.name, if left { place.end() } else { place });
+            svg.halo(
+                if left { cx - 8.0 } else { cx + 8.0 },
+                cy - 5.0,
+                &d.name,
+                if left { place.end() } else { place },
+            );
         }
     }
     if !set.note.is_empty() {

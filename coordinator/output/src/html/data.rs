@@ -49,13 +49,20 @@ fn pairs(g: &Group) -> Value {
     units.dedup();
     let n = units.len();
     let most = |of: &dyn Fn(&crate::analyse::PairRow) -> f64| {
-        g.pairs.iter().map(of).filter(|v| v.is_finite()).fold(0.0f64, |m, v| m.max(v.abs())).max(f64::MIN_POSITIVE)
+        g.pairs
+            .iter()
+            .map(of)
+            .filter(|v| v.is_finite())
+            .fold(0.0f64, |m, v| m.max(v.abs()))
+            .max(f64::MIN_POSITIVE)
     };
     let half = |p: &crate::analyse::PairRow| (p.interaction.high - p.interaction.low) / 2.0;
     let (largest, widest) = (most(&|p| p.interaction.value), most(&half));
     let mut packed = vec![f16::NAN; n * n.saturating_sub(1) / 2 * 3];
     for p in &g.pairs {
-        let (Ok(i), Ok(j)) = (units.binary_search(&p.a.at()), units.binary_search(&p.b.at())) else { continue };
+        let (Ok(i), Ok(j)) = (units.binary_search(&p.a.at()), units.binary_search(&p.b.at())) else {
+            continue;
+        };
         let (i, j) = (i.min(j), i.max(j));
         if i == j {
             continue;

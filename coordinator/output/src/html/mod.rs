@@ -106,9 +106,15 @@ impl Page<'_> {
         }
         for (part, id, title, lede) in [
             (Part::Across, "across", "Across tasks and scores", ""),
-            (Part::Portraits, "portraits", "Head portraits", "What the most important heads attend to, with nothing removed."),
+            (
+                Part::Portraits,
+                "portraits",
+                "Head portraits",
+                "What the most important heads attend to, with nothing removed.",
+            ),
         ] {
-            let figures: Vec<&Figure> = self.figures.iter().filter(|f| f.part == part && f.group.is_none()).collect();
+            let figures: Vec<&Figure> =
+                self.figures.iter().filter(|f| f.part == part && f.group.is_none()).collect();
             if !figures.is_empty() {
                 writeln!(out, "<section id=\"{id}\"><h2>{title}</h2>")?;
                 if !lede.is_empty() {
@@ -140,12 +146,17 @@ impl Page<'_> {
         for (at, g) in self.analysis.groups.iter().enumerate() {
             write!(out, "<a href=\"#g{at}\">{}</a>", self.title(g))?;
         }
-        for (part, id, title) in [(Part::Across, "across", "Across tasks"), (Part::Portraits, "portraits", "Portraits")] {
+        for (part, id, title) in
+            [(Part::Across, "across", "Across tasks"), (Part::Portraits, "portraits", "Portraits")]
+        {
             if self.figures.iter().any(|f| f.part == part && f.group.is_none()) {
                 write!(out, "<a href=\"#{id}\">{title}</a>")?;
             }
         }
-        writeln!(out, "<a href=\"#exact\">Exact and screened</a><a href=\"#provenance\">Provenance</a></nav></header>")?;
+        writeln!(
+            out,
+            "<a href=\"#exact\">Exact and screened</a><a href=\"#provenance\">Provenance</a></nav></header>"
+        )?;
         Ok(())
     }
 
@@ -178,14 +189,19 @@ impl Page<'_> {
         }
         if !g.heads.is_empty() {
             let (hurts, helps) = facts::resolved_heads(g);
-            out.push((format!("{} / {}", count(hurts + helps), count(g.heads.len())), format!("{} with a resolved effect", g.unit.plural())));
+            out.push((
+                format!("{} / {}", count(hurts + helps), count(g.heads.len())),
+                format!("{} with a resolved effect", g.unit.plural()),
+            ));
         }
         if !g.pairs.is_empty() {
             let redundant = facts::count(g, crate::analyse::Relation::Redundant);
             out.push((count(redundant), format!("redundant of {} pairs", count(g.pairs.len()))));
         }
         let greedy = g.curves.iter().find(|c| c.order == "greedy" && c.objective == g.name);
-        if let Some((_, r)) = greedy.or(g.curves.iter().find(|c| c.order == "greedy")).and_then(|c| c.retained_at(0.79)) {
+        if let Some((_, r)) =
+            greedy.or(g.curves.iter().find(|c| c.order == "greedy")).and_then(|c| c.retained_at(0.79))
+        {
             out.push((percent(r), "retained without 79 % of the heads".into()));
         }
         out.push((count(g.examples), format!("examples in {} clusters", count(g.clusters))));
@@ -198,8 +214,13 @@ impl Page<'_> {
     }
 
     fn group(&self, out: &mut String, at: usize, g: &Group) -> anyhow::Result<()> {
-        let kind = self.results.plan.tasks.get(g.task as usize).map_or("", |t| t.kind.name()).replace('_', " ");
-        let of = if g.unit == ablate_common::units::UnitKind::Head { String::new() } else { format!(" of {}", g.unit.plural()) };
+        let kind =
+            self.results.plan.tasks.get(g.task as usize).map_or("", |t| t.kind.name()).replace('_', " ");
+        let of = if g.unit == ablate_common::units::UnitKind::Head {
+            String::new()
+        } else {
+            format!(" of {}", g.unit.plural())
+        };
         writeln!(
             out,
             "<section id=\"g{at}\"><p class=\"eyebrow\">{} · {} ablation{of}</p><h2>{}</h2>",
@@ -210,7 +231,12 @@ impl Page<'_> {
         for w in facts::warnings(self.results, g) {
             writeln!(out, "<p class=\"warn\">{}</p>", escape(&w))?;
         }
-        for (part, title) in [(Part::Heads, "Alone"), (Part::Pairs, "Together"), (Part::Curves, "Pruned"), (Part::Portraits, "Portraits")] {
+        for (part, title) in [
+            (Part::Heads, "Alone"),
+            (Part::Pairs, "Together"),
+            (Part::Curves, "Pruned"),
+            (Part::Portraits, "Portraits"),
+        ] {
             let figures: Vec<&Figure> =
                 self.figures.iter().filter(|f| f.part == part && f.group == Some(at)).collect();
             if figures.is_empty() {
@@ -252,7 +278,14 @@ impl Page<'_> {
         write!(out, "<figure id=\"{}\" style=\"--w:{}px\"{group}>", f.name, f.width())?;
         write!(out, "<div class=\"drawing\" data-name=\"{}\"{}>{}</div>", f.name, order(f), f.svg)?;
         if let Some(other) = instead {
-            write!(out, "<div class=\"drawing\" data-name=\"{}\" data-how=\"{}\"{} hidden>{}</div>", other.name, escape(&other.how), order(other), other.svg)?;
+            write!(
+                out,
+                "<div class=\"drawing\" data-name=\"{}\" data-how=\"{}\"{} hidden>{}</div>",
+                other.name,
+                escape(&other.how),
+                order(other),
+                other.svg
+            )?;
         }
         writeln!(
             out,
@@ -300,13 +333,20 @@ fn orders_table(out: &mut String, g: &Group) -> anyhow::Result<()> {
             continue;
         }
         let aim = named.first().map(|c| c.objective.as_str()).filter(|o| *o != g.name && !o.is_empty());
-        let caption = aim.map_or_else(String::new, |a| format!("<caption>greedy for {}</caption>", escape(a)));
+        let caption =
+            aim.map_or_else(String::new, |a| format!("<caption>greedy for {}</caption>", escape(a)));
         write!(
             out,
             "<div class=\"wide\"><table>{caption}<thead><tr><th>order</th><th class=\"r\">retained at 79 %</th><th class=\"r\">≥ 99 % up to</th><th class=\"r\">≥ 95 % up to</th><th class=\"r\">≥ 90 % up to</th><th class=\"r\">mean retained</th></tr></thead><tbody>"
         )?;
         for c in named {
-            let cells = [c.retained_at(0.79).map(|r| r.1), c.largest(0.99), c.largest(0.95), c.largest(0.9), c.area(|r| r)];
+            let cells = [
+                c.retained_at(0.79).map(|r| r.1),
+                c.largest(0.99),
+                c.largest(0.95),
+                c.largest(0.9),
+                c.area(|r| r),
+            ];
             write!(out, "<tr><td>{}</td>", escape(&c.order))?;
             for cell in cells {
                 write!(out, "<td class=\"r\">{}</td>", cell.map_or_else(|| "n/a".into(), percent))?;

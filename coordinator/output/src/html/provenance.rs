@@ -31,8 +31,12 @@ pub fn exact(out: &mut String, results: &Results) -> anyhow::Result<()> {
         let rounds = results.rounds.range((sweep, 0)..=(sweep, u32::MAX));
         let computed: u64 = rounds.flat_map(|r| r.1.chunks.values()).map(|c| u64::from(c.subsets)).sum();
         let ablation = plan.ablations.get(planned.ablation as usize).map_or_else(String::new, |a| a.title());
-        let tasks: Vec<&str> =
-            planned.tasks.iter().filter_map(|&t| plan.tasks.get(t as usize)).map(|t| t.name.as_str()).collect();
+        let tasks: Vec<&str> = planned
+            .tasks
+            .iter()
+            .filter_map(|&t| plan.tasks.get(t as usize))
+            .map(|t| t.name.as_str())
+            .collect();
         write!(
             out,
             "<tr><td>{}</td><td>{}</td><td>{}</td><td class=\"r\">{}</td><td class=\"r\">none</td></tr>",
@@ -52,18 +56,18 @@ pub fn provenance(out: &mut String, results: &Results) -> anyhow::Result<()> {
     let mut rows: Vec<(String, String)> = Vec::new();
     let code = |s: &str| format!("<code>{}</code>", escape(s));
     let dtype = format!("{:?}", plan.spec.model.dtype).to_lowercase();
-    rows.push((
-        "Model".into(),
-        escape(&format!("{} ({}, {})", plan.model.title, plan.model.arch, dtype)),
-    ));
+    rows.push(("Model".into(), escape(&format!("{} ({}, {})", plan.model.title, plan.model.arch, dtype))));
     rows.push(("Weights".into(), code(&format!("sha256 {}", plan.model.weights_sha256))));
     rows.push(("Experiment".into(), code(&results.id)));
     for t in &plan.tasks {
         let text = format!("{}, {} examples, ", t.kind.name().replace('_', " "), count(t.examples as usize));
         rows.push((format!("Data: {}", t.name), escape(&text) + &code(&format!("blake3 {}", t.prepared))));
     }
-    let devices: Vec<String> =
-        run.device_classes.iter().map(|(d, n)| escape(&format!("{d} ({} chunks)", count(*n as usize)))).collect();
+    let devices: Vec<String> = run
+        .device_classes
+        .iter()
+        .map(|(d, n)| escape(&format!("{d} ({} chunks)", count(*n as usize))))
+        .collect();
     rows.push(("Devices".into(), devices.join("<br>")));
     let mut versions: Vec<String> = run.versions.iter().map(|(k, v)| format!("{k} {v}")).collect();
     versions.push(format!("numerics {}", plan.engine));

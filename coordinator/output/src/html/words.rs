@@ -23,7 +23,9 @@ fn finding(figure: &'static str, lead: String, text: String) -> Finding {
 
 /// The figure of a kind in a group.
 pub fn shown_by<'a>(figures: &'a [Figure], group: usize, kind: &str) -> Option<&'a Figure> {
-    figures.iter().find(|f| f.group == Some(group) && (f.name == kind || f.name.starts_with(&format!("{kind}-"))))
+    figures
+        .iter()
+        .find(|f| f.group == Some(group) && (f.name == kind || f.name.starts_with(&format!("{kind}-"))))
 }
 
 /// What the numbers of a group say, most important first.
@@ -74,7 +76,12 @@ fn resolved(g: &Group) -> Option<Finding> {
     if hurts + helps == 0 {
         return None;
     }
-    let lead = format!("{} of {} {} have a measurable effect alone.", count(hurts + helps), count(n), g.unit.plural());
+    let lead = format!(
+        "{} of {} {} have a measurable effect alone.",
+        count(hurts + helps),
+        count(n),
+        g.unit.plural()
+    );
     let text = format!(
         "Removing one hurts for {hurts} and helps for {helps}, at a false discovery rate of 5 %; for the other {} nothing is resolved with {} examples.",
         count(n - hurts - helps),
@@ -153,7 +160,10 @@ fn curves(g: &Group) -> Vec<Finding> {
             ));
         }
         if let Some(k) = c.largest(0.95) {
-            text.push_str(&format!(" At least 95 % is retained up to {:.0} % of the heads removed.", 100.0 * k));
+            text.push_str(&format!(
+                " At least 95 % is retained up to {:.0} % of the heads removed.",
+                100.0 * k
+            ));
         }
         out.push(finding("curve", lead, text));
     }

@@ -174,7 +174,7 @@ fn legend(area: Rect, buf: &mut Buffer, group: &v1::LiveGroup, extent: f64, hidd
     let mut put = |text: &str, style: Style| {
         let left = usize::from(area.right().saturating_sub(x));
         if Span::raw(text).width() <= left {
-            x = buf.set_string(x, area.y, text, style).0;
+            x = buf.set_stringn(x, area.y, text, usize::MAX, style).0;
         }
     };
     put(&format!("{count}  "), Style::new());

@@ -161,6 +161,6 @@ fn filled(area: Rect, buf: &mut Buffer, share: f64, look: Look) {
     let (whole, part) = (eighths / 8, eighths % 8);
     let empty = usize::from(area.width) - whole - usize::from(part > 0);
     let text = format!("{}{}", "█".repeat(whole), EIGHTHS[part]);
-    let (x, _) = buf.set_string(area.x, area.y, &text, look.bar());
+    let (x, _) = buf.set_stringn(area.x, area.y, &text, usize::MAX, look.bar());
     buf.set_string(x, area.y, "·".repeat(empty), look.dim());
 }

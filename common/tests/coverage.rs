@@ -111,17 +111,17 @@ fn intervals_of_means_cover() {
         let x: Vec<f64> = (0..200).map(|_| 0.1 + skewed(rng)).collect();
         Weighted::new(vec![1.0; 200], &[]).contrast(&[(1.0, &x)], Link::Identity)
     });
-    for (name, heavy) in
-        [("by token, 50 documents of 1 to 12 examples", false), ("by token, log-normal documents", true)]
-    {
-        covers(name, 0.1, |rng| {
-            let (cluster, tokens) = documents(rng, heavy);
-            let base = sums(rng, &cluster, &tokens, 3.0);
-            let more = sums(rng, &cluster, &tokens, 0.1);
-            let ablated: Vec<f64> = base.iter().zip(&more).map(|(a, b)| a + b).collect();
-            Weighted::new(tokens, &cluster).contrast(&[(1.0, &ablated), (-1.0, &base)], Link::Identity)
-        });
-    }
+    let by_token = |rng: &mut ChaCha8Rng, heavy: bool| {
+        let (cluster, tokens) = documents(rng, heavy);
+        let base = sums(rng, &cluster, &tokens, 3.0);
+        let more = sums(rng, &cluster, &tokens, 0.1);
+        let ablated: Vec<f64> = base.iter().zip(&more).map(|(a, b)| a + b).collect();
+        Weighted::new(tokens, &cluster).contrast(&[(1.0, &ablated), (-1.0, &base)], Link::Identity)
+    };
+    covers("by token, 50 documents of 1 to 12 examples", 0.1, |rng| by_token(rng, false));
+    // Why tables warn where a few documents hold most of the tokens: these count as about 25.
+    let heavy = coverage("by token, 50 log-normal documents", 0.1, |rng| by_token(rng, true));
+    assert!((0.89..0.95).contains(&heavy), "{heavy}");
     covers("interaction, by token, 50 documents", 0.2, |rng| {
         let (cluster, tokens) = documents(rng, false);
         let [base, a, b, both] = [3.0, 0.3, 0.4, 0.2].map(|m| sums(rng, &cluster, &tokens, m));

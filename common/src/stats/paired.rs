@@ -3,12 +3,10 @@
 //! A metric is L = Σ xᵢ / Σ nᵢ over examples (for loss: summed negative log-likelihood over scored tokens).
 //! A contrast Δ = Σₖ cₖ f(Lₖ) of several runs on the same examples (f: identity, or exp for
 //! perplexity) has the residuals rᵢ = Σₖ cₖ f′(Lₖ) (xₖᵢ − Lₖ nᵢ), summed to R_g within each of the G
-//! clusters: the linearised ratio estimator [Cochran 1977, ch. 6], which for f = exp is the delta method.
-//! With h_g the cluster's share of Σ n, var Δ = Σ R_g² / (1 − h_g) / (Σ n)² [CR2 of Bell & McCaffrey 2002;
-//! Cameron & Miller 2015]. p and interval are from Student's t with their degrees of freedom,
-//! 1 / (Σ h² + (Σ h²/(1−h))² − Σ h⁴/(1−h)²). Where clusters weigh alike these are G/(G−1) · Σ R_g² / (Σ n)² and
-//! G − 1, and with every example its own cluster the paired standard error s/√n. Where a few clusters hold most of
-//! the weight the plain formulas give intervals that are too narrow.
+//! clusters, and var Δ = G/(G−1) · Σ R_g² / (Σ n)²: the linearised ratio estimator [Cochran 1977, ch. 6;
+//! Cameron & Miller 2015], which for f = exp is the delta method. With equal weights and every
+//! example its own cluster it is the paired standard error s/√n. p and interval are from Student's t
+//! with G − 1 degrees of freedom.
 
 use super::{Estimate, standardised, t_quantile_975, t_two_sided};
 use std::collections::HashMap;
@@ -48,10 +46,7 @@ pub struct Weighted {
     weights: Vec<f64>,
     total: f64,
     cluster: Vec<u32>,
-    /// 1 / (1 − h) of each cluster.
-    adjust: Vec<f64>,
-    /// Degrees of freedom.
-    dof: f64,
+    clusters: usize,
     quantile: f64,
 }
 
@@ -68,28 +63,26 @@ impl Weighted {
                 *dense.entry(key).or_insert(next)
             })
             .collect();
-        let total: f64 = weights.iter().sum();
-        let mut share = vec![0.0; dense.len()];
-        for (&g, n) in cluster.iter().zip(&weights) {
-            share[g as usize] += n / total;
-        }
-        let adjust: Vec<f64> = share.iter().map(|h| 1.0 / (1.0 - h)).collect();
-        let sum = |f: fn(f64, f64) -> f64| share.iter().zip(&adjust).map(|(&h, &a)| f(h, a)).sum::<f64>();
-        let squares = sum(|h, _| h * h) + sum(|h, a| a * h * h).powi(2) - sum(|h, a| a * a * h.powi(4));
-        let dof = if share.len() < 2 { 0.0 } else { 1.0 / squares };
-        Self { weights, total, cluster, adjust, dof, quantile: t_quantile_975(dof) }
+        let clusters = dense.len();
+        let total = weights.iter().sum();
+        Self { weights, total, cluster, clusters, quantile: t_quantile_975(clusters as f64 - 1.0) }
     }
 
     /// Number of clusters.
     #[must_use]
     pub fn clusters(&self) -> usize {
-        self.adjust.len()
+        self.clusters
     }
 
-    /// Degrees of freedom of the errors: clusters − 1 where they weigh alike, fewer where they don't.
+    /// Number of clusters that weigh alike and would give as much: (Σ n)² / Σ n² over the clusters. Far fewer than there are
+    /// where a few hold most of the weight: then errors come out too small.
     #[must_use]
-    pub fn dof(&self) -> f64 {
-        self.dof
+    pub fn effective(&self) -> f64 {
+        let mut of = vec![0.0; self.clusters];
+        for (&g, n) in self.cluster.iter().zip(&self.weights) {
+            of[g as usize] += n;
+        }
+        self.total * self.total / of.iter().map(|n| n * n).sum::<f64>()
     }
 
     /// Number of examples.
@@ -118,7 +111,7 @@ impl Weighted {
             return Estimate::NAN;
         }
         let mut value = 0.0;
-        let mut sums = vec![0.0; self.clusters()];
+        let mut sums = vec![0.0; self.clusters];
         for &(c, x) in terms {
             let mean = self.mean(x);
             value += c * link.apply(mean);
@@ -127,13 +120,13 @@ impl Weighted {
                 sums[self.cluster[i] as usize] += slope * (x - mean * n);
             }
         }
-        let squares = sums.iter().zip(&self.adjust).map(|(r, a)| a * r * r);
-        let se = squares.sum::<f64>().sqrt() / self.total;
-        if self.clusters() < 2 || !se.is_finite() || value.is_nan() {
+        let g = self.clusters as f64;
+        let se = (g / (g - 1.0) * sums.iter().map(|r| r * r).sum::<f64>()).sqrt() / self.total;
+        if !se.is_finite() || value.is_nan() {
             return Estimate { value, ..Estimate::NAN };
         }
         let half = self.quantile * se;
-        let p = t_two_sided(standardised(value, se), self.dof);
+        let p = t_two_sided(standardised(value, se), g - 1.0);
         Estimate { value, se, low: value - half, high: value + half, p }
     }
 }
@@ -145,6 +138,12 @@ mod tests {
 
     fn close(a: f64, b: f64, tolerance: f64) {
         assert!((a - b).abs() <= tolerance * b.abs().max(1.0), "{a} is not {b}");
+    }
+
+    #[test]
+    fn effective_clusters_are_those_that_weigh_alike() {
+        close(Weighted::new(vec![3.0; 10], &[1, 1, 2, 2, 3, 3, 4, 4, 5, 5]).effective(), 5.0, 1e-12);
+        close(Weighted::new(vec![50.0, 1.0, 1.0], &[]).effective(), 52.0 * 52.0 / 2502.0, 1e-12);
     }
 
     #[test]
@@ -171,19 +170,7 @@ mod tests {
         close(zero.value, 8.0 / 6.0, 1e-15);
         assert!(zero.se < 1e-15);
         let e = Weighted::new(vec![1.0, 2.0, 3.0], &[7, 9, 9]).contrast(&[(1.0, &d)], Link::Identity);
-        // The documents hold 1/6 and 5/6 of the tokens: 25/9 · (6/5 + 6), where 2 · (25/9 · 2) would be for halves.
-        close(e.se, (25.0f64 / 9.0 * 7.2).sqrt() / 6.0, 1e-12);
-    }
-
-    #[test]
-    fn degrees_of_freedom_are_clusters_less_one_only_where_they_weigh_alike() {
-        for g in [2u32, 5, 50] {
-            let w = Weighted::new(vec![3.0; 2 * g as usize], &(0..2 * g).map(|i| i / 2).collect::<Vec<_>>());
-            close(w.dof(), f64::from(g) - 1.0, 1e-12);
-        }
-        let w = Weighted::new((0..50).map(|i| if i == 0 { 50.0 } else { 1.0 }).collect(), &[]);
-        assert!(w.dof() > 1.0 && w.dof() < 5.0, "{}", w.dof());
-        assert_eq!(Weighted::new(vec![1.0, 2.0], &[3, 3]).dof(), 0.0);
+        close(e.se, (2.0f64 * 2.0 * 25.0 / 9.0).sqrt() / 6.0, 1e-12);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Whether two scores rank the heads alike.
 
 use crate::analyse::Group;
+use crate::attention::AttentionRow;
 use crate::measure::RESAMPLES;
 use crate::tables::{batch, floats, ints, texts};
 use ablate_common::stats::bootstrap::intervals_over_units;
 use ablate_common::stats::rank::{kendall, spearman, top_jaccard, top_of};
-use ablate_common::units::{UnitIx, UnitKind};
+use ablate_common::units::{Place, UnitIx, UnitKind};
 use arrow::array::RecordBatch;
 use std::collections::BTreeMap;
 
@@ -63,7 +64,26 @@ pub fn scores(g: &Group) -> Vec<Score> {
         of("gradient", g.gradients.iter().map(|r| (r.ix, r.importance)).collect()),
         of("attribution", g.gradients.iter().map(|r| (r.ix, r.attribution.value)).collect()),
     ];
-    all.into_iter().filter(|s| !s.values.is_empty()).collect()
+    all.into_iter().chain(by_attention(g)).filter(|s| !s.values.is_empty()).collect()
+}
+
+/// Scores of the heads' attention patterns; none where units aren't heads, or no sweep looks at patterns.
+fn by_attention(g: &Group) -> Vec<Score> {
+    if g.unit != UnitKind::Head {
+        return Vec::new();
+    }
+    let named: [(&str, fn(&AttentionRow) -> f64); 3] =
+        [("rollout", |r| r.rollout), ("confidence", |r| r.confidence), ("entropy", |r| r.entropy)];
+    let of = |(name, value): (&str, fn(&AttentionRow) -> f64)| {
+        let ix = |r: &AttentionRow| {
+            let here =
+                |p: &Place| (p.stream, p.layer, p.head) == (Some(r.stream), Some(r.layer), Some(r.head));
+            g.places.iter().position(here).map(|at| UnitIx(at as u32))
+        };
+        let known = g.attention.iter().filter_map(|r| Some((ix(r)?, value(r)))).filter(|v| !v.1.is_nan());
+        Score { name: format!("{name} {}", g.name), values: known.collect() }
+    };
+    named.into_iter().map(of).collect()
 }
 
 /// Agreement of every two groups' deltas that share a task or a method, and their units; then of every two scores of a group.

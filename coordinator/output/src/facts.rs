@@ -11,6 +11,7 @@ use crate::view;
 use ablate_common::gradient;
 use ablate_common::head::Stream;
 use ablate_common::stats::bootstrap::quantile;
+use ablate_common::stats::paired::Weighted;
 use ablate_common::units::UnitIx;
 use serde_json::{Value, json};
 
@@ -97,6 +98,13 @@ pub fn warnings(results: &Results, g: &Group) -> Vec<String> {
             g.examples, g.clusters
         ));
     }
+    let effective = effective_clusters(results, g);
+    if g.clusters >= 50 && effective < 40.0 {
+        out.push(format!(
+            "A few documents hold most of what is scored: {} of them count as {effective:.0} that weigh alike, so that 95 % intervals may be too narrow.",
+            g.clusters
+        ));
+    }
     if g.curves.iter().any(|c| c.flagged) {
         out.push(
             "Removing every head isn't worse than removing none beyond the interval, so what is retained is not given."
@@ -114,6 +122,14 @@ pub fn warnings(results: &Results, g: &Group) -> Vec<String> {
         out.push("Chunks are missing: tables and figures lack the rows that need them.".into());
     }
     out
+}
+
+/// Documents of a group's task that weigh alike and would give as much.
+fn effective_clusters(results: &Results, g: &Group) -> f64 {
+    let Some(prepared) = results.prepared.get(g.task as usize) else { return f64::NAN };
+    let weights = prepared.examples.iter().map(|e| f64::from(prepared.scored_tokens(e))).collect();
+    let clusters: Vec<u32> = prepared.examples.iter().map(|e| e.cluster).collect();
+    Weighted::new(weights, &clusters).effective()
 }
 
 /// What should make a reader careful about the whole run.

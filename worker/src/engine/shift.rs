@@ -3,7 +3,6 @@
 use super::base::{BaseSet, BaseState, DeviceBatch};
 use super::model::Model;
 use super::pass::Pass;
-use super::replace::donor_states;
 use super::score::host;
 use super::trie::{Intervention, Trie};
 use super::{Engine, Error, donor_bytes, room, state_bytes};
@@ -102,8 +101,8 @@ impl Engine {
         self.prepare_replacement(first, ablation);
         let source = self.source(task, ablation);
         let reference = source.reference.map(|r| self.reference_norms(r));
-        let (model, prepared) = (Arc::clone(&self.model), Arc::clone(&self.prepared));
-        let model = &model.0;
+        let (shared, prepared) = (Arc::clone(&self.model), Arc::clone(&self.prepared));
+        let model = &shared.0;
         let batches = &self.batches[&(task, scope)];
         let fixed = self.replacements.get(&(first, ablation));
         let resampled = matches!(self.plan.ablations[ablation as usize].method, Ablation::Resample { .. });
@@ -119,15 +118,14 @@ impl Engine {
         let mut norms = Norms::new(&model.info.heads, interventions.len());
         let (mut held, room) = (0, room(self.room, model, batches, resampled));
         for (at, batch) in batches.iter().enumerate() {
-            let tokens = donors
-                .as_deref_mut()
-                .map(|s| s.get(at, || donor_states(model, donated, &source.donors, batch)));
+            let tokens =
+                donors.as_deref_mut().map(|s| s.get(at, || shared.donated(donated, &source.donors, batch)));
             let (base, views) = set.state(model, at, batch);
             // All positions, whichever are scored.
             let batch = &batch.unscored();
             let unablated = of_base(model, batch, base);
             let mut own = BTreeMap::new();
-            let pass = Pass { model, batch, base, views, replacement: tokens.or(fixed) };
+            let pass = Pass { model, batch, base, views, replacement: tokens.or(fixed.map(Arc::as_ref)) };
             self.passes += 1;
             let see = |stage: usize, nodes: &[usize], x: &Tensor| {
                 let point = behind(&model.info.heads, stage);

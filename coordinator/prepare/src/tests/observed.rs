@@ -86,8 +86,8 @@ fn repair_brings_singles_where_nothing_else_does_and_shift_everything_and_nothin
     let pairs = "[[sweep]]\nkind = \"pairs\"\n";
     assert_eq!(of(repair), ["reference", "repair", "single"]);
     assert_eq!(of(&format!("{SINGLE}\n{repair}")), ["reference", "single", "repair"]);
-    assert_eq!(of(&format!("{repair}{pairs}")), ["reference", "repair", "single", "pairs"]);
-    assert_eq!(of(&format!("{pairs}{repair}")), ["reference", "pairs", "single", "repair"]);
+    assert_eq!(of(&format!("{repair}{pairs}")), ["reference", "repair", "single", "pairs", "joint"]);
+    assert_eq!(of(&format!("{pairs}{repair}")), ["reference", "pairs", "single", "joint", "repair"]);
     let p = run(dir.path(), TASK, "[[sweep]]\nkind = \"shift\"").unwrap();
     assert_eq!((p.plan.round_subsets(1, 0), p.plan.columns(1, 0).len()), (6, 4));
     assert_eq!((p.plan.rows(1, &p.prepared[0]).len(), p.plan.most_rows(1, 0)), (3, 3));

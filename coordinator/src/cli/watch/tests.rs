@@ -51,6 +51,7 @@ fn status(pairs: u64) -> v1::ExperimentStatus {
 fn worker(id: u64, accepted: u64, failures: u64) -> v1::WorkerStatus {
     let lane = |device: &str| v1::Lane { device: device.into(), device_class: "class".into() };
     v1::WorkerStatus {
+        protocol: 4,
         id,
         name: format!("node-{id:02}:41{id}"),
         version: "0.1.0".into(),

@@ -15,10 +15,8 @@ class Estimate(NamedTuple):
     value: float
     #: Its standard error, clustered.
     se: float
-    #: Number of clusters.
+    #: Number of clusters; p is from Student's t with one degree of freedom less.
     clusters: int
-    #: Degrees of freedom of Student's t: one less than the clusters where these weigh alike, fewer where they don't.
-    dof: float
 
 
 def clustered(
@@ -29,9 +27,9 @@ def clustered(
     """Estimate a (weighted) mean difference and its clustered standard error, as `heads` and `pairs` do for metrics
     that are means.
 
-    The mean is Σ d / Σ w. With the residuals r = d − mean · w, summed to R within each cluster, and h its share of Σ w,
-    the variance is Σ R² / (1 − h) / (Σ w)² (Bell and McCaffrey's). Where the G clusters weigh alike that is
-    G/(G − 1) · Σ R² / (Σ w)², and with every example its own cluster the paired standard error s/√n.
+    The mean is Σ d / Σ w. With the residuals r = d − mean · w, summed to R within each of G clusters, its variance is
+    G/(G − 1) · Σ R² / (Σ w)². With equal weights and every example its own cluster that is the paired standard error
+    s/√n.
 
     Args:
         differences: of each example, summed over its scored tokens: the column `difference` of
@@ -52,10 +50,5 @@ def clustered(
     number = numpy.unique(groups, return_inverse=True)[1]
     sums = numpy.bincount(number, weights=d - mean * w)
     n = len(sums)
-    if n < 2:
-        return Estimate(float(mean), float("nan"), n, 0.0)
-    share = numpy.bincount(number, weights=w) / w.sum()
-    adjust = 1 / (1 - share)
-    se = numpy.sqrt((adjust * sums**2).sum()) / w.sum()
-    squares = (share**2).sum() + (adjust * share**2).sum() ** 2 - (adjust**2 * share**4).sum()
-    return Estimate(float(mean), float(se), n, float(1 / squares))
+    se = numpy.sqrt(n / (n - 1) * (sums**2).sum()) / w.sum() if n > 1 else numpy.nan
+    return Estimate(float(mean), float(se), n)

@@ -428,7 +428,7 @@ class WorkersReply(_message.Message):
     def __init__(self, workers: _Optional[_Iterable[_Union[WorkerStatus, _Mapping]]] = ...) -> None: ...
 
 class WorkerStatus(_message.Message):
-    __slots__ = ("id", "name", "version", "lanes", "leased_chunks", "accepted_chunks", "failures", "connected_ms", "busy_us", "idle_us")
+    __slots__ = ("id", "name", "version", "lanes", "leased_chunks", "accepted_chunks", "failures", "connected_ms", "busy_us", "idle_us", "protocol")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
@@ -439,6 +439,7 @@ class WorkerStatus(_message.Message):
     CONNECTED_MS_FIELD_NUMBER: _ClassVar[int]
     BUSY_US_FIELD_NUMBER: _ClassVar[int]
     IDLE_US_FIELD_NUMBER: _ClassVar[int]
+    PROTOCOL_FIELD_NUMBER: _ClassVar[int]
     id: int
     name: str
     version: str
@@ -449,10 +450,11 @@ class WorkerStatus(_message.Message):
     connected_ms: int
     busy_us: int
     idle_us: int
-    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., lanes: _Optional[_Iterable[_Union[Lane, _Mapping]]] = ..., leased_chunks: _Optional[int] = ..., accepted_chunks: _Optional[int] = ..., failures: _Optional[int] = ..., connected_ms: _Optional[int] = ..., busy_us: _Optional[int] = ..., idle_us: _Optional[int] = ...) -> None: ...
+    protocol: int
+    def __init__(self, id: _Optional[int] = ..., name: _Optional[str] = ..., version: _Optional[str] = ..., lanes: _Optional[_Iterable[_Union[Lane, _Mapping]]] = ..., leased_chunks: _Optional[int] = ..., accepted_chunks: _Optional[int] = ..., failures: _Optional[int] = ..., connected_ms: _Optional[int] = ..., busy_us: _Optional[int] = ..., idle_us: _Optional[int] = ..., protocol: _Optional[int] = ...) -> None: ...
 
 class ExperimentStatus(_message.Message):
-    __slots__ = ("id", "name", "state", "sweeps", "chunks_planned", "chunks_computed", "chunks_accepted", "chunks_duplicate", "quarantined", "error", "output", "workers")
+    __slots__ = ("id", "name", "state", "sweeps", "chunks_planned", "chunks_computed", "chunks_accepted", "chunks_duplicate", "quarantined", "error", "output", "workers", "quarantined_chunks")
     ID_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -465,6 +467,7 @@ class ExperimentStatus(_message.Message):
     ERROR_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     WORKERS_FIELD_NUMBER: _ClassVar[int]
+    QUARANTINED_CHUNKS_FIELD_NUMBER: _ClassVar[int]
     id: str
     name: str
     state: str
@@ -477,7 +480,22 @@ class ExperimentStatus(_message.Message):
     error: str
     output: str
     workers: int
-    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., sweeps: _Optional[_Iterable[_Union[SweepStatus, _Mapping]]] = ..., chunks_planned: _Optional[int] = ..., chunks_computed: _Optional[int] = ..., chunks_accepted: _Optional[int] = ..., chunks_duplicate: _Optional[int] = ..., quarantined: _Optional[int] = ..., error: _Optional[str] = ..., output: _Optional[str] = ..., workers: _Optional[int] = ...) -> None: ...
+    quarantined_chunks: _containers.RepeatedCompositeFieldContainer[QuarantinedChunk]
+    def __init__(self, id: _Optional[str] = ..., name: _Optional[str] = ..., state: _Optional[str] = ..., sweeps: _Optional[_Iterable[_Union[SweepStatus, _Mapping]]] = ..., chunks_planned: _Optional[int] = ..., chunks_computed: _Optional[int] = ..., chunks_accepted: _Optional[int] = ..., chunks_duplicate: _Optional[int] = ..., quarantined: _Optional[int] = ..., error: _Optional[str] = ..., output: _Optional[str] = ..., workers: _Optional[int] = ..., quarantined_chunks: _Optional[_Iterable[_Union[QuarantinedChunk, _Mapping]]] = ...) -> None: ...
+
+class QuarantinedChunk(_message.Message):
+    __slots__ = ("sweep", "round", "chunk", "sweep_name", "error")
+    SWEEP_FIELD_NUMBER: _ClassVar[int]
+    ROUND_FIELD_NUMBER: _ClassVar[int]
+    CHUNK_FIELD_NUMBER: _ClassVar[int]
+    SWEEP_NAME_FIELD_NUMBER: _ClassVar[int]
+    ERROR_FIELD_NUMBER: _ClassVar[int]
+    sweep: int
+    round: int
+    chunk: int
+    sweep_name: str
+    error: str
+    def __init__(self, sweep: _Optional[int] = ..., round: _Optional[int] = ..., chunk: _Optional[int] = ..., sweep_name: _Optional[str] = ..., error: _Optional[str] = ...) -> None: ...
 
 class SweepStatus(_message.Message):
     __slots__ = ("name", "subsets_total", "subsets_done", "chunks_total", "chunks_done", "round", "rounds")
@@ -496,6 +514,84 @@ class SweepStatus(_message.Message):
     round: int
     rounds: int
     def __init__(self, name: _Optional[str] = ..., subsets_total: _Optional[int] = ..., subsets_done: _Optional[int] = ..., chunks_total: _Optional[int] = ..., chunks_done: _Optional[int] = ..., round: _Optional[int] = ..., rounds: _Optional[int] = ...) -> None: ...
+
+class LiveRequest(_message.Message):
+    __slots__ = ("id", "seen")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    seen: int
+    def __init__(self, id: _Optional[str] = ..., seen: _Optional[int] = ...) -> None: ...
+
+class LiveReply(_message.Message):
+    __slots__ = ("revision", "groups")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    GROUPS_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    groups: _containers.RepeatedCompositeFieldContainer[LiveGroup]
+    def __init__(self, revision: _Optional[int] = ..., groups: _Optional[_Iterable[_Union[LiveGroup, _Mapping]]] = ...) -> None: ...
+
+class LiveGroup(_message.Message):
+    __slots__ = ("task", "metric", "method", "unit", "baseline", "units", "curves")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    METRIC_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    BASELINE_FIELD_NUMBER: _ClassVar[int]
+    UNITS_FIELD_NUMBER: _ClassVar[int]
+    CURVES_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    metric: str
+    method: str
+    unit: str
+    baseline: float
+    units: _containers.RepeatedCompositeFieldContainer[LiveUnit]
+    curves: _containers.RepeatedCompositeFieldContainer[LiveCurve]
+    def __init__(self, task: _Optional[str] = ..., metric: _Optional[str] = ..., method: _Optional[str] = ..., unit: _Optional[str] = ..., baseline: _Optional[float] = ..., units: _Optional[_Iterable[_Union[LiveUnit, _Mapping]]] = ..., curves: _Optional[_Iterable[_Union[LiveCurve, _Mapping]]] = ...) -> None: ...
+
+class LiveUnit(_message.Message):
+    __slots__ = ("name", "stream", "layer", "head", "delta", "low", "high", "resolved")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    STREAM_FIELD_NUMBER: _ClassVar[int]
+    LAYER_FIELD_NUMBER: _ClassVar[int]
+    HEAD_FIELD_NUMBER: _ClassVar[int]
+    DELTA_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    RESOLVED_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    stream: str
+    layer: int
+    head: int
+    delta: float
+    low: float
+    high: float
+    resolved: bool
+    def __init__(self, name: _Optional[str] = ..., stream: _Optional[str] = ..., layer: _Optional[int] = ..., head: _Optional[int] = ..., delta: _Optional[float] = ..., low: _Optional[float] = ..., high: _Optional[float] = ..., resolved: bool = ...) -> None: ...
+
+class LiveCurve(_message.Message):
+    __slots__ = ("order", "selecting", "last", "points")
+    ORDER_FIELD_NUMBER: _ClassVar[int]
+    SELECTING_FIELD_NUMBER: _ClassVar[int]
+    LAST_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    order: str
+    selecting: bool
+    last: int
+    points: _containers.RepeatedCompositeFieldContainer[LivePoint]
+    def __init__(self, order: _Optional[str] = ..., selecting: bool = ..., last: _Optional[int] = ..., points: _Optional[_Iterable[_Union[LivePoint, _Mapping]]] = ...) -> None: ...
+
+class LivePoint(_message.Message):
+    __slots__ = ("removed", "value", "retained", "unit")
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    RETAINED_FIELD_NUMBER: _ClassVar[int]
+    UNIT_FIELD_NUMBER: _ClassVar[int]
+    removed: int
+    value: float
+    retained: float
+    unit: str
+    def __init__(self, removed: _Optional[int] = ..., value: _Optional[float] = ..., retained: _Optional[float] = ..., unit: _Optional[str] = ...) -> None: ...
 
 class ExportRequest(_message.Message):
     __slots__ = ("id", "format")

@@ -190,6 +190,11 @@ class ExperimentsStub(object):
                 request_serializer=ablate__results_dot___proto_dot_ablate__pb2.WorkersRequest.SerializeToString,
                 response_deserializer=ablate__results_dot___proto_dot_ablate__pb2.WorkersReply.FromString,
                 _registered_method=True)
+        self.Live = channel.unary_unary(
+                '/ablate.v1.Experiments/Live',
+                request_serializer=ablate__results_dot___proto_dot_ablate__pb2.LiveRequest.SerializeToString,
+                response_deserializer=ablate__results_dot___proto_dot_ablate__pb2.LiveReply.FromString,
+                _registered_method=True)
         self.Export = channel.unary_stream(
                 '/ablate.v1.Experiments/Export',
                 request_serializer=ablate__results_dot___proto_dot_ablate__pb2.ExportRequest.SerializeToString,
@@ -244,6 +249,13 @@ class ExperimentsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Live(self, request, context):
+        """Effects so far, from the results that have arrived. Earlier coordinators don't know it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Export(self, request, context):
         """The output folder's files, one after another.
         """
@@ -288,6 +300,11 @@ def add_ExperimentsServicer_to_server(servicer, server):
                     servicer.Workers,
                     request_deserializer=ablate__results_dot___proto_dot_ablate__pb2.WorkersRequest.FromString,
                     response_serializer=ablate__results_dot___proto_dot_ablate__pb2.WorkersReply.SerializeToString,
+            ),
+            'Live': grpc.unary_unary_rpc_method_handler(
+                    servicer.Live,
+                    request_deserializer=ablate__results_dot___proto_dot_ablate__pb2.LiveRequest.FromString,
+                    response_serializer=ablate__results_dot___proto_dot_ablate__pb2.LiveReply.SerializeToString,
             ),
             'Export': grpc.unary_stream_rpc_method_handler(
                     servicer.Export,
@@ -485,6 +502,33 @@ class Experiments(object):
             '/ablate.v1.Experiments/Workers',
             ablate__results_dot___proto_dot_ablate__pb2.WorkersRequest.SerializeToString,
             ablate__results_dot___proto_dot_ablate__pb2.WorkersReply.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Live(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ablate.v1.Experiments/Live',
+            ablate__results_dot___proto_dot_ablate__pb2.LiveRequest.SerializeToString,
+            ablate__results_dot___proto_dot_ablate__pb2.LiveReply.FromString,
             options,
             channel_credentials,
             insecure,

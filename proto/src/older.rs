@@ -38,9 +38,8 @@ mod tests {
     fn protocol_2_has_neither_constants_nor_waiting_times() {
         let result = ChunkResult { busy_us: 1, idle_us: 2, ..ChunkResult::default() };
         let said = WorkerMessage { body: Some(worker_message::Body::Result(result.clone())) };
-        let before = WorkerMessage {
-            body: Some(worker_message::Body::Result(ChunkResult { idle_us: 0, ..result })),
-        };
+        let before =
+            WorkerMessage { body: Some(worker_message::Body::Result(ChunkResult { idle_us: 0, ..result })) };
         assert_eq!(from_worker(said.clone(), 2).encode_to_vec(), before.encode_to_vec());
         assert_eq!(from_worker(said.clone(), 3), said);
         let open =

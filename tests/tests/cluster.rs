@@ -192,7 +192,8 @@ fn a_coordinator_is_upgraded_in_the_middle_while_a_worker_of_the_previous_protoc
     let id = said(cluster.client(&["submit", spec.to_str().unwrap()])).trim().to_owned();
     wait_into(&cluster, &id, "pairs", 0.1);
     // One worker, who speaks protocol 2 before and after; it says nothing of what came later, as how long it waited.
-    let spoken = |c: &Cluster| serde_json::from_str::<Value>(said(c.client(&["workers", "--json"])).trim()).unwrap();
+    let spoken =
+        |c: &Cluster| serde_json::from_str::<Value>(said(c.client(&["workers", "--json"])).trim()).unwrap();
     let before = spoken(&cluster);
     assert_eq!(before["protocol"], 2, "{before}");
     cluster.kill_coordinator();

@@ -88,7 +88,8 @@ pub async fn serve(args: ServeArgs) -> Result<u8, Fail> {
     }
     let mut scheduler = Scheduling { audit: millionths(audit), ..Scheduling::default() };
     if let Some(seconds) = args.lease.or(config.lease) {
-        let seconds = lease(&seconds.to_string()).map_err(|e| Fail::wrong(format!("lease = {seconds}: {e}")))?;
+        let seconds =
+            lease(&seconds.to_string()).map_err(|e| Fail::wrong(format!("lease = {seconds}: {e}")))?;
         scheduler.lease = (seconds * 1000.0).round() as u64;
     }
     let options = Options {

@@ -354,7 +354,10 @@ impl Actor {
     fn tell(&mut self, worker: WorkerId, body: Body) {
         if let Some(w) = self.workers.get(&worker)
             && w.to
-                .try_send(Ok(older::from_coordinator(v1::CoordinatorMessage { body: Some(body) }, w.protocol)))
+                .try_send(Ok(older::from_coordinator(
+                    v1::CoordinatorMessage { body: Some(body) },
+                    w.protocol,
+                )))
                 .is_err()
         {
             tracing::warn!(worker = w.hello.name, "worker doesn't read its stream");

@@ -189,11 +189,8 @@ async fn postgres_databases_of_every_schema_so_far_are_read_and_resumed() {
         first(&all, n).run(&pool).await.unwrap();
         fill!(&pool, &new, &token, has);
         pool.close().await;
-        let member = Member {
-            name: "new".to_owned(),
-            url: "http://new".to_owned(),
-            lead: Duration::from_secs(3),
-        };
+        let member =
+            Member { name: "new".to_owned(), url: "http://new".to_owned(), lead: Duration::from_secs(3) };
         let store = PostgresStore::open(&Address::parse(&url).unwrap(), member).await.unwrap();
         reads(&store, &new, &token, has).await;
         resumes(Arc::new(store), new.clone(), has).await;

@@ -185,7 +185,11 @@ pub fn outlasted(rows: &[Value]) -> anyhow::Result<()> {
     let sum = |key: &str| rows.iter().filter_map(|r| r[key].as_u64()).sum::<u64>();
     if sum("past_lease") >= 10 {
         for key in ["leases_expired", "leases_dropped", "late_results", "duplicate", "links_dead"] {
-            ensure!(sum(key) > 0, "{} faults outlasted a lease, and {key} is 0: see the logs", sum("past_lease"));
+            ensure!(
+                sum(key) > 0,
+                "{} faults outlasted a lease, and {key} is 0: see the logs",
+                sum("past_lease")
+            );
         }
     }
     Ok(())

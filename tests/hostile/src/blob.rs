@@ -22,7 +22,10 @@ pub fn run(bytes: &[u8]) -> bool {
         }
         for item in &data.items {
             let read = if item.decoder.is_empty() { &item.tokens } else { &item.decoder };
-            assert!(item.scored.iter().all(|s| (s.position as usize) < read.len()), "a position past an item's end");
+            assert!(
+                item.scored.iter().all(|s| (s.position as usize) < read.len()),
+                "a position past an item's end"
+            );
             assert!(item.tokens.iter().all(|&t| t < plan.model.vocab), "no such token");
         }
         return true;

@@ -131,7 +131,13 @@ pub fn seeds() -> Vec<Vec<u8>> {
     vec![
         framed([welcome(), open(), shard(1, 1, &[], 0, 2), shard(2, 2, &[], 1, 3), ack]),
         framed([welcome(), open(), shard(1, 3, &[4], 0, 1), Body::Revoke(v1::Revoke { lease: 1 })]),
-        framed([welcome(), shard(3, 2, &[], 0, 4), Body::Renewed(v1::Renewed { leases: vec![3] }), open(), close]),
+        framed([
+            welcome(),
+            shard(3, 2, &[], 0, 4),
+            Body::Renewed(v1::Renewed { leases: vec![3] }),
+            open(),
+            close,
+        ]),
         framed([welcome(), reject, welcome(), Body::Drain(v1::Drain {})]),
     ]
 }

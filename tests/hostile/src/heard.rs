@@ -95,7 +95,10 @@ pub fn run(bytes: &[u8]) -> bool {
 fn result(plan: &Plan, r: v1::ChunkResult, hello: &v1::Hello) -> Option<Event> {
     let arrived = heard::arrived(r, WORKER, &hello.name, &hello.version)?;
     let one = arrived.incoming;
-    assert!(i64::try_from(one.busy_us).is_ok() && i64::try_from(arrived.idle_us).is_ok(), "SQL has no such number");
+    assert!(
+        i64::try_from(one.busy_us).is_ok() && i64::try_from(arrived.idle_us).is_ok(),
+        "SQL has no such number"
+    );
     if one.key.experiment != experiment::ID || heard::check(plan, &one.key, &one.scores).is_err() {
         return None;
     }
@@ -154,13 +157,8 @@ pub fn seeds() -> Vec<Vec<u8>> {
         let failure = v1::Failure { detail: "why".into(), kind: Some(kind) };
         Body::Failed(v1::ChunkFailed { id: Some(id(2, 1)), lease: 1 << 32, failure: Some(failure) })
     };
-    let held = v1::Held {
-        lease: 7,
-        experiment: experiment::ID.into(),
-        sweep: 2,
-        round: 0,
-        chunks: vec![0, 1, 2],
-    };
+    let held =
+        v1::Held { lease: 7, experiment: experiment::ID.into(), sweep: 2, round: 0, chunks: vec![0, 1, 2] };
     let renew = Body::Renew(v1::Renew { leases: vec![7, 1 << 32, u64::MAX], held: vec![held] });
     let credit = || Body::Credit(v1::Credit { shards: 2 });
     let mut all = vec![

@@ -68,7 +68,8 @@ pub fn starter(
                     sim.fault("engine failures");
                     Err(ExecError::Failed("simulated".to_owned()))
                 } else {
-                    let mut bytes = experiment::scores(&new, job.sweep, job.round, &job.list, job.chunk, pace.strange);
+                    let mut bytes =
+                        experiment::scores(&new, job.sweep, job.round, &job.list, job.chunk, pace.strange);
                     if draw < fails + pace.garbled.load(Ordering::Relaxed) {
                         sim.fault("garbled results");
                         bytes.truncate(9);

@@ -342,7 +342,8 @@ const BOUND: (u8, u8) = (4, 1);
 
 fn found(broken: Broken, property: &'static str) {
     let first = HasDiscoveries::AnyOf([property].into());
-    let checker = Protocol(broken, BOUND.0, BOUND.1).checker().threads(2).finish_when(first).spawn_bfs().join();
+    let checker =
+        Protocol(broken, BOUND.0, BOUND.1).checker().threads(2).finish_when(first).spawn_bfs().join();
     assert!(checker.discovery(property).is_some(), "{broken:?} breaks nothing within {BOUND:?}");
 }
 

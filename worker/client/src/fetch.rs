@@ -101,8 +101,7 @@ async fn blob(client: &mut ClusterClient<Caller>, hash: &str) -> Result<Vec<u8>,
 /// # Errors
 /// Says what is wrong with it.
 pub fn plan_from(bytes: &[u8]) -> Result<Plan, String> {
-    let plan: Plan =
-        serde_json::from_slice(bytes).map_err(|e| format!("the plan is not readable: {e}"))?;
+    let plan: Plan = serde_json::from_slice(bytes).map_err(|e| format!("the plan is not readable: {e}"))?;
     check_plan(&plan)?;
     Ok(plan)
 }
@@ -116,8 +115,8 @@ pub fn constants_from(bytes: &[u8], hash: &str, plan: &Plan, ablation: u32) -> R
         return Err(format!("the fitted constants {hash} came with other bytes"));
     }
     let fitted = ChunkScores::decode(bytes).map_err(|e| e.to_string())?;
-    let sweep =
-        fit::sweep_of(plan, ablation).ok_or_else(|| format!("ablation {ablation} has constants and no fit"))?;
+    let sweep = fit::sweep_of(plan, ablation)
+        .ok_or_else(|| format!("ablation {ablation} has constants and no fit"))?;
     fit::check(plan, sweep, &fitted)?;
     Ok(fitted)
 }

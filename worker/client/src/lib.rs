@@ -335,9 +335,8 @@ impl Client {
     fn flush(&mut self) -> bool {
         let Some(link) = &self.link else { return true };
         let protocol = link.welcome.protocol;
-        let send = |body| {
-            link.to.send(older::from_worker(pb::WorkerMessage { body: Some(body) }, protocol)).is_ok()
-        };
+        let send =
+            |body| link.to.send(older::from_worker(pb::WorkerMessage { body: Some(body) }, protocol)).is_ok();
         let mut open = self.desk.take_outbox().into_iter().all(send);
         while open && let Some(result) = self.desk.unacked.next_to_send() {
             open = send(worker_message::Body::Result(result));

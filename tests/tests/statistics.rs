@@ -86,8 +86,10 @@ fn job() -> Job {
     let p = (0..40).map(|k| (0..=k * 5).map(|_| d.unit().powi(1 + k % 4)).collect()).collect();
     let xy = (0..80).map(|k| d.two(5 + k * 3, [0, 3, 20][k % 3])).collect();
     let distinct = (0..40)
-        .map(|k| d.two(4 + k * 7, 0))
-        .map(|(x, y)| (x, y.iter().map(|v| v + d.unit()).collect()))
+        .map(|k| {
+            let (x, y) = d.two(4 + k * 7, 0);
+            (x, y.iter().map(|v| v + d.unit()).collect())
+        })
         .collect();
     let long = (0..2).map(|_| d.two(400, 0)).collect();
     let labels = (0..80).map(|k| d.two(6 + k, 2 + (k as u32) % 4)).collect();

@@ -398,6 +398,7 @@ mod tests {
     fn worker(id: u64, name: &str) -> WorkerStatus {
         WorkerStatus {
             id,
+            protocol: 4,
             name: name.into(),
             version: "1".into(),
             lanes: vec![("cpu".into(), "class".into())],

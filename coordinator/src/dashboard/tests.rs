@@ -163,11 +163,12 @@ async fn what_is_shown_in_the_end_is_what_the_tables_say() {
             let off = cell[2].as_f64().unwrap() - pair.interaction.value;
             assert!(off.abs() <= 1e-4 * pair.interaction.value.abs() + 1e-12, "{cell} {pair:?}");
         }
-        let curve = settle(at, &format!("{ONE}/curve"), |v| {
+        let path = format!("{ONE}/curve");
+        let whole = |v: &Value| {
             v["data"]["walks"][0]["points"].as_array().is_some_and(|p| p.len() == 5)
                 && v["data"]["lines"].as_array().is_some_and(|l| l.len() == table.curves.len())
-        });
-        let curve = curve.await;
+        };
+        let curve = settle(at, &path, whole).await;
         for own in &table.curves {
             let lines = curve["data"]["lines"].as_array().unwrap();
             let line = lines.iter().find(|l| l["order"] == own.order).unwrap();

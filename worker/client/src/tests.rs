@@ -126,7 +126,7 @@ fn plan() -> Plan {
         select: Vec::new(),
     };
     Plan {
-        engine: ENGINE_VERSION,
+        engine: ablate_common::ENGINE_VERSION,
         spec: Spec {
             name: "e".into(),
             seed: 0,

@@ -88,7 +88,7 @@ fn discovers(name: &str, real: usize, repeats: u64, of: impl Fn(&mut ChaCha8Rng)
 fn documents(rng: &mut ChaCha8Rng, heavy: bool) -> (Vec<u32>, Vec<f64>) {
     let (mut cluster, mut tokens) = (Vec::new(), Vec::new());
     for g in 0..50u32 {
-        let size = if heavy { (1.0 + normal(rng)).exp().ceil() as u32 } else { rng.random_range(1..=12) };
+        let size = if heavy { (1.0 + normal(rng)).exp().ceil() as u32 } else { rng.random_range(4..=9) };
         for _ in 0..size.min(60) {
             cluster.push(g);
             tokens.push(f64::from(rng.random_range(20..=128u32)));
@@ -118,7 +118,7 @@ fn intervals_of_means_cover() {
         let ablated: Vec<f64> = base.iter().zip(&more).map(|(a, b)| a + b).collect();
         Weighted::new(tokens, &cluster).contrast(&[(1.0, &ablated), (-1.0, &base)], Link::Identity)
     };
-    covers("by token, 50 documents of 1 to 12 examples", 0.1, |rng| by_token(rng, false));
+    covers("by token, 50 documents of 4 to 9 examples", 0.1, |rng| by_token(rng, false));
     // Why tables warn where a few documents hold most of the tokens: these count as about 25.
     let heavy = coverage("by token, 50 log-normal documents", 0.1, |rng| by_token(rng, true));
     assert!((0.89..0.95).contains(&heavy), "{heavy}");

@@ -140,7 +140,8 @@ async fn what_is_shown_in_the_end_is_what_the_tables_say() {
             seen.iter().any(|(n, v)| n == "experiments" && v["items"][0]["state"] == "done")
         }));
         for _ in 0..2 {
-            let pace = Duration::from_millis(10);
+            // Slow enough that pages hear of the workers before they are through.
+            let pace = Duration::from_millis(100);
             tokio::spawn(work(service.local_addr(), new.clone(), Habit::Good, pace));
         }
         until(&service, &id, Status::ended).await;

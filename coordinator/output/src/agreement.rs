@@ -67,14 +67,17 @@ pub fn scores(g: &Group) -> Vec<Score> {
     all.into_iter().chain(by_attention(g)).filter(|s| !s.values.is_empty()).collect()
 }
 
+/// Name and value of a score of attention patterns.
+type Named = (&'static str, fn(&AttentionRow) -> f64);
+
 /// Scores of the heads' attention patterns; none where units aren't heads, or no sweep looks at patterns.
 fn by_attention(g: &Group) -> Vec<Score> {
     if g.unit != UnitKind::Head {
         return Vec::new();
     }
-    let named: [(&str, fn(&AttentionRow) -> f64); 3] =
+    let named: [Named; 3] =
         [("rollout", |r| r.rollout), ("confidence", |r| r.confidence), ("entropy", |r| r.entropy)];
-    let of = |(name, value): (&str, fn(&AttentionRow) -> f64)| {
+    let of = |(name, value): Named| {
         let ix = |r: &AttentionRow| {
             let here =
                 |p: &Place| (p.stream, p.layer, p.head) == (Some(r.stream), Some(r.layer), Some(r.head));

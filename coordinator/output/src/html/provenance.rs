@@ -40,7 +40,7 @@ pub fn exact(out: &mut String, results: &Results) -> anyhow::Result<()> {
         write!(
             out,
             "<tr><td>{}</td><td>{}</td><td>{}</td><td class=\"r\">{}</td><td class=\"r\">none</td></tr>",
-            escape(&planned.kind.name()),
+            escape(planned.kind.name()),
             escape(&ablation),
             escape(&tasks.join(", ")),
             count(computed as usize)

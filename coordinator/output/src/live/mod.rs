@@ -105,6 +105,9 @@ struct Strong {
     se: f64,
 }
 
+/// Name, stream, layer and head of a unit; null where it has none.
+pub type UnitPlace = (String, Option<&'static str>, Option<u32>, Option<u32>);
+
 /// What a group is about.
 #[derive(Clone, Debug, Serialize)]
 pub struct GroupView {
@@ -119,7 +122,7 @@ pub struct GroupView {
     /// What is removed as a whole, and several of it.
     pub unit: (&'static str, &'static str),
     /// Units: (name, stream, layer, head), nulls where they have none.
-    pub units: Vec<(String, Option<&'static str>, Option<u32>, Option<u32>)>,
+    pub units: Vec<UnitPlace>,
     /// Whether sweeps of single units, of pairs, and along orders belong to it.
     pub has: (bool, bool, bool),
 }

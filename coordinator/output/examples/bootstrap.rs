@@ -3,7 +3,7 @@
 //!
 //! `cargo run --release -p ablate-output --example bootstrap -- METRIC HEADS EXAMPLES`, METRIC being pearson, spearman, f1,
 //! matthews or logit_diff; by default spearman of 270 heads (36,315 pairs) on 512 examples.
-#![allow(clippy::unwrap_used, reason = "an example")]
+#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "an example, which measures real time")]
 
 use ablate_common::ENGINE_VERSION;
 use ablate_common::head::HeadMap;

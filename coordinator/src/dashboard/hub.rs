@@ -199,7 +199,7 @@ impl Hub {
             // A rate that falls while nothing comes is a change too, and so is a report that is written.
             let stale = entry.at.is_none_or(|t| now.saturating_duration_since(t) >= WORKERS);
             let restless = running || (status.ended() && entry.brief.as_ref().is_none_or(|b| !b.report));
-            if !moved && !(stale && restless) {
+            if !(moved || stale && restless) {
                 continue;
             }
             entry.seen = (status.state.clone(), counts);

@@ -6,7 +6,7 @@ use ablate_load::idle::{Sweep, measure};
 #[test]
 fn workers_compute_and_do_not_wait() {
     let folder = tempfile::tempdir().unwrap();
-    let shares = measure(folder.path(), Sweep { pairs: 60, tokens: 32, workers: 2 }).unwrap();
+    let shares = measure(folder.path(), Sweep { pairs: 6, tokens: 16, workers: 2 }).unwrap();
     assert_eq!(shares.len(), 2);
     for s in &shares {
         eprintln!("{s:?}");

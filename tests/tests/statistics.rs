@@ -118,7 +118,7 @@ fn every_statistic_is_that_of_scipy_or_scikit_learn() {
     let (question, answer) = (folder.path().join("job.json"), folder.path().join("result.json"));
     std::fs::write(&question, serde_json::to_vec(&job).unwrap()).unwrap();
     let out = Command::new(root().join(".deps/ref/bin/python"))
-        .arg(root().join("tests/reference/statistics.py"))
+        .arg(root().join("tests/reference/scipy_stats.py"))
         .args([&question, &answer])
         .env("OMP_NUM_THREADS", "1")
         .output()

@@ -558,7 +558,7 @@ mod tests {
         let more = run("b", "t", &[(3.0, 1.0), (-1.0, 1.0), (2.0, 1.0)]);
         let e = compare(&[a.clone(), more], 1).unwrap_err();
         assert!(e.contains("L0.H2 is in b and not in a") && e.contains("one model"), "{e}");
-        assert!(compare(&[a.clone()], 1).unwrap_err().contains("two or more"));
+        assert!(compare(std::slice::from_ref(&a), 1).unwrap_err().contains("two or more"));
         let mut other = run("c", "t", &[(1.0, 1.0), (2.0, 1.0)]);
         other.lines.iter_mut().for_each(|l| l.method = "zero".into());
         let e = compare(&[a.clone(), other], 1).unwrap_err();

@@ -57,7 +57,7 @@ pub fn write(folder: &Path, size: Size) -> anyhow::Result<PathBuf> {
     std::fs::write(folder.join("prompts.jsonl"), data)?;
     let spec = folder.join("load.toml");
     let text = "name = \"load\"\nseed = 1\n[model]\nsource = \"model\"\ndtype = \"f32\"\n[[task]]\nname = \"prompts\"\n\
-                kind = \"logit_difference\"\ndata = \"prompts.jsonl\"\nmax_tokens = 16\n[ablation]\nmethod = \"zero\"\n[[sweep]]\nkind = \"pairs\"\n";
+                kind = \"logit_difference\"\ndata = \"prompts.jsonl\"\nmax_tokens = 16\n[ablation]\nmethod = \"zero\"\n[[sweep]]\nkind = \"pairs\"\ngroups = false\n";
     std::fs::write(&spec, text)?;
     Ok(spec)
 }

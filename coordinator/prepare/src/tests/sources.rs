@@ -39,7 +39,7 @@ fn units_and_streams_become_unit_maps() {
         dir.path(),
         task,
         sets,
-        "[[sweep]]\nkind = \"pairs\"\nstreams = [\"self\"]\n[[sweep]]\nkind = \"greedy\"\nfraction = 1.0",
+        "[[sweep]]\nkind = \"pairs\"\ngroups = false\nstreams = [\"self\"]\n[[sweep]]\nkind = \"greedy\"\nfraction = 1.0",
     )
     .unwrap()
     .plan;

@@ -187,6 +187,9 @@ fn audited_chunks_are_computed_by_both_workers_are_equal_and_change_no_table() {
 fn a_coordinator_is_upgraded_in_the_middle_while_a_worker_of_the_previous_protocol_stays() {
     let folder = tempfile::tempdir().unwrap();
     let spec = small_spec(folder.path());
+    // Follow-ups of pairs need the new protocol.
+    let text = std::fs::read_to_string(&spec).unwrap().replace("\"pairs\"", "\"pairs\"\ngroups = false");
+    std::fs::write(&spec, text).unwrap();
     let calm = folder.path().join("calm");
     drop(said(run(&spec, &calm, &[])));
     let mut cluster = Cluster::start(folder.path());

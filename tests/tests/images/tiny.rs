@@ -52,7 +52,7 @@ const NARROW: [(Kind, &str, f64); 3] = [
     (Kind::BFloat16, "bf16", 32.0 / 256.0),
 ];
 const PAIRED: &str = "[[ablation]]\nmethod = \"resample\"\ndonors = \"paired\"\n";
-const SWEEPS: &str = "[[sweep]]\nkind = \"single\"\n[[sweep]]\nkind = \"pairs\"\n";
+const SWEEPS: &str = "[[sweep]]\nkind = \"single\"\n[[sweep]]\nkind = \"pairs\"\ngroups = false\n";
 
 const COLOURS: [&str; 8] =
     ["rgb0.png", "alpha.png", "rgb1.png", "gray2.png", "rgb2.png", "palette.png", "rgb3.png", "two-tone.png"];

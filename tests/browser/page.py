@@ -53,7 +53,7 @@ class Page:
             accept_downloads=True,
         )
         self.tab = self.context.new_page()
-        self.tab.set_default_timeout(20_000)
+        self.tab.set_default_timeout(60_000)
         self.tab.on("console", lambda m: m.type in ("error", "warning") and self.said.append(f"{m.type}: {m.text}"))
         self.tab.on("pageerror", lambda e: self.said.append(f"uncaught: {e}"))
         self.tab.on("request", self._asked)
@@ -90,7 +90,7 @@ class Page:
         SHOTS.mkdir(parents=True, exist_ok=True)
         path = str(SHOTS / f"{name}.png")
         if of is None:
-            self.tab.screenshot(path=path, full_page=whole)
+            self.tab.screenshot(path=path, full_page=whole, timeout=120_000)
         else:
             self.tab.locator(of).first.screenshot(path=path)
         return path

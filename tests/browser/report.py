@@ -81,7 +81,8 @@ def read(page, figures):
             page.tab.keyboard.press(key)
             page.tab.wait_for_timeout(40)
             seen.add(tip(page))
-        assert len(seen - {""}) >= 2, f"{name} can't be read by keys: {seen}"
+        marks = svg.locator("[data-tip]").count()
+        assert len(seen - {""}) >= (1 if marks == 1 else 2), f"{name} can't be read by keys: {seen}"
         file, svg = saved(page, name, "Save the figure as SVG")
         assert file.endswith(".svg"), file
         whole(name, svg)

@@ -63,7 +63,7 @@ fn cases(folder: &Path) -> Vec<Case> {
     let pair = |(a, b): (usize, usize)| json!({"a": text[a], "b": text[b], "score": a + 2 * b});
     let pairs = written(folder.join("pairs.jsonl"), &[(0, 1), (1, 2), (2, 3), (0, 3)].map(pair));
     let texts = written(folder.join("texts.jsonl"), &text.map(|t| json!({"text": t})));
-    let other = written(folder.join("other.jsonl"), &[pair((1, 0)), pair((3, 2))]);
+    let other = written(folder.join("other.jsonl"), &[(1, 0), (3, 2), (2, 0)].map(pair));
     vec![
         Case {
             name: "smollm2",

@@ -3,7 +3,7 @@ CARGO ?= cargo
 SHELL := /bin/bash
 BIN := target/release
 
-.PHONY: help setup rust libtorch models reference postgres browser build demo test python results lint fmt parity bench failover simulate chaos load idle upgrade clean
+.PHONY: help setup rust libtorch models reference postgres browser build demo test python results lint fmt parity bench failover simulate chaos load idle upgrade see clean
 
 help:
 	@echo "make demo    set everything up and find the heads that matter in two real models"
@@ -72,6 +72,10 @@ RESULTS := $(CURDIR)/.deps/results/bin
 python: rust libtorch models results build
 	cd deploy/python && $(RESULTS)/ruff check . && $(RESULTS)/ruff format --check . && $(RESULTS)/mypy
 	cd deploy/python && $(RESULTS)/python -m pytest -q
+
+# The dashboard, watched in Chromium while a run goes on.
+see: rust libtorch models browser build
+	OMP_NUM_THREADS=1 $(CARGO) test --release --workspace --features ablate-tests/browser --test dashboard_live
 
 # Every comparison with a reference, one after the other; each appends its rows to target/proof/parity.jsonl.
 PARITY := parity language architectures kinds seq2seq images tasks probe gradients real_gradients optimal reactions

@@ -302,7 +302,9 @@ fn similarity_runs_each_text_once_and_drops_pairs_that_cross() {
     }
     fs::write(dir.path().join("s.jsonl"), lines).unwrap();
     let task = "kind = \"similarity\"\ndata = \"s.jsonl\"\nmax_tokens = 6";
-    let p = run(dir.path(), task, &format!("{SINGLE}\n[[sweep]]\nkind = \"pairs\"\ngroups = false\n{GREEDY}")).unwrap();
+    let p =
+        run(dir.path(), task, &format!("{SINGLE}\n[[sweep]]\nkind = \"pairs\"\ngroups = false\n{GREEDY}"))
+            .unwrap();
     let t = &p.prepared[0];
     assert_eq!((t.items.len(), t.examples.len(), t.items[0].tokens.as_slice()), (6, 15, &[0, 49, 1][..]));
     assert!(t.items.iter().all(|i| i.tokens.len() <= 6 && i.tokens.ends_with(&[1])));

@@ -247,7 +247,9 @@ pub fn ticks(low: f64, high: f64, n: usize) -> Vec<f64> {
     }
     let rough = span / n as f64;
     let power = 10f64.powf(rough.log10().floor());
-    let step = [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().find(|m| m * power >= rough * (1.0 - 1e-9)).unwrap_or(10.0) * power;
+    let step =
+        [1.0, 2.0, 2.5, 5.0, 10.0].into_iter().find(|m| m * power >= rough * (1.0 - 1e-9)).unwrap_or(10.0)
+            * power;
     let first = (low / step - 1e-9).ceil() as i64;
     let last = (high / step + 1e-9).floor() as i64;
     (first..=last).take(50).map(|k| k as f64 * step).collect()

@@ -63,7 +63,7 @@ fmt: rust
 	$(CARGO) fmt --all
 
 # The binaries come first: the integration tests start them. Tests run side by side, so each takes one thread.
-test: rust libtorch models reference postgres browser lint build python
+test: rust libtorch models reference postgres lint build python
 	OMP_NUM_THREADS=1 $(CARGO) test --release --workspace
 	$(CARGO) test --release --workspace --features ablate-simulation/mutations --test mutations
 
@@ -73,9 +73,9 @@ python: rust libtorch models results build
 	cd deploy/python && $(RESULTS)/ruff check . && $(RESULTS)/ruff format --check . && $(RESULTS)/mypy
 	cd deploy/python && $(RESULTS)/python -m pytest -q
 
-# The dashboard, watched in Chromium while a run goes on.
+# The report and the dashboard in Chromium: read as a reader does, and watched while a run goes on.
 see: rust libtorch models browser build
-	OMP_NUM_THREADS=1 $(CARGO) test --release --workspace --features ablate-tests/browser --test dashboard_live
+	OMP_NUM_THREADS=1 $(CARGO) test --release --workspace --features ablate-tests/browser --test report --test dashboard_live
 
 # Every comparison with a reference, one after the other; each appends its rows to target/proof/parity.jsonl.
 PARITY := parity language architectures kinds seq2seq images tasks probe gradients real_gradients optimal reactions

@@ -310,7 +310,7 @@ async fn other_sites_names_and_floods_are_refused() {
 
 /// Waits until the only stream is taken.
 async fn settle_streams(_: &Dashboard, at: SocketAddr) {
-    for _ in 0..100 {
+    for _ in 0..1000 {
         let head = format!("GET /api/v1/events HTTP/1.1\r\nhost: {at}\r\n\r\n");
         let status = tokio::task::spawn_blocking(move || {
             let mut stream = TcpStream::connect(at).unwrap();

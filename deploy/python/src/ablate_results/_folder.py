@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,17 @@ class Folder:
         if filters is not None:
             table = table.filter(pyarrow.parquet.filters_to_expression(filters))
         return table.select(columns) if columns is not None else table
+
+    def empty(self, name: str) -> bool:
+        """Say whether a table has no row, without reading it all."""
+        path = self.files[name]
+        with _complaining(path):
+            if path.suffix == ".parquet":
+                return int(pyarrow.parquet.read_metadata(path).num_rows) == 0
+            with path.open(encoding="utf-8") as file:
+                if path.suffix == ".csv":
+                    return not any(islice(file, 1, 2))
+                return not file.read(64).strip().removeprefix("[").removesuffix("]").strip()
 
     def parts(self, name: str) -> int:
         """Count the parts in which a table can be read: row groups."""

@@ -83,8 +83,8 @@ class Run(Tables):
 
     @property
     def tables(self) -> tuple[str, ...]:
-        """Names of the tables that are there."""
-        return tuple(self._folder.files)
+        """Names of the tables that are there; one without rows counts where a sweep asked for it."""
+        return tuple(n for n in self._folder.files if not (self._unasked(n) and self._folder.empty(n)))
 
     @cached_property
     def conditions(self) -> tuple[Condition, ...]:
@@ -151,15 +151,21 @@ class Run(Tables):
         if name not in self._folder.files:
             raise self._missing(name)
         table = self._folder.read(name, columns, filters)
-        # A table that every run has may hold no row.
-        if table.num_rows == 0 and filters is None and not self.partial:
+        # Some tables are always written. That a sweep found nothing is a result; that none was asked for isn't.
+        if table.num_rows == 0 and filters is None and self._unasked(name):
             raise self._missing(name)
         return table
 
+    def _unasked(self, name: str) -> bool:
+        """Whether an empty table means that nothing of the run could give it a row."""
+        return not self.partial and not self._asked() & set(TABLES[name].kinds)
+
+    def _asked(self) -> set[str]:
+        return {str(s["kind"]["kind"]) for s in self.run.get("spec", {}).get("sweeps", [])}
+
     def _missing(self, name: str) -> MissingTable:
         said = f"{self.path} has no table {name}: it comes from {TABLES[name].source}"
-        asked = {str(s["kind"]["kind"]) for s in self.run.get("spec", {}).get("sweeps", [])}
-        kinds = asked & set(TABLES[name].kinds)
+        kinds = self._asked() & set(TABLES[name].kinds)
         if kinds and self.partial:
             said += "; the run isn't complete, go on with it"
         elif TABLES[name].kinds and not kinds:

@@ -75,7 +75,7 @@ python: rust libtorch models results build
 
 # The report and the dashboard in Chromium: read as a reader does, and watched while a run goes on.
 see: rust libtorch models browser build
-	OMP_NUM_THREADS=1 $(CARGO) test --release --workspace --features ablate-tests/browser --test report --test dashboard_live
+	OMP_NUM_THREADS=1 $(CARGO) test --release --workspace --features ablate-tests/browser --test programs -- report:: dashboard_live::
 
 # Every comparison with a reference, one after the other; each appends its rows to target/proof/parity.jsonl.
 PARITY := parity language architectures kinds seq2seq images tasks probe gradients real_gradients optimal reactions
@@ -84,7 +84,7 @@ parity: rust libtorch models reference build
 	@mkdir -p target/proof && rm -f target/proof/parity.jsonl
 	$(CARGO) build --release --workspace --examples
 	OMP_NUM_THREADS=1 ABLATE_PARITY_LONG=1 ABLATE_PROOF=$(CURDIR)/target/proof $(CARGO) test --release --workspace --no-fail-fast \
-	  $(PARITY:%=--test %); tested=$$?; target/release/examples/parity && exit $$tested
+	  --test models -- $(PARITY:%=%::); tested=$$?; target/release/examples/parity && exit $$tested
 
 # Compares with TransformerLens, nnsight and plain hooks; writes target/proof/bench.json. CASES narrows it.
 bench: rust libtorch models reference
@@ -95,7 +95,7 @@ bench: rust libtorch models reference
 # Two coordinators on one database: the one that leads is killed ROUNDS times while chunks arrive.
 ROUNDS ?= 100
 failover: rust libtorch models postgres build
-	ABLATE_FAILOVER_ROUNDS=$(ROUNDS) OMP_NUM_THREADS=1 $(CARGO) test --release --workspace --test failover a_leader_killed -- --nocapture
+	ABLATE_FAILOVER_ROUNDS=$(ROUNDS) OMP_NUM_THREADS=1 $(CARGO) test --release --workspace --test programs a_leader_killed -- --nocapture
 
 # The cluster in one process under simulated faults; SEED=n replays one run.
 SEEDS ?= 10000

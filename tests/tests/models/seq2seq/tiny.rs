@@ -4,7 +4,7 @@
 //! In batches of unlike lengths, with each item (one of them a source and a target of one token) alone, and with all in one; beside
 //! transformers with each item alone, and in batches padded on the right and, for T5, on the left. (Marian counts
 //! positions from where the batch begins, so that it can't be padded there.)
-use crate::compare::{Answer, Compared, Question, ask, given, logits, plan};
+use super::compare::{Answer, Compared, Question, ask, given, logits, plan};
 use ablate_common::head::Stream::{Cross, Decoder, Encoder};
 use ablate_common::head::{HeadIx, HeadMap};
 use ablate_common::metric::Metric;

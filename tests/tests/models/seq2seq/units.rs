@@ -1,6 +1,6 @@
 //! Units other than heads on the three streams of tiny encoder-decoders: KV groups, layers of the encoder, of the decoder and of
 //! its cross-attention, and sets across all three; each alone, in pairs, and on top of a greedy sweep's base.
-use crate::compare::{Answer, Question, ask, given, plan as heads_plan};
+use super::compare::{Answer, Question, ask, given, plan as heads_plan};
 use ablate_common::head::Stream::{Cross, Decoder, Encoder};
 use ablate_common::head::{Head, HeadIx, HeadMap, Stream};
 use ablate_common::metric::Metric;
@@ -156,7 +156,7 @@ fn groups_layers_and_sets_of_encoder_decoders_equal_transformers() {
         let mut question = Question {
             name: name.into(),
             path: None,
-            prepared: crate::tiny::prepared(if t5 { 0 } else { 60 }),
+            prepared: super::tiny::prepared(if t5 { 0 } else { 60 }),
             heads: shape(encoder, decoder).heads,
             ablations: methods(),
             subsets: Vec::new(),
@@ -173,7 +173,7 @@ fn groups_layers_and_sets_of_encoder_decoders_equal_transformers() {
         let info = inspect(&path).unwrap().info;
         assert_eq!(units(&info), units(&shape(encoder, decoder)), "what was asked is what the model has");
         let plan = Arc::new(plan(&info, question));
-        let model = Arc::new(SharedModel::new(crate::tiny::load(&info, &path, Kind::Double)));
+        let model = Arc::new(SharedModel::new(super::tiny::load(&info, &path, Kind::Double)));
         let mut engine = Engine::new(model, Arc::clone(&plan), given(&question.prepared));
         for (what, worst) in compare(question, answer, &plan, &mut engine) {
             println!("{:9} {what:22} {:.1e}", question.name, worst.rel);

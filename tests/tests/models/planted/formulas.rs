@@ -2,9 +2,9 @@
 //! so that means aren't zero, donors of the other class, and scaled heads. Every number of the tables is compared
 //! with what the weights give by hand.
 
-use crate::measure::{Tables, swept};
-use crate::near;
-use crate::signs::{backup, balanced, duplicates, prompts_of, series, sign, weight};
+use super::measure::{Tables, swept};
+use super::near;
+use super::signs::{backup, balanced, duplicates, prompts_of, series, sign, weight};
 use ablate_tests::planted::Net;
 use serde_json::Value;
 
@@ -229,7 +229,7 @@ fn an_optimal_constant_is_found_where_a_duplicate_costs_nothing_and_the_mean_of_
         (t.delta((0, 0)), t)
     };
     let (mean, _) = delta("method = \"mean\"");
-    assert!(near(mean, crate::formulas::mean(&lost(&pair, Instead::Pooled, &[], [true, false]))));
+    assert!(near(mean, super::formulas::mean(&lost(&pair, Instead::Pooled, &[], [true, false]))));
     let (best, t) = delta("method = \"optimal\"");
     assert!((0.0..mean / 10.0).contains(&best), "{best}, with the mean {mean}");
     assert!(near(t.delta((0, 1)), 0.0));

@@ -1,7 +1,7 @@
 //! anarcii, a real encoder-decoder that numbers the residues of antibodies, from tokenizer file to table: every head
 //! of its three streams alone, pairs across them, and a greedy order, against transformers.
 
-use crate::compare::{Compared, Question, ask, given, plan};
+use super::compare::{Compared, Question, ask, given, plan};
 use ablate_common::head::{Head, HeadIx, Stream};
 use ablate_common::metric::Metric;
 use ablate_common::model::inspect;
@@ -122,7 +122,7 @@ fn anarcii_equals_transformers_head_by_head() {
 /// The engine over anarcii in f64, for a question about it.
 fn compared<'a>(
     question: &'a Question,
-    answer: &'a crate::compare::Answer,
+    answer: &'a super::compare::Answer,
     model: &Path,
     batches: &[Vec<u32>],
 ) -> Compared<'a> {

@@ -1,6 +1,6 @@
 //! kill −9 of the leader while chunks arrive, again and again; a leader that says goodbye; a database that crashes.
 
-use crate::{assert_same, calm, count, lead, spec, stored, takeover, wait_into};
+use super::{assert_same, calm, count, lead, spec, stored, takeover, wait_into};
 use ablate_test_postgres::{Server, shared};
 use ablate_tests::coordinators::Coordinators;
 use ablate_tests::program::{ablate, said, wait_until};

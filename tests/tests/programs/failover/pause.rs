@@ -1,6 +1,6 @@
 //! A leader that is stopped (SIGSTOP) while it writes, and goes on (SIGCONT) when another leads.
 
-use crate::{assert_same, calm, count, lead, takeover, wait_into};
+use super::{assert_same, calm, count, lead, takeover, wait_into};
 use ablate_test_postgres::shared;
 use ablate_tests::coordinators::Coordinators;
 use ablate_tests::program::{said, signal, wait_until};

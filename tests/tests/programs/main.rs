@@ -1,0 +1,18 @@
+//! The built programs as people use them: real processes, real sockets, real databases. One program, because tests
+//! of one program run side by side, while programs wait for each other; `cargo test --test programs failover::`
+//! chooses a module.
+
+mod cluster;
+mod compare;
+mod dashboard;
+#[cfg(feature = "browser")]
+mod dashboard_live;
+mod drain;
+mod failover;
+mod readme;
+mod refusals;
+#[cfg(feature = "browser")]
+mod report;
+mod run;
+mod secure;
+mod watch;

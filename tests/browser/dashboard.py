@@ -1,6 +1,7 @@
 """Watches a live run in the dashboard, as a person does: dashboard.py URL WORKER_PID TOKEN
 
-The experiment "watched" is at work, with two workers. One of them is killed while watched."""
+The experiment "watched" is paused; there are two workers. It is resumed by keyboard, and one of them is killed while
+watched."""
 
 import os
 import re
@@ -65,7 +66,7 @@ def by_keyboard(page):
             break
     tab.keyboard.press("Enter")
     tab.get_by_role("heading", name="watched").wait_for()
-    until(tab, "heads", lambda: some(tab, "Units alone"))
+    tab.locator(".progress .chip.paused").wait_for()
 
     # The first P asks for a token, and a wrong one is refused.
     tab.keyboard.press("p")
@@ -80,7 +81,10 @@ def by_keyboard(page):
     tab.keyboard.press("ControlOrMeta+a")
     tab.keyboard.type(TOKEN)
     tab.keyboard.press("Enter")
+    tab.locator(".progress .chip.running").wait_for()
+    until(tab, "heads", lambda: some(tab, "Units alone"))
     state = tab.locator(".progress .chip")
+    tab.keyboard.press("p")
     tab.locator(".progress .chip.paused").wait_for()
     # What was leased before the pause still comes in.
     def still():

@@ -1,4 +1,4 @@
-//! The dashboard, watched in a real browser while a real run goes on and loses a worker. `make see` runs it.
+//! The dashboard, watched in a real browser while a real run goes on and loses a worker.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use ablate_tests::browser::drive;
@@ -42,6 +42,8 @@ fn a_run_is_watched_in_a_browser_while_one_of_its_workers_is_killed() {
         said(service.with_token(&tokens[1], &["workers", "--json"])).matches("\"version\"").count() == 2
     });
     drop(said(service.with_token(&tokens[1], &["submit", spec.to_str().unwrap()])));
+    // It waits for the browser, which takes its time to start.
+    drop(said(service.with_token(&tokens[1], &["pause", "watched"])));
     let url = address(&service.log());
     let victim = workers[0].0.id().to_string();
     assert!(drive("dashboard.py", &[&url, &victim, &tokens[1]]).contains("watched"));

@@ -94,8 +94,12 @@ pub fn experiment(seed: u64) -> NewExperiment {
     }
 }
 
-/// Bytes of a chunk's scores, at most: 4 subsets, 4 examples.
-pub const LARGEST: usize = 200;
+/// Bytes of a chunk's scores, at most: the pairs have most subsets in a chunk, and other scores may pack a little worse.
+pub fn largest(new: &NewExperiment) -> usize {
+    const PAIRS: u32 = 2;
+    let chunks = 0..new.plan.round_chunks(PAIRS, 0);
+    32 + chunks.map(|c| scores(new, PAIRS, 0, &[], c, false).len()).max().unwrap_or_default()
+}
 
 /// Scores of a chunk: a pure function of the subsets. A `strange` engine rounds otherwise.
 pub fn scores(

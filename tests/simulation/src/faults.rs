@@ -72,6 +72,8 @@ pub struct Setup {
     pub audit: u32,
     /// A worker of another release, whose engine computes slightly other numbers.
     pub stranger: Option<usize>,
+    /// A chunk (its sweep, and its number in the first round) that fails on every worker until faults stop.
+    pub poisoned: Option<(u32, u32)>,
 }
 
 /// One thing that goes wrong.
@@ -117,6 +119,7 @@ pub fn setup(profile: Profile, rng: &mut ChaCha8Rng) -> Setup {
         lanes,
         audit: 0,
         stranger: None,
+        poisoned: None,
     };
     match profile {
         Profile::Undisturbed => {
@@ -142,6 +145,9 @@ pub fn setup(profile: Profile, rng: &mut ChaCha8Rng) -> Setup {
     setup.rates = (0..nodes).map(|_| 1.0 + drift * rng.random_range(-1.0..1.0)).collect();
     if profile == Profile::Storm && rng.random_range(0..4) == 0 {
         setup.audit = 300_000;
+    }
+    if profile == Profile::Storm && rng.random_range(0..6) == 0 {
+        setup.poisoned = Some((rng.random_range(1..3), rng.random_range(0..2)));
     }
     if profile == Profile::Storm && rng.random_range(0..6) == 0 {
         setup.stranger = Some(setup.lanes.len());
@@ -178,6 +184,12 @@ pub fn schedule(profile: Profile, setup: &Setup, rng: &mut ChaCha8Rng) -> Vec<(u
                 let at = rng.random_range(0..setup.calm - 1_000);
                 let ms = rng.random_range(200..10_000);
                 one(setup, nodes, at, ms, rng, &mut all);
+            }
+            if setup.limits.0 < 1 << 10 {
+                // Results that nobody can store pile up.
+                let at = rng.random_range(1_000..6_000);
+                let slow = rng.random_range(4_000..12_000);
+                all.push((at, Fault::Disk(Sick { slow, ..Sick::default() })));
             }
         }
     }

@@ -21,6 +21,8 @@ pub struct Pace {
     pub chunk: u64,
     /// Whether its engine computes slightly other numbers.
     pub strange: bool,
+    /// A chunk of a first round that fails: its sweep and number.
+    pub poisoned: Mutex<Option<(u32, u32)>>,
     /// Times as long, for now.
     pub slow: AtomicU64,
     /// Of a thousand chunks, how many fail.
@@ -64,6 +66,9 @@ pub fn starter(
                 let fails = pace.fails.load(Ordering::Relaxed);
                 let result = if stopped {
                     Err(ExecError::Stopped)
+                } else if job.round == 0 && *lock(&pace.poisoned) == Some((job.sweep, job.chunk)) {
+                    sim.fault("poisoned chunks");
+                    Err(ExecError::Failed("simulated poison".to_owned()))
                 } else if draw < fails {
                     sim.fault("engine failures");
                     Err(ExecError::Failed("simulated".to_owned()))

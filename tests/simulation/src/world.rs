@@ -162,12 +162,13 @@ impl World {
             checks.lease = setup.lease;
             checks.comparable = matches!(profile, Profile::Leases | Profile::Takeover);
             checks.takeover = profile == Profile::Takeover;
-            checks.limit = setup.limits.0 + setup.limits.1 + (most + 1) * experiment::LARGEST;
+            checks.limit = setup.limits.0 + setup.limits.1 + (most + 1) * experiment::largest(&new);
         }
         let pace = |n: usize| {
             Arc::new(Pace {
                 chunk: setup.chunk,
                 strange: setup.stranger == Some(n),
+                poisoned: Mutex::new(setup.poisoned),
                 slow: AtomicU64::new(1),
                 fails: AtomicU64::new(0),
                 garbled: AtomicU64::new(0),
@@ -412,6 +413,7 @@ impl World {
         self.disk.set(Sick::default());
         for pace in &self.paces {
             pace.slow.store(1, Ordering::Relaxed);
+            *lock(&pace.poisoned) = None;
             pace.fails.store(0, Ordering::Relaxed);
             pace.garbled.store(0, Ordering::Relaxed);
         }

@@ -56,8 +56,7 @@ demo: rust libtorch models build
 
 lint: rust libtorch
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --release --workspace --all-targets -- -D warnings
-	$(CARGO) clippy --release --workspace --features ablate-simulation/mutations --all-targets -- -D warnings
+	$(CARGO) clippy --release --workspace --features ablate-simulation/mutations,ablate-tests/browser --all-targets -- -D warnings
 
 fmt: rust
 	$(CARGO) fmt --all

@@ -7,7 +7,7 @@ use crate::tables::{batch, floats, ints, texts};
 use ablate_common::stats::bootstrap::intervals_over_units;
 use ablate_common::stats::rank::{kendall, spearman, top_jaccard, top_of};
 use ablate_common::units::{Place, UnitIx, UnitKind};
-use arrow::array::RecordBatch;
+use arrow_array::RecordBatch;
 use std::collections::BTreeMap;
 
 /// Rank agreement of two head scores.

@@ -9,7 +9,7 @@ use ablate_common::plan::{PlannedTask, SweepKind};
 use ablate_common::stats::Estimate;
 use ablate_common::stats::paired::{Link, Weighted};
 use ablate_common::task::Scope;
-use arrow::array::{Float64Array, RecordBatch};
+use arrow_array::{Float64Array, RecordBatch};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -187,7 +187,7 @@ pub fn table(results: &Results, all: &[(u32, &[AttentionRow])]) -> anyhow::Resul
     }
     let one = |(task, rows): &(u32, &[AttentionRow])| {
         let f = |f: fn(&AttentionRow) -> f64| floats(rows.iter().map(f));
-        let maybe = |f: fn(&AttentionRow) -> Option<f64>| -> arrow::array::ArrayRef {
+        let maybe = |f: fn(&AttentionRow) -> Option<f64>| -> arrow_array::ArrayRef {
             Arc::new(rows.iter().map(f).collect::<Float64Array>())
         };
         let mut c = common(&results.plan.tasks[*task as usize], rows.len());
@@ -236,7 +236,7 @@ pub fn stream(
 }
 
 /// The columns of `patterns`.
-pub fn schema(results: &Results) -> anyhow::Result<Option<arrow::datatypes::SchemaRef>> {
+pub fn schema(results: &Results) -> anyhow::Result<Option<arrow_schema::SchemaRef>> {
     let kept = results.plan.sweeps.iter().any(|s| matches!(s.kind, SweepKind::Patterns { .. }));
     let Some(task) = results.plan.tasks.first().filter(|_| kept) else { return Ok(None) };
     let none = Pattern {

@@ -8,7 +8,7 @@ use crate::write::{self, Format};
 use ablate_common::head::Stream;
 use ablate_common::stats::point::midranks;
 use anyhow::Context as _;
-use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array};
+use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
@@ -88,13 +88,13 @@ fn read(path: &Path, format: Format) -> anyhow::Result<Vec<Line>> {
         }
         Format::Csv => {
             let (schema, _) =
-                arrow::csv::reader::Format::default().with_header(true).infer_schema(&mut file, None)?;
+                arrow_csv::reader::Format::default().with_header(true).infer_schema(&mut file, None)?;
             file.rewind()?;
-            let reader = arrow::csv::ReaderBuilder::new(Arc::new(schema)).with_header(true).build(file)?;
+            let reader = arrow_csv::ReaderBuilder::new(Arc::new(schema)).with_header(true).build(file)?;
             reader.collect::<Result<_, _>>()?
         }
     };
-    let mut writer = arrow::json::ArrayWriter::new(Vec::new());
+    let mut writer = arrow_json::ArrayWriter::new(Vec::new());
     writer.write_batches(&batches.iter().collect::<Vec<_>>())?;
     writer.finish()?;
     let text = writer.into_inner();

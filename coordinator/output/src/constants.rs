@@ -7,7 +7,8 @@ use ablate_common::fit::{self, Fitted};
 use ablate_common::gradient;
 use ablate_common::head::{Head, HeadIx};
 use ablate_common::plan::Ablation;
-use arrow::array::{Float64Builder, ListBuilder, RecordBatch};
+use arrow_array::RecordBatch;
+use arrow_array::builder::{Float64Builder, ListBuilder};
 use std::sync::Arc;
 
 /// What a reader should know where constants were fitted on the examples that they are then judged by.

@@ -6,7 +6,8 @@ use crate::results::Results;
 use crate::tables::{Columns, batch, common, floats, ints, place, unit_names};
 use ablate_common::plan::SweepKind;
 use ablate_common::stats::Estimate;
-use arrow::array::{ArrayRef, ListBuilder, RecordBatch, StringBuilder};
+use arrow_array::builder::{ListBuilder, StringBuilder};
+use arrow_array::{ArrayRef, RecordBatch};
 use std::sync::Arc;
 
 /// Whether the plan follows pairs up with so many groups or triples of a task.

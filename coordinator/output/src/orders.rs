@@ -5,7 +5,7 @@ use crate::curve::Curve;
 use crate::facts;
 use crate::tables::{Columns, batch, common, texts};
 use ablate_common::stats::bootstrap::quantile;
-use arrow::array::{ArrayRef, Float64Array, RecordBatch, UInt32Array};
+use arrow_array::{ArrayRef, Float64Array, RecordBatch, UInt32Array};
 use std::sync::Arc;
 
 /// One order of removal in a few numbers.

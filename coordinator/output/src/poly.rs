@@ -8,9 +8,8 @@ use crate::analyse::{Group, RESOLVED};
 use crate::tables::{batch, floats, ints, texts};
 use ablate_common::head::Stream;
 use ablate_common::units::{Place, UnitIx, UnitKind};
-use arrow::array::{
-    ArrayRef, Float64Builder, ListBuilder, RecordBatch, StringArray, StringBuilder, UInt32Array,
-};
+use arrow_array::builder::{Float64Builder, ListBuilder, StringBuilder};
+use arrow_array::{ArrayRef, RecordBatch, StringArray, UInt32Array};
 use std::sync::Arc;
 
 /// One unit over the tasks of an ablation.
@@ -98,7 +97,7 @@ pub fn table(rows: &[PolyRow]) -> anyhow::Result<Vec<RecordBatch>> {
         Arc::new(rows.iter().map(|r| f(&r.place)).collect::<UInt32Array>())
     };
     let streams: StringArray = rows.iter().map(|r| r.place.stream.map(Stream::name)).collect();
-    let participation: arrow::array::Float64Array = rows.iter().map(|r| r.participation).collect();
+    let participation: arrow_array::Float64Array = rows.iter().map(|r| r.participation).collect();
     let mut tasks = ListBuilder::new(StringBuilder::new());
     for r in rows {
         r.tasks.iter().for_each(|t| tasks.values().append_value(t));

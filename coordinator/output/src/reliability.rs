@@ -11,7 +11,7 @@ use ablate_common::plan::SweepKind;
 use ablate_common::stats::bootstrap::intervals_over_units;
 use ablate_common::stats::rank::{spearman, spearman_brown};
 use ablate_common::units::{UnitIx, UnitMap};
-use arrow::array::RecordBatch;
+use arrow_array::RecordBatch;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 

@@ -9,7 +9,7 @@ use ablate_common::plan::SweepKind;
 use ablate_common::stats::Estimate;
 use ablate_common::stats::fdr::benjamini_hochberg;
 use ablate_common::units::UnitIx;
-use arrow::array::RecordBatch;
+use arrow_array::RecordBatch;
 use rayon::prelude::*;
 
 /// One unit's direct effect beside its whole one.

@@ -4,11 +4,9 @@ use crate::results::Results;
 use crate::view;
 use ablate_common::gradient;
 use ablate_common::plan::{PlannedSweep, PlannedTask, SweepKind};
-use arrow::array::{
-    ArrayRef, Float64Builder, ListBuilder, RecordBatch, StringArray, StringBuilder, StructBuilder,
-    UInt32Array, UInt32Builder, UInt64Array,
-};
-use arrow::datatypes::{DataType, Field, Fields, Schema};
+use arrow_array::builder::{Float64Builder, ListBuilder, StringBuilder, StructBuilder, UInt32Builder};
+use arrow_array::{ArrayRef, RecordBatch, StringArray, UInt32Array, UInt64Array};
+use arrow_schema::{DataType, Field, Fields, Schema};
 use std::sync::Arc;
 
 /// The score columns of all tasks and sweeps: a list<f64> column each, null in rows of other kinds.

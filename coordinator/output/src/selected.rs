@@ -12,7 +12,7 @@ use crate::view;
 use ablate_common::plan::SweepKind;
 use ablate_common::stats::Estimate;
 use ablate_common::units::UnitIx;
-use arrow::array::RecordBatch;
+use arrow_array::RecordBatch;
 use rayon::prelude::*;
 
 /// How many are chosen.

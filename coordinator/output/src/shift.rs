@@ -8,7 +8,7 @@ use ablate_common::head::Stream;
 use ablate_common::plan::SweepKind;
 use ablate_common::shift::{flagged, points};
 use ablate_common::units::UnitIx;
-use arrow::array::{BooleanArray, Float64Array, RecordBatch};
+use arrow_array::{BooleanArray, Float64Array, RecordBatch};
 use std::sync::Arc;
 
 /// The residual stream at one point without one unit, or without all heads.

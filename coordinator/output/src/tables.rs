@@ -8,8 +8,8 @@ use ablate_common::gradient;
 use ablate_common::plan::{PlannedSweep, SweepKind};
 use ablate_common::task::Scope;
 use ablate_common::units::{Place, UnitIx, UnitKind};
-use arrow::array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array};
-use arrow::datatypes::{Field, Schema};
+use arrow_array::{ArrayRef, Float64Array, RecordBatch, StringArray, UInt32Array};
+use arrow_schema::{Field, Schema};
 use std::collections::HashSet;
 use std::sync::Arc;
 

@@ -201,7 +201,7 @@ pub(crate) fn experiment(layers: u32, heads: u32, texts: u32, floor: bool) -> Re
     Results { id: plan.identity(), plan, prepared, rounds, run }
 }
 
-fn read(path: &Path) -> Vec<arrow::array::RecordBatch> {
+fn read(path: &Path) -> Vec<arrow_array::RecordBatch> {
     let file = std::fs::File::open(path).unwrap();
     let reader = ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap();
     reader.map(Result::unwrap).collect()
@@ -489,6 +489,6 @@ fn what_pairs_call_for_is_the_same_in_parts_and_is_measured() {
     let other = tempfile::tempdir().unwrap();
     export(&without, other.path(), Format::Parquet).unwrap();
     let before: usize =
-        read(&other.path().join("scores.parquet")).iter().map(arrow::array::RecordBatch::num_rows).sum();
+        read(&other.path().join("scores.parquet")).iter().map(arrow_array::RecordBatch::num_rows).sum();
     assert_eq!(rows("scores.parquet") - before, 2 * 4);
 }

@@ -7,9 +7,9 @@ use crate::{
     selected, shift, tables,
 };
 use anyhow::Context as _;
-use arrow::array::{Array, ArrayRef, RecordBatch, StringArray};
-use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
-use arrow::util::display::{ArrayFormatter, FormatOptions};
+use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
+use arrow_cast::display::{ArrayFormatter, FormatOptions};
+use arrow_schema::{DataType, Field, Schema, SchemaRef};
 use parquet::arrow::ArrowWriter;
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::file::properties::WriterProperties;
@@ -192,7 +192,7 @@ fn table(
                 writer.close()?;
             }
             Format::Csv => {
-                let mut writer = arrow::csv::WriterBuilder::new().with_header(true).build(file);
+                let mut writer = arrow_csv::WriterBuilder::new().with_header(true).build(file);
                 // The header comes with the first batch, even an empty one.
                 writer.write(&flat(&RecordBatch::new_empty(Arc::clone(schema)))?)?;
                 fill(&mut |b| {
@@ -201,7 +201,7 @@ fn table(
                 })?;
             }
             Format::Json => {
-                let mut writer = arrow::json::ArrayWriter::new(file);
+                let mut writer = arrow_json::ArrayWriter::new(file);
                 fill(&mut |b| {
                     rows += b.num_rows() as u64;
                     Ok(writer.write(b)?)
@@ -232,7 +232,7 @@ fn properties(lists: &[&str]) -> anyhow::Result<WriterProperties> {
 /// The cells of a column as JSON.
 fn as_json(field: &Field, column: &ArrayRef) -> anyhow::Result<Vec<String>> {
     let schema = Arc::new(Schema::new(vec![Field::new("v", field.data_type().clone(), field.is_nullable())]));
-    let mut lines = arrow::json::LineDelimitedWriter::new(Vec::new());
+    let mut lines = arrow_json::LineDelimitedWriter::new(Vec::new());
     lines.write(&RecordBatch::try_new(schema, vec![Arc::clone(column)])?)?;
     lines.finish()?;
     let text = String::from_utf8(lines.into_inner())?;

@@ -1,7 +1,7 @@
 //! Parquet files as records: each row becomes the line of JSON that a .jsonl file would have in its place, and everything else
 //! reads it as such.
 
-use arrow::json::LineDelimitedWriter;
+use arrow_json::LineDelimitedWriter;
 use bytes::Bytes;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
@@ -34,7 +34,7 @@ pub fn lines(file: Vec<u8>) -> Result<String, String> {
 mod tests {
     #![allow(clippy::unwrap_used, reason = "tests")]
     use super::lines;
-    use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+    use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
     use parquet::arrow::ArrowWriter;
     use std::sync::Arc;
 

@@ -311,6 +311,10 @@ fn no_folder(e: Fail, what: &str) -> Fail {
         return Fail::wrong(format!("there is no folder {what}"))
             .help("give the folder of an `ablate run`, or the name or id of a coordinator's experiment");
     }
+    let runs = Path::new("runs").join(what);
+    if runs.is_dir() {
+        return e.then(format_args!("or give the folder of an `ablate run`: {}", runs.display()));
+    }
     e.then(format_args!("or give the folder of an `ablate run`: there is no folder {what} here"))
 }
 

@@ -5,7 +5,7 @@ use ablate_coordinator::mutation::Mutation as C;
 use ablate_worker_client::mutation::Mutation as W;
 
 /// Each bug: its name, what it is, and the invariants of which one must find it.
-pub static ALL: [(&str, Bug, &[&str]); 12] = [
+pub static ALL: [(&str, Bug, &[&str]); 15] = [
     ("acknowledges before the commit", Bug::AcknowledgesFirst, &["durable before acknowledged"]),
     ("accepts a chunk twice", Bug::AcceptsTwice, &["accepted once"]),
     ("writes without checking the epoch", Bug::WritesWithoutEpoch, &["epochs are hard"]),
@@ -22,6 +22,13 @@ pub static ALL: [(&str, Bug, &[&str]); 12] = [
     ("decides a round with a chunk missing", Bug::Coordinator(C::DecidesEarly), &["progress"]),
     ("keeps what a vanished worker held", Bug::Coordinator(C::KeepsGone), &["progress"]),
     ("lets in another engine's numbers", Bug::Coordinator(C::AnyEngine), &["same identity, same numbers"]),
+    ("waits for a chunk that is set aside", Bug::Coordinator(C::AsideBlocks), &["progress"]),
+    (
+        "leases a chunk that is set aside",
+        Bug::Coordinator(C::AsideLeased),
+        &["one bad thing stops only itself"],
+    ),
+    ("keeps results without a limit", Bug::Worker(W::NoLimit), &["limits on everything"]),
 ];
 
 /// What came of the search for one bug.

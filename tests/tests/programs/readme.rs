@@ -80,14 +80,9 @@ fn every_command_of_the_tour_and_of_the_cluster_works_as_written() {
         .lines()
         .map(|l| {
             let command = l.split(" #").next().unwrap_or_default().trim();
-            match command.split(' ').next() {
-                Some("ablate" | "ablate-worker")
-                    if !command.starts_with("ablate serve") && !command.starts_with("ablate-worker") =>
-                {
-                    format!("{command}\n")
-                }
-                Some(_) => format!("{command} & sleep 2\n"),
-                None => String::new(),
+            match command.strip_suffix(" &") {
+                Some(service) => format!("{service} & sleep 2\n"),
+                None => format!("{command}\n"),
             }
         })
         .collect();

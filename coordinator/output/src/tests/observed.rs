@@ -5,8 +5,9 @@ use ablate_common::attention::{COLUMNS, queries};
 use ablate_common::head::Stream;
 use ablate_common::plan::{Shown, Source};
 use ablate_common::shift::points;
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::Float64Type;
+use arrow_array::Array;
+use arrow_array::cast::AsArray;
+use arrow_array::types::Float64Type;
 
 /// Adds a sweep whose scores `value` gives for (rank, column, row), in chunks of `chunk`.
 fn add(
@@ -39,8 +40,8 @@ fn add(
     sweep
 }
 
-fn column(batches: &[arrow::array::RecordBatch], name: &str) -> Vec<Option<f64>> {
-    let of = |b: &arrow::array::RecordBatch| {
+fn column(batches: &[arrow_array::RecordBatch], name: &str) -> Vec<Option<f64>> {
+    let of = |b: &arrow_array::RecordBatch| {
         let all = b.column_by_name(name).unwrap().as_primitive::<Float64Type>().clone();
         (0..all.len()).map(move |i| (!all.is_null(i)).then(|| all.value(i))).collect::<Vec<_>>()
     };
@@ -124,7 +125,7 @@ fn patterns_are_told_by_example_head_and_token() {
     assert_eq!(rows, 14);
     let table = read(&dir.path().join("patterns.parquet"));
     let tokens = |name: &str| -> Vec<String> {
-        let of = |b: &arrow::array::RecordBatch| {
+        let of = |b: &arrow_array::RecordBatch| {
             let all = b.column_by_name(name).unwrap().as_string::<i32>().clone();
             (0..all.len()).map(move |i| all.value(i).to_owned()).collect::<Vec<_>>()
         };

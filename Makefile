@@ -83,7 +83,7 @@ parity: rust libtorch models reference build
 	@mkdir -p target/proof && rm -f target/proof/parity.jsonl
 	$(CARGO) build --release --workspace --examples
 	OMP_NUM_THREADS=1 ABLATE_PARITY_LONG=1 ABLATE_PROOF=$(CURDIR)/target/proof $(CARGO) test --release --workspace --no-fail-fast \
-	  --test models -- $(PARITY:%=%::); tested=$$?; target/release/examples/parity && exit $$tested
+	  --test numbers -- $(PARITY:%=%::); tested=$$?; target/release/examples/parity && exit $$tested
 
 # Compares with TransformerLens, nnsight and plain hooks; writes target/proof/bench.json. CASES narrows it.
 bench: rust libtorch models reference

@@ -10,6 +10,7 @@ use crate::shift;
 use crate::view;
 use ablate_common::gradient;
 use ablate_common::head::Stream;
+use ablate_common::metric::Metric;
 use ablate_common::stats::bootstrap::quantile;
 use ablate_common::stats::paired::Weighted;
 use ablate_common::units::UnitIx;
@@ -101,7 +102,8 @@ pub fn warnings(results: &Results, g: &Group) -> Vec<String> {
     let effective = effective_clusters(results, g);
     if g.clusters >= 50 && effective < 40.0 {
         out.push(format!(
-            "A few documents hold most of what is scored: {} of them count as {effective:.0} that weigh alike, so that 95 % intervals may be too narrow.",
+            "A few {} hold most of what is scored: {} of them count as {effective:.0} that weigh alike, so that 95 % intervals may be too narrow.",
+            if of_texts(g) { "texts" } else { "documents" },
             g.clusters
         ));
     }
@@ -124,9 +126,19 @@ pub fn warnings(results: &Results, g: &Group) -> Vec<String> {
     out
 }
 
-/// Documents of a group's task that weigh alike and would give as much.
+/// Whether errors are clustered by text: those of correlations.
+fn of_texts(g: &Group) -> bool {
+    matches!(g.metric, Metric::Pearson | Metric::Spearman)
+}
+
+/// Documents (for correlations: texts) of a group's task that weigh alike and would give as much.
 fn effective_clusters(results: &Results, g: &Group) -> f64 {
     let Some(prepared) = results.prepared.get(g.task as usize) else { return f64::NAN };
+    if of_texts(g) {
+        // A pair counts for both of its texts.
+        let texts: Vec<u32> = prepared.examples.iter().flat_map(|e| [e.a, e.b]).collect();
+        return Weighted::new(vec![1.0; texts.len()], &texts).effective();
+    }
     let weights = prepared.examples.iter().map(|e| f64::from(prepared.scored_tokens(e))).collect();
     let clusters: Vec<u32> = prepared.examples.iter().map(|e| e.cluster).collect();
     Weighted::new(weights, &clusters).effective()

@@ -317,6 +317,22 @@ fn a_floor_that_is_no_worse_is_flagged() {
 }
 
 #[test]
+fn pairs_count_for_both_of_their_texts() {
+    let mut r = experiment(1, 2, 50, true);
+    // As the data tell it: the document of a pair is that of its first text.
+    r.prepared[1].examples.iter_mut().for_each(|e| e.cluster = e.a);
+    let a = analyse(&r);
+    let g = &a.groups[1];
+    assert_eq!((g.examples, g.clusters), (1225, 50));
+    let said = facts::warnings(&r, g);
+    assert!(!said.iter().any(|w| w.contains("weigh alike")), "{said:?}");
+    // One text is in almost all pairs.
+    r.prepared[1].examples.iter_mut().skip(50).for_each(|e| e.a = 0);
+    let said = facts::warnings(&r, g);
+    assert!(said.iter().any(|w| w.contains("weigh alike")), "{said:?}");
+}
+
+#[test]
 fn tables_are_complete_and_the_same_bytes_every_time() {
     let r = experiment(2, 3, 8, true);
     let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

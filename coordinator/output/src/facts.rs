@@ -93,10 +93,16 @@ pub fn warnings(results: &Results, g: &Group) -> Vec<String> {
             g.unit.plural()
         ));
     }
-    if g.examples < 200 || g.clusters < 50 {
+    let few = |examples: usize, clusters: usize| examples < 200 || clusters < 50;
+    if few(g.examples, g.clusters) {
         out.push(format!(
             "{} examples in {} clusters: below 200 examples or 50 clusters, 95 % intervals may be too narrow.",
             g.examples, g.clusters
+        ));
+    } else if let Some(c) = g.curves.iter().find(|c| c.half.is_some() && few(c.examples, c.clusters)) {
+        out.push(format!(
+            "Curves are measured on the half that reports, {} examples in {} clusters: below 200 examples or 50 clusters, their 95 % intervals may be too narrow.",
+            c.examples, c.clusters
         ));
     }
     let effective = effective_clusters(results, g);

@@ -326,6 +326,13 @@ fn pairs_count_for_both_of_their_texts() {
     assert_eq!((g.examples, g.clusters), (1225, 50));
     let said = facts::warnings(&r, g);
     assert!(!said.iter().any(|w| w.contains("weigh alike")), "{said:?}");
+    // 300 pairs of 25 texts are left to report on.
+    assert_eq!((g.curves[0].examples, g.curves[0].clusters), (300, 25));
+    assert!(
+        said.iter().any(|w| w.contains("the half that reports, 300 examples in 25 clusters")),
+        "{said:?}"
+    );
+    assert!(facts::warnings(&r, &a.groups[0])[0].starts_with("60 examples in 60 clusters"));
     // One text is in almost all pairs.
     r.prepared[1].examples.iter_mut().skip(50).for_each(|e| e.a = 0);
     let said = facts::warnings(&r, g);

@@ -1,12 +1,12 @@
 //! Whether two scores rank the heads alike.
 
 use crate::analyse::Group;
-use crate::attention::AttentionRow;
+use crate::attention::{AttentionRow, place};
 use crate::measure::RESAMPLES;
 use crate::tables::{batch, floats, ints, texts};
 use ablate_common::stats::bootstrap::intervals_over_units;
 use ablate_common::stats::rank::{kendall, spearman, top_jaccard, top_of};
-use ablate_common::units::{Place, UnitIx, UnitKind};
+use ablate_common::units::{UnitIx, UnitKind};
 use arrow_array::RecordBatch;
 use std::collections::BTreeMap;
 
@@ -78,11 +78,7 @@ fn by_attention(g: &Group) -> Vec<Score> {
     let named: [Named; 3] =
         [("rollout", |r| r.rollout), ("confidence", |r| r.confidence), ("entropy", |r| r.entropy)];
     let of = |(name, value): Named| {
-        let ix = |r: &AttentionRow| {
-            let here =
-                |p: &Place| (p.stream, p.layer, p.head) == (Some(r.stream), Some(r.layer), Some(r.head));
-            g.places.iter().position(here).map(|at| UnitIx(at as u32))
-        };
+        let ix = |r: &AttentionRow| place(&g.places, r.stream, r.layer, r.head);
         let known = g.attention.iter().filter_map(|r| Some((ix(r)?, value(r)))).filter(|v| !v.1.is_nan());
         Score { name: format!("{name} {}", g.name), values: known.collect() }
     };

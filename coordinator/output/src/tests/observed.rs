@@ -92,6 +92,13 @@ fn scores_of_attention_are_means_over_the_queries_that_have_them() {
             }
         }
     }
+    // As every item says the same, so do the halves.
+    for g in &a.groups {
+        for name in ["rollout", "confidence", "entropy"] {
+            let row = g.reliability.iter().find(|r| r.score == format!("{name} {}", g.name)).unwrap();
+            assert!(row.n == 8 && row.split_half > 0.999, "{row:?}");
+        }
+    }
     let dir = tempfile::tempdir().unwrap();
     export_analysed(&r, &a, dir.path(), Format::Parquet).unwrap();
     let table = read(&dir.path().join("attention.parquet"));

@@ -50,7 +50,11 @@ _ALL = (
     ),
     Table("triples", 'a sweep of kind "pairs" with third_order above 0', ("pairs",)),
     Table("polysemanticity", 'a sweep of kind "single" over two tasks or more', ("single",)),
-    Table("reliability", 'a sweep of kind "single" or "gradient"', ("single", "gradient")),
+    Table(
+        "reliability",
+        'a sweep of kind "single", "gradient" or "attention"',
+        ("single", "gradient", "attention"),
+    ),
     Table("scores", "every run", ()),
     Table("examples", "every run", ()),
 )

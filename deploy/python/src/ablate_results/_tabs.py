@@ -196,8 +196,8 @@ class Tables:
     def reliability(self) -> Any:
         """Whether a score would come out again from other examples; a row per score. It has no `metric`.
 
-        `score`: "delta TASK METHOD" and so on. `split_half`: Spearman's correlation between the scores of two halves
-        of the documents. `corrected`: by Spearman and Brown, for all of them; `ci_low`, `ci_high`: its interval. `n`:
-        units.
+        `score`: "delta TASK METHOD" and so on, "rollout TASK" and so on of attention patterns. `split_half`:
+        Spearman's correlation between the scores of two halves of the documents. `corrected`: by Spearman and Brown,
+        for all of them; `ci_low`, `ci_high`: its interval. `n`: units.
         """
         return self.table("reliability")

@@ -5,6 +5,7 @@ use ablate_common::attention::{COLUMNS, queries};
 use ablate_common::head::Stream;
 use ablate_common::plan::{Shown, Source};
 use ablate_common::shift::points;
+use ablate_common::units::UnitKind;
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;
@@ -106,6 +107,37 @@ fn scores_of_attention_are_means_over_the_queries_that_have_them() {
     assert!(induction[..8].iter().all(Option::is_none) && induction[8..].iter().all(Option::is_some));
     assert!(!dir.path().join("repair.parquet").exists() && !dir.path().join("patterns.parquet").exists());
     assert!(read(&dir.path().join("scores.parquet"))[0].column_by_name("confidence").is_none());
+}
+
+#[test]
+fn attention_is_compared_under_every_ablation_of_heads() {
+    let mut r = experiment(2, 4, 8, true);
+    add(&mut r, SweepKind::Attention { greedy: None }, &[0, 1], 3, |rank, _, _| 1.0 + rank as f64);
+    // A second ablation of heads, with the scores of the first.
+    r.plan.ablations.push(Ablation::Zero.into());
+    for from in [0, 1u32] {
+        let sweep = PlannedSweep { ablation: 1, ..r.plan.sweeps[from as usize].clone() };
+        r.plan.sweeps.push(sweep);
+        let round = r.rounds[&(from, 0)].clone();
+        r.rounds.insert((r.plan.sweeps.len() as u32 - 1, 0), round);
+    }
+    let compared = |a: &Analysis, x: &str, y: &str| {
+        let of = |row: &&AgreementRow| row.scope == "all" && row.score_a == x && row.score_b == y;
+        a.agreement.iter().filter(of).count()
+    };
+    let reliable = |a: &Analysis| {
+        a.groups.iter().flat_map(|g| &g.reliability).filter(|r| r.score == "rollout ioi").count()
+    };
+    let a = analyse(&r);
+    assert_eq!(compared(&a, "delta ioi mean", "rollout ioi"), 1);
+    assert_eq!(compared(&a, "delta ioi zero", "rollout ioi"), 1);
+    assert_eq!((compared(&a, "rollout ioi", "confidence ioi"), reliable(&a)), (1, 1));
+    // The first removes something else than heads.
+    r.plan.ablations[0].unit = UnitKind::Layer;
+    let a = analyse(&r);
+    assert_eq!(compared(&a, "delta ioi mean", "rollout ioi"), 0);
+    assert_eq!(compared(&a, "delta ioi zero", "rollout ioi"), 1);
+    assert_eq!((compared(&a, "rollout ioi", "confidence ioi"), reliable(&a)), (1, 1));
 }
 
 #[test]

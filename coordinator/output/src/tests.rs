@@ -414,6 +414,9 @@ fn csv_and_json_hold_the_same_rows() {
         serde_json::from_slice(&std::fs::read(dir.path().join("pairs.json")).unwrap()).unwrap();
     assert!(csv.starts_with("task,metric,method,unit,a_stream"), "{csv}");
     assert_eq!(csv.lines().count() - 1, json.as_array().unwrap().len());
+    let curve: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(dir.path().join("curve.json")).unwrap()).unwrap();
+    assert_eq!(curve[0].get("layer"), Some(&serde_json::Value::Null), "nothing is removed at first");
     assert!(std::fs::read_to_string(dir.path().join("scores.csv")).unwrap().contains("\"\"layer\"\":1"));
 }
 

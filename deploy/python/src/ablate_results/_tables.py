@@ -78,7 +78,8 @@ retained ratio value_low value_high retained_low retained_high spearman kendall 
 jaccard_low jaccard_high importance importance_normalised attribution confidence entropy first_token previous_token
 duplicate_token induction rollout direct total repair unablated norm largest reference sum_alone sum_pairs
 interaction_se interaction_low interaction_high interaction_p interaction_q participation split_half corrected r_079
-r_079_low r_079_high largest_99 largest_95 largest_90 area area_low area_high cpr cmd loss_mean
+r_079_low r_079_high largest_99 largest_95 largest_90 area area_low area_high cpr cmd loss_mean confidence_se
+entropy_se first_token_se previous_token_se duplicate_token_se induction_se rollout_se
 """.split()
 _LISTS = """
 deltas ses constant cosine nll correct logit_diff prob_diff prediction label kl
@@ -103,7 +104,7 @@ _OWN: dict[str, dict[str, pa.DataType]] = {
     "patterns": {"attention": pa.float64()},
 }
 
-#: Columns that may hold nothing but nulls, which JSON leaves out.
+#: Columns that may hold nothing but nulls, which JSON of older releases leaves out.
 NULLABLE: dict[str, tuple[str, ...]] = {
     "heads": ("stream", "layer", "head"),
     "gradients": ("stream", "layer", "head", "importance_normalised"),

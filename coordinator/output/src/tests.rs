@@ -463,6 +463,7 @@ fn the_report_escapes_what_it_shows() {
         page.contains("planted &lt;b&gt;pair") && !page.contains("<b>pair") && !page.contains("http://x")
     );
     assert!(page.contains("2 device classes"));
+    assert!(page.contains("Rounds of greedy sweeps ran on the half") && !page.contains("was frozen"));
 }
 
 #[test]

@@ -4,6 +4,7 @@ use crate::facts;
 use crate::figure::draw::{count, escape};
 use crate::results::Results;
 use ablate_common::plan::SweepKind;
+use ablate_common::task::Scope;
 use std::fmt::Write as _;
 
 /// What was exact and what was screened.
@@ -14,6 +15,12 @@ pub fn exact(out: &mut String, results: &Results) -> anyhow::Result<()> {
     let mut words = String::from(
         "Everything in this report was measured exactly: for every subset of heads that a sweep names, the model was run with these heads removed, on every example. Nothing was screened, sampled or extrapolated.",
     );
+    if plan.sweeps.iter().any(|s| s.scope == Scope::Select) {
+        words.push_str(" Rounds of greedy sweeps ran on the half of the documents that they select on.");
+    }
+    if plan.sweeps.iter().any(|s| s.kind == SweepKind::Repair) {
+        words.push_str(" For direct effects everything downstream was frozen to what it was in the unablated run.");
+    }
     if graded {
         words.push_str(
             " Scores by gradient and attribution patching are first-order estimates and are called so wherever they stand.",

@@ -103,7 +103,7 @@ pub fn provenance(out: &mut String, results: &Results) -> anyhow::Result<()> {
     }
     writeln!(
         out,
-        "</dl></section>\n<footer><p>Δ is oriented so that more is worse, whatever the metric. Intervals are 95 %: paired by example and clustered by document for means, by paired bootstrap with 1,000 resamples for other metrics. q is Benjamini–Hochberg's over all heads (or other units), or all pairs, of a task. Retained shares are measured on documents that greedy pruning did not select on, unless the figure says otherwise.</p>\
+        "</dl></section>\n<footer><p>Δ is oriented so that more is worse, whatever the metric. Intervals are 95 %: paired by example and clustered by document for means and perplexity; for correlations by resampled texts, scaled to a jackknife; for F1, Matthews and BLEU by paired bootstrap with 1,000 resamples. q is Benjamini–Hochberg's over all heads (or other units), or all pairs, of a task. Retained shares are measured on documents that greedy pruning did not select on, unless the figure says otherwise.</p>\
          <p>Beside this file lie its tables as Parquet, and its figures as SVG and PNG in <code>figures/</code>. Links under the figures save what they show; <code>ablate export FOLDER --format csv</code> writes every table whole as CSV.</p></footer>"
     )?;
     Ok(())

@@ -19,7 +19,9 @@ pub fn exact(out: &mut String, results: &Results) -> anyhow::Result<()> {
         words.push_str(" Rounds of greedy sweeps ran on the half of the documents that they select on.");
     }
     if plan.sweeps.iter().any(|s| s.kind == SweepKind::Repair) {
-        words.push_str(" For direct effects everything downstream was frozen to what it was in the unablated run.");
+        words.push_str(
+            " For direct effects everything downstream was frozen to what it was in the unablated run.",
+        );
     }
     if graded {
         words.push_str(

@@ -119,7 +119,7 @@ pub fn warnings(results: &Results, g: &Group) -> Vec<String> {
                 .into(),
         );
     }
-    out.extend(shift::warning(g));
+    out.extend(shift::warnings(g));
     if constants::on_own_data(results, g.ablation, g.task) {
         out.push(constants::OWN_DATA.into());
     }

@@ -45,7 +45,8 @@ ROWS = {
     "shift": [
         BASE
         | {"stream": None, "layer": None, "head": None, "name": "all", "at_stream": "self", "at_layer": 3}
-        | {"unablated": 10.0, "norm": 25.0, "ratio": 2.5, "largest": 4.0, "reference": None, "flagged": True},
+        | {"unablated": 10.0, "norm": 25.0, "ratio": 2.5, "largest": 4.0, "reference": None}
+        | {"reference_ratio": None, "flagged": True},
     ],
     "groups": [
         BASE

@@ -317,12 +317,14 @@ impl Maker<'_> {
                 "norm",
                 "ratio",
                 "largest",
+                "reference_ratio",
                 "flagged",
             ]);
             for r in &g.shift {
                 let mut row = vec![json!(r.ix.map_or("all", |u| g.name_of(u)))];
                 row.extend([json!(r.at_stream.name()), json!(r.at_layer)]);
-                row.extend([r.unablated, r.norm, r.ratio, r.largest].map(|v| rounded(v, 5)));
+                let to_reference = r.reference_ratio.unwrap_or(f64::NAN);
+                row.extend([r.unablated, r.norm, r.ratio, r.largest, to_reference].map(|v| rounded(v, 5)));
                 row.push(json!(r.flagged));
                 table.rows.push(row);
             }

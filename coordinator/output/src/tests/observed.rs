@@ -218,7 +218,7 @@ fn shifts_are_flagged_named_and_compared_with_the_reference_set() {
     };
     let value = move |rank, column, row: usize| {
         let base = 10.0 * (1 + row) as f64;
-        [base * ratio(rank, row), base, 1.5 * ratio(rank, row), 7.0][column]
+        [base * ratio(rank, row), base, 1.5 * ratio(rank, row), 1.25 * base][column]
     };
     add(&mut r, SweepKind::Shift, &[0, 1], 3, value);
     r.plan.ablations[0].sources = vec![Source { reference: Some(0), donors: Vec::new() }, Source::default()];
@@ -229,7 +229,8 @@ fn shifts_are_flagged_named_and_compared_with_the_reference_set() {
     let flagged: Vec<_> =
         g.shift.iter().filter(|s| s.flagged).map(|s| (s.ix.map(|u| u.0), s.at_layer)).collect();
     assert_eq!(flagged, [(None, 2), (Some(4), 2)]);
-    assert_eq!((g.shift[4].reference, a.groups[1].shift[4].reference), (Some(7.0), None));
+    assert_eq!((g.shift[4].reference, a.groups[1].shift[4].reference), (Some(25.0), None));
+    assert_eq!((g.shift[4].reference_ratio, a.groups[1].shift[4].reference_ratio), (Some(0.8), None));
     assert!((g.shift[2].ratio - 1.0 / 3.0).abs() < 1e-12 && (g.shift[2].largest - 0.5).abs() < 1e-12);
     let said = facts::warnings(&r, g);
     let said = said.iter().find(|w| w.contains("residual stream")).unwrap();
@@ -239,4 +240,15 @@ fn shifts_are_flagged_named_and_compared_with_the_reference_set() {
     let table = read(&dir.path().join("shift.parquet"));
     assert_eq!(column(&table, "ratio").len(), 2 * 7 * places);
     assert_eq!(column(&table, "reference")[7 * places], None);
+    assert_eq!(column(&table, "reference_ratio")[4], Some(0.8));
+
+    // Removals change nothing, but the set that b comes from is of another size.
+    let mut r = experiment(2, 3, 8, true);
+    add(&mut r, SweepKind::Shift, &[0, 1], 3, |_, column, _| [6.0, 6.0, 1.0, 2.0][column]);
+    r.plan.ablations[0].sources = vec![Source { reference: Some(0), donors: Vec::new() }, Source::default()];
+    let a = analyse(&r);
+    assert!(a.groups[0].shift.iter().all(|s| s.flagged && !s.moved()));
+    assert!(a.groups[1].shift.iter().all(|s| !s.flagged));
+    let said = facts::warnings(&r, &a.groups[0]).join(" ");
+    assert!(said.contains("3.00× that on the set") && !said.contains("Removing all heads"), "{said}");
 }

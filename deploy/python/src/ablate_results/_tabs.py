@@ -158,8 +158,9 @@ class Tables:
 
         `name`: the unit, or "all" for every head at once. `at_stream`, `at_layer`: the residual stream after so many
         layers (0: embeddings). `unablated`, `norm`: mean norm with nothing and with it removed. `ratio`: norm /
-        unablated, and `largest` of one example. `reference`: mean norm on the reference set; null without one.
-        `flagged`: ratio at least 2 or at most ½, which makes deltas suspect.
+        unablated, and `largest` of one example. `reference`: mean norm on the reference set, `reference_ratio`:
+        unablated / reference; null without one. `flagged`: either ratio at least 2 or at most ½, which makes deltas
+        suspect.
         """
         return self.table("shift")
 

@@ -141,6 +141,17 @@ fn attention_is_compared_under_every_ablation_of_heads() {
 }
 
 #[test]
+fn gradients_of_texts_that_share_pairs_have_no_halves() {
+    let mut r = experiment(2, 4, 8, true);
+    let value = |rank: u64, _: usize, row: usize| rank as f64 + noise(rank, row as u64);
+    add(&mut r, SweepKind::Gradient { greedy: None }, &[0, 1], 3, value);
+    let a = analyse(&r);
+    let scores = |g: &Group| g.reliability.iter().map(|r| r.score.clone()).collect::<Vec<_>>();
+    assert_eq!(scores(&a.groups[0]), ["delta ioi mean", "gradient ioi mean", "attribution ioi mean"]);
+    assert_eq!(scores(&a.groups[1]), ["delta news mean"]);
+}
+
+#[test]
 fn patterns_are_told_by_example_head_and_token() {
     let mut r = experiment(1, 2, 8, true);
     let text = |s: &str| s.split(' ').map(str::to_owned).collect::<Vec<_>>();

@@ -290,7 +290,8 @@ impl CorrelationBootstrap {
                 sums[a] += psi;
                 sums[b] += psi;
             }
-            sums.iter().zip(&self.degrees).map(|(s, d)| s / (n - d)).collect()
+            // A text without which nothing is left says nothing of its influence here either.
+            sums.iter().zip(&self.degrees).map(|(s, d)| if n > *d { s / (n - d) } else { 0.0 }).collect()
         } else {
             let known = left_out.iter().filter(|v| v.is_finite());
             let mean = known.clone().sum::<f64>() / known.count() as f64;
@@ -557,5 +558,16 @@ mod tests {
             assert!((e.se / want - 1.0).abs() < 0.05, "{} is not {want}", e.se);
             assert!(e.low < 0.5 && e.high > 0.5 && e.p < 1e-6);
         }
+    }
+
+    #[test]
+    fn a_text_that_is_in_every_pair_leaves_the_error_known() {
+        // More texts than are left out one by one.
+        let pairs: Vec<(u32, u32)> = (1..=600).map(|i| (0, i)).collect();
+        let y: Vec<f64> = (0..600u32).map(|i| f64::from(i * 37 % 601)).collect();
+        let x: Vec<f64> = (0..600u32).map(|i| f64::from(i * 91 % 397) + y[i as usize]).collect();
+        let b = CorrelationBootstrap::new(Correlation::Pearson, &y, &pairs, 100, 1);
+        let e = b.estimate(0.5, &b.vector(&x));
+        assert!(e.se > 0.005 && e.se < 0.02, "{}", e.se);
     }
 }

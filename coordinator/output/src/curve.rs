@@ -111,7 +111,7 @@ impl Curve {
     pub fn largest(&self, level: f64) -> Option<f64> {
         let (mut best, mut step) = (None, 0);
         for p in &self.points {
-            if p.step != step || p.retained? < level {
+            if p.step != step || p.retained.is_none_or(|r| r < level) {
                 break;
             }
             best = Some(self.fraction(p.removed));

@@ -281,6 +281,9 @@ fn an_order_that_removes_every_head_has_cpr_and_cmd() {
     }
     (c.heads, c.last) = (4, 4);
     assert!((c.cpr().unwrap() - 0.15625).abs() < 1e-12 && (c.cmd().unwrap() - 0.84375).abs() < 1e-12);
+    // A point whose r isn't known ends what is retained, and takes nothing of what is before it.
+    c.points[2].retained = None;
+    assert_eq!((c.largest(0.9), c.largest(0.4)), (Some(0.0), Some(0.25)));
 }
 
 #[test]

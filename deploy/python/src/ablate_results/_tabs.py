@@ -117,8 +117,8 @@ class Tables:
     def constants(self) -> Any:
         """What an optimal ablation puts in place of each head's z; a row per task and head.
 
-        `constant`: the fitted vector (head_dim numbers). `loss_mean`, `loss`: rise of the objective with the mean,
-        and with the constant. `steps`, `step`: steps of the fit, and the one that was kept.
+        `name`: the head. `constant`: the fitted vector (head_dim numbers). `loss_mean`, `loss`: rise of the objective
+        with the mean, and with the constant. `steps`, `step`: steps of the fit, and the one that was kept.
         """
         return self.table("constants")
 

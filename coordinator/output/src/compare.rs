@@ -399,7 +399,12 @@ impl Pooled {
         let value = parts.iter().map(|p| weight(p) * p.0).sum::<f64>() / all;
         let q: f64 = parts.iter().map(|p| weight(p) * (p.0 - value).powi(2)).sum();
         let dof = parts.len() as f64 - 1.0;
-        Self { value, se: all.powf(-0.5), i2: if q > dof { (q - dof) / q } else { 0.0 } }
+        let i2 = match q {
+            q if q.is_nan() => f64::NAN,
+            q if q > dof => (q - dof) / q,
+            _ => 0.0,
+        };
+        Self { value, se: all.powf(-0.5), i2 }
     }
 }
 
@@ -546,6 +551,7 @@ mod tests {
         assert_eq!(first.i2, 0.0);
         // 2 and 4: Q = 2, I² = 1/2.
         assert!((of("L0.H2").i2 - 0.5).abs() < 1e-12);
+        assert!(Pooled::of(&[(1.0, 1.0), (2.0, f64::NAN)]).i2.is_nan(), "an error isn't known");
         assert!((c.agreement[0].spearman - 0.8).abs() < 1e-12);
         assert_eq!((c.agreement.len(), c.agreement[0].top_k, c.agreement[0].jaccard), (2, 1, 0.0));
         let text = c.text(3);

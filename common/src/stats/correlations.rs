@@ -16,7 +16,7 @@
 //! at least Σ ψ²/(n(n−1)), what independent pairs would have; T texts, n pairs, n_t of them with text t. This is the
 //! variance for dyads of Aronow, Samii & Assenova 2015 with the jackknife's second-order terms. p and the width
 //! of the interval are from Student's t with 2 (Σ d²)² / (Σ d⁴ − (Σ d²)²/T) degrees of freedom, d = r₍₋ₜ₎ − r̄: fewer where
-//! a few texts carry the error; T − 1 at most.
+//! a few texts carry the error; T − 1 and n − 1 at most.
 
 use super::bootstrap::quantile;
 use super::{Estimate, NORMAL_975, standardised, t_quantile_975, t_two_sided};

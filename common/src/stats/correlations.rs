@@ -16,7 +16,7 @@
 //! at least Σ ψ²/(n(n−1)), what independent pairs would have; T texts, n pairs, n_t of them with text t. This is the
 //! variance for dyads of Aronow, Samii & Assenova 2015 with the jackknife's second-order terms. p and the width
 //! of the interval are from Student's t with 2 (Σ d²)² / (Σ d⁴ − (Σ d²)²/T) degrees of freedom, d = r₍₋ₜ₎ − r̄: fewer where
-//! a few texts carry the error; T − 1 at most.
+//! a few texts carry the error; T − 1 and n − 1 at most.
 
 use super::bootstrap::quantile;
 use super::{Estimate, NORMAL_975, standardised, t_quantile_975, t_two_sided};
@@ -290,7 +290,8 @@ impl CorrelationBootstrap {
                 sums[a] += psi;
                 sums[b] += psi;
             }
-            sums.iter().zip(&self.degrees).map(|(s, d)| s / (n - d)).collect()
+            // A text without which nothing is left says nothing of its influence here either.
+            sums.iter().zip(&self.degrees).map(|(s, d)| if n > *d { s / (n - d) } else { 0.0 }).collect()
         } else {
             let known = left_out.iter().filter(|v| v.is_finite());
             let mean = known.clone().sum::<f64>() / known.count() as f64;
@@ -557,5 +558,16 @@ mod tests {
             assert!((e.se / want - 1.0).abs() < 0.05, "{} is not {want}", e.se);
             assert!(e.low < 0.5 && e.high > 0.5 && e.p < 1e-6);
         }
+    }
+
+    #[test]
+    fn a_text_that_is_in_every_pair_leaves_the_error_known() {
+        // More texts than are left out one by one.
+        let pairs: Vec<(u32, u32)> = (1..=600).map(|i| (0, i)).collect();
+        let y: Vec<f64> = (0..600u32).map(|i| f64::from(i * 37 % 601)).collect();
+        let x: Vec<f64> = (0..600u32).map(|i| f64::from(i * 91 % 397) + y[i as usize]).collect();
+        let b = CorrelationBootstrap::new(Correlation::Pearson, &y, &pairs, 100, 1);
+        let e = b.estimate(0.5, &b.vector(&x));
+        assert!(e.se > 0.005 && e.se < 0.02, "{}", e.se);
     }
 }

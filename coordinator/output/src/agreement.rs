@@ -1,12 +1,12 @@
 //! Whether two scores rank the heads alike.
 
 use crate::analyse::Group;
-use crate::attention::AttentionRow;
+use crate::attention::{AttentionRow, place};
 use crate::measure::RESAMPLES;
 use crate::tables::{batch, floats, ints, texts};
 use ablate_common::stats::bootstrap::intervals_over_units;
 use ablate_common::stats::rank::{kendall, spearman, top_jaccard, top_of};
-use ablate_common::units::{Place, UnitIx, UnitKind};
+use ablate_common::units::{UnitIx, UnitKind};
 use arrow_array::RecordBatch;
 use std::collections::BTreeMap;
 
@@ -51,40 +51,39 @@ pub struct Score {
     pub name: String,
     /// Its values, where it is known.
     pub values: BTreeMap<UnitIx, f64>,
+    /// Whether it is of the unablated model's attention, the same whatever is removed how.
+    pub unablated: bool,
 }
 
-/// Every score that a group has: its deltas, and what else ranks its units.
-pub fn scores(g: &Group) -> Vec<Score> {
+/// Every score that one of `groups` has: its deltas, and what else ranks its units.
+pub fn scores(groups: &[Group], g: &Group) -> Vec<Score> {
     let of = |name: &str, values: Vec<(UnitIx, f64)>| Score {
         name: format!("{name} {} {}", g.name, g.method),
         values: values.into_iter().filter(|v| !v.1.is_nan()).collect(),
+        unablated: false,
     };
     let all = vec![
         of("delta", g.heads.iter().map(|h| (h.ix, h.delta.value)).collect()),
         of("gradient", g.gradients.iter().map(|r| (r.ix, r.importance)).collect()),
         of("attribution", g.gradients.iter().map(|r| (r.ix, r.attribution.value)).collect()),
     ];
-    all.into_iter().chain(by_attention(g)).filter(|s| !s.values.is_empty()).collect()
+    all.into_iter().chain(by_attention(groups, g)).filter(|s| !s.values.is_empty()).collect()
 }
 
 /// Name and value of a score of attention patterns.
 type Named = (&'static str, fn(&AttentionRow) -> f64);
 
 /// Scores of the heads' attention patterns; none where units aren't heads, or no sweep looks at patterns.
-fn by_attention(g: &Group) -> Vec<Score> {
-    if g.unit != UnitKind::Head {
-        return Vec::new();
-    }
+fn by_attention(groups: &[Group], g: &Group) -> Vec<Score> {
+    // The first ablation's group has them for all, whatever its units.
+    let first = groups.iter().find(|first| first.task == g.task && first.ablation == 0);
+    let Some(first) = first.filter(|_| g.unit == UnitKind::Head) else { return Vec::new() };
     let named: [Named; 3] =
         [("rollout", |r| r.rollout), ("confidence", |r| r.confidence), ("entropy", |r| r.entropy)];
     let of = |(name, value): Named| {
-        let ix = |r: &AttentionRow| {
-            let here =
-                |p: &Place| (p.stream, p.layer, p.head) == (Some(r.stream), Some(r.layer), Some(r.head));
-            g.places.iter().position(here).map(|at| UnitIx(at as u32))
-        };
-        let known = g.attention.iter().filter_map(|r| Some((ix(r)?, value(r)))).filter(|v| !v.1.is_nan());
-        Score { name: format!("{name} {}", g.name), values: known.collect() }
+        let ix = |r: &AttentionRow| place(&g.places, r.stream, r.layer, r.head);
+        let known = first.attention.iter().filter_map(|r| Some((ix(r)?, value(r)))).filter(|v| !v.1.is_nan());
+        Score { name: format!("{name} {}", g.name), values: known.collect(), unablated: true }
     };
     named.into_iter().map(of).collect()
 }
@@ -92,7 +91,7 @@ fn by_attention(g: &Group) -> Vec<Score> {
 /// Agreement of every two groups' deltas that share a task or a method, and their units; then of every two scores of a group.
 pub fn rows(groups: &[Group], seed: u64) -> Vec<AgreementRow> {
     let both = |a: &str, b: &str| if a == b { a.to_owned() } else { format!("{a}, {b}") };
-    let all: Vec<Vec<Score>> = groups.iter().map(scores).collect();
+    let all: Vec<Vec<Score>> = groups.iter().map(|g| scores(groups, g)).collect();
     let delta = |at: usize| all[at].iter().find(|s| s.name.starts_with("delta "));
     let mut out = Vec::new();
     for (i, a) in groups.iter().enumerate() {
@@ -107,9 +106,11 @@ pub fn rows(groups: &[Group], seed: u64) -> Vec<AgreementRow> {
             }
         }
     }
-    for (g, scores) in groups.iter().zip(&all) {
+    for (at, (g, scores)) in groups.iter().zip(&all).enumerate() {
+        // What no ablation enters is compared once.
+        let again = groups[..at].iter().any(|known| known.task == g.task && known.unit == g.unit);
         for (k, a) in scores.iter().enumerate() {
-            for b in &scores[k + 1..] {
+            for b in scores[k + 1..].iter().filter(|b| !(again && a.unablated && b.unablated)) {
                 agree(g, [g.name.clone(), g.method.to_owned()], [a, b], seed, &mut out);
             }
         }

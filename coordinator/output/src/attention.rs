@@ -1,14 +1,16 @@
 //! What heads look at: scores of their attention patterns, see [`ablate_common::attention`], and whole patterns of chosen examples.
 
+use crate::reliability::Halves;
 use crate::results::Results;
 use crate::tables::{Columns, batch, floats, ints, texts};
 use crate::view;
-use ablate_common::attention::{COLUMNS, documents, queries};
+use ablate_common::attention::{COLUMNS, ROLLOUT, documents, queries};
 use ablate_common::head::{Head, Stream};
 use ablate_common::plan::{PlannedTask, SweepKind};
 use ablate_common::stats::Estimate;
 use ablate_common::stats::paired::{Link, Weighted};
 use ablate_common::task::Scope;
+use ablate_common::units::{Place, UnitIx};
 use arrow_array::{Float64Array, RecordBatch};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -97,6 +99,46 @@ pub fn rows(results: &Results, task: u32) -> Vec<AttentionRow> {
     out
 }
 
+/// The place of a head among units that are heads.
+pub fn place(of: &[Place], stream: Stream, layer: u32, head: u32) -> Option<UnitIx> {
+    let here = |p: &Place| (p.stream, p.layer, p.head) == (Some(stream), Some(layer), Some(head));
+    of.iter().position(here).map(|at| UnitIx(at as u32))
+}
+
+/// Rollout, confidence and entropy of every head on each half of the documents, by the head's place in `of`.
+pub fn halves(results: &Results, task: u32, of: &[Place]) -> [Halves; 3] {
+    let prepared = &results.prepared[task as usize];
+    let items = prepared.items_in(Scope::All);
+    let of_items: Vec<Option<u8>> =
+        items.iter().map(|&i| prepared.item_half.get(i as usize).copied()).collect();
+    let mut weights: BTreeMap<Stream, Vec<[u32; 7]>> = BTreeMap::new();
+    let mut out: [Halves; 3] = Default::default();
+    for sweep in sweeps(results, task, |k| *k == SweepKind::Attention { greedy: None }) {
+        let chunk = u64::from(results.plan.sweeps[sweep as usize].chunk.max(1));
+        for (rank, head) in (0u64..).zip(heads(results, sweep)) {
+            let (Some(block), Some(head)) =
+                (view::block(results, sweep, 0, (rank / chunk) as u32, task), head)
+            else {
+                continue;
+            };
+            let Some(ix) = place(of, head.stream, head.layer, head.head) else { continue };
+            let counts = &*weights.entry(head.stream).or_insert_with(|| {
+                items.iter().map(|&i| queries(&prepared.items[i as usize], head.stream)).collect()
+            });
+            let unit = (rank % chunk) as usize;
+            for (halves, column) in out.iter_mut().zip([ROLLOUT, 0, 1]) {
+                for half in [0u8, 1] {
+                    let rows = block.column(unit, column).iter().zip(counts).zip(&of_items);
+                    let own = rows.filter(|r| *r.1 == Some(half)).map(|r| r.0);
+                    let (sum, all) = own.fold((0.0, 0.0), |s, (x, n)| (s.0 + *x, s.1 + f64::from(n[column])));
+                    halves[usize::from(half)].insert(ix, sum / all);
+                }
+            }
+        }
+    }
+    out
+}
+
 /// The whole pattern of one head on one item.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Pattern {
@@ -165,7 +207,7 @@ fn sweeps(results: &Results, task: u32, kind: impl Fn(&SweepKind) -> bool) -> im
 /// The head of each of a sweep's units.
 fn heads(results: &Results, sweep: u32) -> Vec<Option<Head>> {
     let units = results.plan.units(sweep);
-    let all = (0..units.len() as u32).map(ablate_common::units::UnitIx);
+    let all = (0..units.len() as u32).map(UnitIx);
     all.map(|u| results.plan.heads().head(*units.heads_of(u).first()?)).collect()
 }
 

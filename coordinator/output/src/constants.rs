@@ -42,6 +42,7 @@ pub fn table(results: &Results) -> anyhow::Result<Vec<RecordBatch>> {
                 constants.values().append_slice(&row.constant);
                 constants.append(true);
             }
+            let names: Vec<String> = rows.iter().map(|r| r.0.to_string()).collect();
             let same = |s: &'static str| texts(std::iter::repeat_n(s, rows.len()));
             out.push(batch(vec![
                 ("task", texts(rows.iter().map(|_| planned.name.as_str())), false),
@@ -51,6 +52,7 @@ pub fn table(results: &Results) -> anyhow::Result<Vec<RecordBatch>> {
                 ("stream", texts(rows.iter().map(|r| r.0.stream.name())), false),
                 ("layer", ints(rows.iter().map(|r| r.0.layer)), false),
                 ("head", ints(rows.iter().map(|r| r.0.head)), false),
+                ("name", texts(names.iter().map(String::as_str)), false),
                 ("objective", same(gradient::loss(planned.kind)), false),
                 ("loss_mean", floats(rows.iter().map(|r| r.1.mean - r.1.nothing)), false),
                 ("loss", floats(rows.iter().map(|r| r.1.fitted - r.1.nothing)), false),

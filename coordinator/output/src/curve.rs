@@ -23,6 +23,10 @@ pub struct Curve {
     pub objective: String,
     /// The half it is reported on; `None`: all examples.
     pub half: Option<u8>,
+    /// Examples that it is measured on.
+    pub examples: usize,
+    /// Their documents (for correlations: texts).
+    pub clusters: usize,
     /// P(0) on these examples.
     pub start: f64,
     /// P_floor on these examples; NaN where it isn't known.
@@ -107,7 +111,7 @@ impl Curve {
     pub fn largest(&self, level: f64) -> Option<f64> {
         let (mut best, mut step) = (None, 0);
         for p in &self.points {
-            if p.step != step || p.retained? < level {
+            if p.step != step || p.retained.is_none_or(|r| r < level) {
                 break;
             }
             best = Some(self.fraction(p.removed));
@@ -169,6 +173,8 @@ pub fn curves(results: &Results, ablation: u32, task: u32) -> Vec<Curve> {
             greedy,
             objective: objective.map_or_else(String::new, |t| t.name.clone()),
             half: split.then_some(1),
+            examples: measure.examples(),
+            clusters: measure.clusters(),
             start: none.value,
             floor: floor.as_ref().map_or(f64::NAN, |f| f.value),
             floor_delta,

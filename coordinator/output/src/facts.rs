@@ -10,6 +10,7 @@ use crate::shift;
 use crate::view;
 use ablate_common::gradient;
 use ablate_common::head::Stream;
+use ablate_common::metric::Metric;
 use ablate_common::stats::bootstrap::quantile;
 use ablate_common::stats::paired::Weighted;
 use ablate_common::units::UnitIx;
@@ -92,16 +93,23 @@ pub fn warnings(results: &Results, g: &Group) -> Vec<String> {
             g.unit.plural()
         ));
     }
-    if g.examples < 200 || g.clusters < 50 {
+    let few = |examples: usize, clusters: usize| examples < 200 || clusters < 50;
+    if few(g.examples, g.clusters) {
         out.push(format!(
             "{} examples in {} clusters: below 200 examples or 50 clusters, 95 % intervals may be too narrow.",
             g.examples, g.clusters
+        ));
+    } else if let Some(c) = g.curves.iter().find(|c| c.half.is_some() && few(c.examples, c.clusters)) {
+        out.push(format!(
+            "Curves are measured on the half that reports, {} examples in {} clusters: below 200 examples or 50 clusters, their 95 % intervals may be too narrow.",
+            c.examples, c.clusters
         ));
     }
     let effective = effective_clusters(results, g);
     if g.clusters >= 50 && effective < 40.0 {
         out.push(format!(
-            "A few documents hold most of what is scored: {} of them count as {effective:.0} that weigh alike, so that 95 % intervals may be too narrow.",
+            "A few {} hold most of what is scored: {} of them count as {effective:.0} that weigh alike, so that 95 % intervals may be too narrow.",
+            if of_texts(g) { "texts" } else { "documents" },
             g.clusters
         ));
     }
@@ -111,7 +119,7 @@ pub fn warnings(results: &Results, g: &Group) -> Vec<String> {
                 .into(),
         );
     }
-    out.extend(shift::warning(g));
+    out.extend(shift::warnings(g));
     if constants::on_own_data(results, g.ablation, g.task) {
         out.push(constants::OWN_DATA.into());
     }
@@ -124,9 +132,19 @@ pub fn warnings(results: &Results, g: &Group) -> Vec<String> {
     out
 }
 
-/// Documents of a group's task that weigh alike and would give as much.
+/// Whether errors are clustered by text: those of correlations.
+fn of_texts(g: &Group) -> bool {
+    matches!(g.metric, Metric::Pearson | Metric::Spearman)
+}
+
+/// Documents (for correlations: texts) of a group's task that weigh alike and would give as much.
 fn effective_clusters(results: &Results, g: &Group) -> f64 {
     let Some(prepared) = results.prepared.get(g.task as usize) else { return f64::NAN };
+    if of_texts(g) {
+        // A pair counts for both of its texts.
+        let texts: Vec<u32> = prepared.examples.iter().flat_map(|e| [e.a, e.b]).collect();
+        return Weighted::new(vec![1.0; texts.len()], &texts).effective();
+    }
     let weights = prepared.examples.iter().map(|e| f64::from(prepared.scored_tokens(e))).collect();
     let clusters: Vec<u32> = prepared.examples.iter().map(|e| e.cluster).collect();
     Weighted::new(weights, &clusters).effective()

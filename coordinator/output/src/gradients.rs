@@ -58,18 +58,18 @@ pub fn rows(results: &Results, ablation: u32, task: u32, kind: UnitKind, of: &[P
     out
 }
 
-/// Importance and attribution of every unit on each half of the documents.
+/// Importance and attribution of every unit on each half of the documents; none where rows are items, since each has a part in the
+/// gradients of those of the other half.
 pub fn halves(results: &Results, ablation: u32, task: u32) -> [Halves; 2] {
-    let prepared = &results.prepared[task as usize];
-    let (weights, _) = gradient::weights(prepared, Scope::All);
-    let of_rows: Vec<Option<u8>> = if gradient::by_item(prepared.kind) {
-        let items = prepared.items_in(Scope::All).into_iter();
-        items.map(|i| prepared.item_half.get(i as usize).copied()).collect()
-    } else {
-        prepared.examples_in(Scope::All).iter().map(|&e| prepared.examples[e as usize].half).collect()
-    };
-    let asked = |k: &SweepKind| *k == SweepKind::Gradient { greedy: None };
     let mut out: [Halves; 2] = Default::default();
+    let prepared = &results.prepared[task as usize];
+    if gradient::by_item(prepared.kind) {
+        return out;
+    }
+    let (weights, _) = gradient::weights(prepared, Scope::All);
+    let of_rows: Vec<Option<u8>> =
+        prepared.examples_in(Scope::All).iter().map(|&e| prepared.examples[e as usize].half).collect();
+    let asked = |k: &SweepKind| *k == SweepKind::Gradient { greedy: None };
     for sweep in view::sweeps_of(results, ablation, task, asked) {
         let chunk = u64::from(results.plan.sweeps[sweep as usize].chunk.max(1));
         for (rank, place) in (0u64..).zip(places(results, sweep)) {

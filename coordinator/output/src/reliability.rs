@@ -2,6 +2,7 @@
 
 use crate::analyse::Group;
 use crate::analyse::{places, references, units};
+use crate::attention;
 use crate::gradients;
 use crate::measure::{Measure, RESAMPLES};
 use crate::results::Results;
@@ -10,7 +11,7 @@ use crate::view;
 use ablate_common::plan::SweepKind;
 use ablate_common::stats::bootstrap::intervals_over_units;
 use ablate_common::stats::rank::{spearman, spearman_brown};
-use ablate_common::units::{UnitIx, UnitMap};
+use ablate_common::units::{UnitIx, UnitKind, UnitMap};
 use arrow_array::RecordBatch;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -42,6 +43,13 @@ pub fn rows(results: &Results, g: &Group) -> Vec<ReliabilityRow> {
     if !g.gradients.is_empty() {
         let [gradient, attribution] = gradients::halves(results, g.ablation, g.task);
         all.extend([(named("gradient"), gradient), (named("attribution"), attribution)]);
+    }
+    // Attention patterns are those of the unablated model, whatever is removed how: said once.
+    let first = results.plan.ablations.iter().position(|a| a.unit == UnitKind::Head);
+    if first == Some(g.ablation as usize) {
+        let [rollout, confidence, entropy] = attention::halves(results, g.task, &g.places);
+        let observed = [("rollout", rollout), ("confidence", confidence), ("entropy", entropy)];
+        all.extend(observed.map(|(name, halves)| (format!("{name} {}", g.name), halves)));
     }
     let seed = results.plan.spec.seed;
     all.into_iter().filter_map(|(score, halves)| row(score, &halves, seed)).collect()

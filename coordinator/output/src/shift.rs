@@ -30,8 +30,18 @@ pub struct ShiftRow {
     pub largest: f64,
     /// Mean norm of the unablated model on the set that b comes from; none where that is the task's own data.
     pub reference: Option<f64>,
-    /// Whether `ratio` is 2 or more, ½ or less, or not a number.
+    /// `unablated` by `reference`; none without that.
+    pub reference_ratio: Option<f64>,
+    /// Whether `ratio` or `reference_ratio` is 2 or more, ½ or less, or not a number.
     pub flagged: bool,
+}
+
+impl ShiftRow {
+    /// Whether it is the removal that shifts the stream, and not the data.
+    #[must_use]
+    pub fn moved(&self) -> bool {
+        flagged(self.ratio)
+    }
 }
 
 /// Every unit and all heads at every point of the residual stream, as far as shift sweeps measure them: all heads first, then in the
@@ -54,6 +64,8 @@ pub fn rows(results: &Results, ablation: u32, task: u32) -> Vec<ShiftRow> {
             let [norm, unablated, largest, reference] = columns[..] else { continue };
             for (at, &(at_stream, at_layer)) in points.iter().enumerate() {
                 let ratio = norm[at] / unablated[at];
+                let reference = own_reference.then_some(reference[at]);
+                let reference_ratio = reference.map(|r| unablated[at] / r);
                 out.push(ShiftRow {
                     ix,
                     at_stream,
@@ -62,8 +74,9 @@ pub fn rows(results: &Results, ablation: u32, task: u32) -> Vec<ShiftRow> {
                     norm: norm[at],
                     ratio,
                     largest: largest[at],
-                    reference: own_reference.then_some(reference[at]),
-                    flagged: flagged(ratio),
+                    reference,
+                    reference_ratio,
+                    flagged: flagged(ratio) || reference_ratio.is_some_and(flagged),
                 });
             }
         }
@@ -73,11 +86,11 @@ pub fn rows(results: &Results, ablation: u32, task: u32) -> Vec<ShiftRow> {
     out
 }
 
-/// Names of units whose removal is flagged somewhere, "all heads" among them, each once with its ratio furthest from 1.
+/// Names of units whose removal shifts the stream somewhere, "all heads" among them, each once with its ratio furthest from 1.
 fn shifted(g: &Group) -> Vec<(String, f64)> {
     let mut out: Vec<(Option<UnitIx>, f64)> = Vec::new();
     let far = |ratio: f64| if ratio.is_nan() { f64::INFINITY } else { ratio.ln().abs() };
-    for row in g.shift.iter().filter(|r| r.flagged) {
+    for row in g.shift.iter().filter(|r| r.moved()) {
         match out.last_mut().filter(|o| o.0 == row.ix) {
             Some(known) if far(row.ratio) > far(known.1) => known.1 = row.ratio,
             Some(_) => {}
@@ -91,8 +104,25 @@ fn shifted(g: &Group) -> Vec<(String, f64)> {
 /// Units that a warning names, at most.
 const NAMED: usize = 5;
 
-/// What a reader should know of removals that change the size of the residual stream twofold; none where none does.
-pub fn warning(g: &Group) -> Option<String> {
+/// What a reader should know of a residual stream whose size is another twofold: without units, or than on the set that b comes from.
+pub fn warnings(g: &Group) -> Vec<String> {
+    removals(g).into_iter().chain(reference(g)).collect()
+}
+
+/// That b comes from states of another size than those that it replaces.
+fn reference(g: &Group) -> Option<String> {
+    let known = g.shift.iter().filter_map(|r| Some((r, r.reference_ratio?)));
+    let far = |r: &f64| if r.is_nan() { f64::INFINITY } else { r.ln().abs() };
+    let (row, ratio) = known.filter(|k| flagged(k.1)).max_by(|a, b| far(&a.1).total_cmp(&far(&b.1)))?;
+    Some(format!(
+        "After {} layers the unablated residual stream's mean norm is {ratio:.2}× that on the set which b comes from: what replaces z is of another size, and \
+         the deltas may be artefacts of that.",
+        row.at_layer
+    ))
+}
+
+/// That removals change the size of the residual stream; none where none does.
+fn removals(g: &Group) -> Option<String> {
     let mut all = shifted(g);
     let more = all.len().saturating_sub(NAMED);
     all.truncate(NAMED);
@@ -127,6 +157,8 @@ pub fn table(results: &Results, groups: &[Group]) -> anyhow::Result<Vec<RecordBa
         c.push(("ratio", f(|r| r.ratio), false));
         c.push(("largest", f(|r| r.largest), false));
         c.push(("reference", Arc::new(rows.iter().map(|r| r.reference).collect::<Float64Array>()), true));
+        let ratio = rows.iter().map(|r| r.reference_ratio);
+        c.push(("reference_ratio", Arc::new(ratio.collect::<Float64Array>()), true));
         c.push(("flagged", Arc::new(rows.iter().map(|r| Some(r.flagged)).collect::<BooleanArray>()), false));
         batch(c)
     };

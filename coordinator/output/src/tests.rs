@@ -1,5 +1,6 @@
 //! Synthetic experiments with known truth.
 
+mod follow;
 mod observed;
 
 use super::*;
@@ -281,6 +282,9 @@ fn an_order_that_removes_every_head_has_cpr_and_cmd() {
     }
     (c.heads, c.last) = (4, 4);
     assert!((c.cpr().unwrap() - 0.15625).abs() < 1e-12 && (c.cmd().unwrap() - 0.84375).abs() < 1e-12);
+    // A point whose r isn't known ends what is retained, and takes nothing of what is before it.
+    c.points[2].retained = None;
+    assert_eq!((c.largest(0.9), c.largest(0.4)), (Some(0.0), Some(0.25)));
 }
 
 #[test]
@@ -314,6 +318,29 @@ fn a_floor_that_is_no_worse_is_flagged() {
     }
     assert!(a.groups[0].heads.iter().all(|h| h.delta.value == 0.0 && h.delta.p == 1.0));
     assert!(a.groups.iter().flat_map(|g| &g.pairs).all(|p| p.relation == Relation::Unresolved));
+}
+
+#[test]
+fn pairs_count_for_both_of_their_texts() {
+    let mut r = experiment(1, 2, 50, true);
+    // As the data tell it: the document of a pair is that of its first text.
+    r.prepared[1].examples.iter_mut().for_each(|e| e.cluster = e.a);
+    let a = analyse(&r);
+    let g = &a.groups[1];
+    assert_eq!((g.examples, g.clusters), (1225, 50));
+    let said = facts::warnings(&r, g);
+    assert!(!said.iter().any(|w| w.contains("weigh alike")), "{said:?}");
+    // 300 pairs of 25 texts are left to report on.
+    assert_eq!((g.curves[0].examples, g.curves[0].clusters), (300, 25));
+    assert!(
+        said.iter().any(|w| w.contains("the half that reports, 300 examples in 25 clusters")),
+        "{said:?}"
+    );
+    assert!(facts::warnings(&r, &a.groups[0])[0].starts_with("60 examples in 60 clusters"));
+    // One text is in almost all pairs.
+    r.prepared[1].examples.iter_mut().skip(50).for_each(|e| e.a = 0);
+    let said = facts::warnings(&r, g);
+    assert!(said.iter().any(|w| w.contains("weigh alike")), "{said:?}");
 }
 
 #[test]
@@ -391,6 +418,9 @@ fn csv_and_json_hold_the_same_rows() {
         serde_json::from_slice(&std::fs::read(dir.path().join("pairs.json")).unwrap()).unwrap();
     assert!(csv.starts_with("task,metric,method,unit,a_stream"), "{csv}");
     assert_eq!(csv.lines().count() - 1, json.as_array().unwrap().len());
+    let curve: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(dir.path().join("curve.json")).unwrap()).unwrap();
+    assert_eq!(curve[0].get("layer"), Some(&serde_json::Value::Null), "nothing is removed at first");
     assert!(std::fs::read_to_string(dir.path().join("scores.csv")).unwrap().contains("\"\"layer\"\":1"));
 }
 
@@ -437,58 +467,5 @@ fn the_report_escapes_what_it_shows() {
         page.contains("planted &lt;b&gt;pair") && !page.contains("<b>pair") && !page.contains("http://x")
     );
     assert!(page.contains("2 device classes"));
-}
-
-#[test]
-fn what_pairs_call_for_is_the_same_in_parts_and_is_measured() {
-    let mut r = experiment(2, 4, 14, true);
-    let follow = PlannedSweep {
-        kind: SweepKind::Joint { pairs: 2, groups: 2, triples: 2 },
-        chunk: 3,
-        ..r.plan.sweeps[2].clone()
-    };
-    r.plan.sweeps.push(follow);
-    assert!(r.plan.decides(2) && r.plan.round_subsets(7, 0) == 8);
-    assert_eq!(ablate_common::joint::needs(&r.plan, 2), [0, 1]);
-    let mut known = r.clone();
-    let pairs = known.rounds.remove(&(2, 0)).unwrap().chunks;
-    let picked = |size: usize| {
-        let mut picker = joint::Picker::new(known.clone(), 2);
-        let all: Vec<_> = pairs.clone().into_iter().collect();
-        all.chunks(size).for_each(|part| picker.add(part.iter().cloned().collect()));
-        picker.finish()
-    };
-    let sets = picked(usize::MAX);
-    assert_eq!((sets.len(), &sets), (8, &picked(1)));
-    // Of the first task only two heads stand in for each other; triples need two pairs with a head in common.
-    assert_eq!(sets[..4], [vec![UnitIx(1), UnitIx(5)], vec![], vec![], vec![]]);
-    // Before the round is open its slots are there, and empty.
-    assert_eq!(r.plan.space(7, &[]).subset(7), Some(vec![]));
-
-    let sets = [vec![UnitIx(1), UnitIx(5)], vec![], vec![UnitIx(1), UnitIx(2), UnitIx(5)], vec![]];
-    let list = ablate_common::joint::encode(&[sets.clone(), sets].concat());
-    r.rounds.insert((7, 0), scores(&r.plan, &r.prepared, 7, 0, &list, true));
-    for g in &analyse(&r).groups {
-        let ([group], [triple]) = (&g.groups[..], &g.triples[..]) else { panic!("{:?}", g.groups) };
-        let pair = g.pairs.iter().find(|p| (p.a.0, p.b.0) == (1, 5)).unwrap();
-        assert_eq!(group.units, [pair.a, pair.b]);
-        assert_eq!((group.delta.value, group.interaction), (pair.delta_ab, pair.interaction));
-        assert!((group.sum_pairs - group.delta.value).abs() < 1e-9);
-        assert!((group.delta.value - group.sum_alone - group.interaction.value).abs() < 1e-9);
-        assert_eq!(triple.units.map(|u| u.0), [1, 2, 5]);
-        // Losses of the first task are sums over heads and pairs of them.
-        assert_eq!(triple.interaction.value.abs() < 1e-9, g.name == "ioi", "{triple:?}");
-    }
-    let dir = tempfile::tempdir().unwrap();
-    export(&r, dir.path(), Format::Parquet).unwrap();
-    let rows = |name: &str| read(&dir.path().join(name)).iter().map(|b| b.num_rows()).sum::<usize>();
-    assert_eq!((rows("groups.parquet"), rows("triples.parquet")), (2, 2));
-    // Spare slots are no subsets.
-    let mut without = r.clone();
-    without.rounds.remove(&(7, 0));
-    let other = tempfile::tempdir().unwrap();
-    export(&without, other.path(), Format::Parquet).unwrap();
-    let before: usize =
-        read(&other.path().join("scores.parquet")).iter().map(arrow_array::RecordBatch::num_rows).sum();
-    assert_eq!(rows("scores.parquet") - before, 2 * 4);
+    assert!(page.contains("Rounds of greedy sweeps ran on the half") && !page.contains("was frozen"));
 }

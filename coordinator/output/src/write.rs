@@ -26,7 +26,7 @@ pub enum Format {
     Parquet,
     /// Comma-separated values; lists as text.
     Csv,
-    /// A JSON array of objects; NaN is null.
+    /// A JSON array of objects, each with every column; NaN is null.
     Json,
 }
 
@@ -201,7 +201,9 @@ fn table(
                 })?;
             }
             Format::Json => {
-                let mut writer = arrow_json::ArrayWriter::new(file);
+                // Every row has every column, so that a table of nulls keeps its columns.
+                let nulls = arrow_json::WriterBuilder::new().with_explicit_nulls(true);
+                let mut writer = nulls.build::<_, arrow_json::writer::JsonArray>(file);
                 fill(&mut |b| {
                     rows += b.num_rows() as u64;
                     Ok(writer.write(b)?)

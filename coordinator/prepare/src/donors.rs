@@ -1,6 +1,6 @@
 //! Which item's state replaces which: seeded donors of a resample ablation.
 
-use ablate_common::task::{Prepared, TaskKind};
+use ablate_common::task::{Item, Prepared, TaskKind};
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -29,7 +29,9 @@ pub fn within(prepared: &Prepared, seed: u64) -> Result<Vec<u32>, String> {
         for (at, &member) in members.iter().enumerate() {
             let donor = match donors.get(at) {
                 Some(&donor) => donor,
-                None => near(&classes, lengths, Some(member), &mut rng).ok_or("there is no other example")?,
+                None => {
+                    near(&classes, lengths, |m| m != member, &mut rng).ok_or("there is no other example")?
+                }
             };
             give(&groups[member], &groups[donor], &mut out);
         }
@@ -38,16 +40,33 @@ pub fn within(prepared: &Prepared, seed: u64) -> Result<Vec<u32>, String> {
 }
 
 /// For each item of `prepared` its donor among the items of `reference`: a seeded one of the same length, or else
-/// of the next greater length, or else of the next smaller one.
+/// of the next greater length, or else of the next smaller one. Never one that is the item itself, where there is another;
+/// of a reference that is the task's own data they are as [`within`] gives them.
+///
+/// # Errors
+/// Where the reference has no item, or is the task's own data and has only one example.
 pub fn from(prepared: &Prepared, reference: &Prepared, seed: u64) -> Result<Vec<u32>, String> {
+    if prepared.items.len() == reference.items.len()
+        && prepared.items.iter().zip(&reference.items).all(|(a, b)| same(a, b))
+    {
+        return within(prepared, seed);
+    }
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ DONORS);
     let singles: Vec<Vec<u32>> = (0..reference.items.len() as u32).map(|i| vec![i]).collect();
     let classes = classes(reference, &singles);
-    let one = |item: &ablate_common::task::Item| {
-        let donor = near(&classes, &[item.tokens.len()], None, &mut rng);
+    let one = |item: &Item| {
+        let length = [item.tokens.len()];
+        let other = |donor: usize| !same(item, &reference.items[donor]);
+        let donor =
+            near(&classes, &length, other, &mut rng).or_else(|| near(&classes, &length, |_| true, &mut rng));
         donor.map(|d| d as u32).ok_or_else(|| "the reference set has no item".to_owned())
     };
     prepared.items.iter().map(one).collect()
+}
+
+/// Whether the model sees the same in both: its z would be no other.
+fn same(a: &Item, b: &Item) -> bool {
+    a.tokens == b.tokens && a.image == b.image
 }
 
 /// The items that get their donors together: those of a choice, otherwise each alone.
@@ -81,10 +100,14 @@ fn derangement(members: &[usize], rng: &mut impl Rng) -> Vec<usize> {
     }
 }
 
-/// A seeded member of the class of `lengths`, or of the next class after it, or of the last before it, that isn't
-/// `but`.
-fn near(classes: &Classes, lengths: &[usize], but: Option<usize>, rng: &mut impl Rng) -> Option<usize> {
-    let others = |class: &Vec<usize>| class.iter().copied().filter(|m| Some(*m) != but).collect::<Vec<_>>();
+/// A seeded member of the class of `lengths`, or of the next class after it, or of the last before it, that `fits`.
+fn near(
+    classes: &Classes,
+    lengths: &[usize],
+    fits: impl Fn(usize) -> bool,
+    rng: &mut impl Rng,
+) -> Option<usize> {
+    let others = |class: &Vec<usize>| class.iter().copied().filter(|&m| fits(m)).collect::<Vec<_>>();
     let after = classes.range::<[usize], _>((std::ops::Bound::Included(lengths), std::ops::Bound::Unbounded));
     let before =
         classes.range::<[usize], _>((std::ops::Bound::Unbounded, std::ops::Bound::Excluded(lengths)));
@@ -102,7 +125,7 @@ fn give(group: &[u32], donor: &[u32], out: &mut [u32]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ablate_common::task::{Example, Item};
+    use ablate_common::task::Example;
     use proptest::prelude::*;
 
     fn of(lengths: &[usize]) -> Prepared {
@@ -137,12 +160,29 @@ mod tests {
                     _ => prop_assert_eq!(given, class),
                 }
             }
-            let elsewhere = of(&[2, 4, 4]);
+            let mut elsewhere = of(&[2, 4, 4]);
+            elsewhere.items.iter_mut().for_each(|i| i.tokens.fill(1));
             for (n, d) in lengths.iter().zip(from(&p, &elsewhere, seed).unwrap()) {
                 let wanted = if *n <= 2 { 2 } else { 4 };
                 prop_assert_eq!(elsewhere.items[d as usize].tokens.len(), wanted);
             }
         }
+    }
+
+    #[test]
+    fn no_item_of_a_reference_is_its_own_donor_where_there_is_another() {
+        let numbered = |lengths: &[usize]| {
+            let mut p = of(lengths);
+            (0u32..).zip(&mut p.items).for_each(|(i, item)| item.tokens.fill(i));
+            p
+        };
+        let (own, longer) = (numbered(&[3, 3, 3, 5]), numbered(&[3, 3, 3, 5, 3]));
+        for seed in 0..20 {
+            assert_eq!(from(&own, &own, seed), within(&own, seed));
+            let donors = from(&own, &longer, seed).unwrap();
+            assert!((0u32..).zip(&donors).all(|(i, d)| i != *d), "{donors:?}");
+        }
+        assert!(from(&of(&[3]), &of(&[3, 3]), 0).unwrap()[0] < 2, "there is nothing else");
     }
 
     #[test]

@@ -19,7 +19,7 @@ use ablate_common::units::UnitMap;
 const CHUNK_FLOPS: f64 = 2e12;
 /// Bytes of a chunk's scores of a sweep that has those of all units at once.
 const SCORE_BYTES: u64 = 64 << 20;
-/// Numbers of removed units at which a random order is evaluated.
+/// Numbers of removed units, evenly spread, at which a random order is evaluated.
 const POINTS: u32 = 10;
 
 /// Per ablation: its fit, where it has one, the reference, then the spec's sweeps in order. With the units that they remove.
@@ -160,9 +160,10 @@ pub fn sweeps(
                         }
                     }
                     if *random > 0 {
-                        let kind =
-                            SweepKind::Random { orders: *random, seed: spec.seed, points: points(steps) };
-                        add(kind, &tasks_of, scope, POINTS);
+                        let points = points(steps, n);
+                        let chunk = (points.len() as u32).max(POINTS);
+                        let kind = SweepKind::Random { orders: *random, seed: spec.seed, points };
+                        add(kind, &tasks_of, scope, chunk);
                     }
                 }
             }
@@ -225,10 +226,12 @@ fn steps(fraction: f64, n: u32) -> u32 {
     ((fraction * f64::from(n) - 1e-9).ceil() as u32).clamp(1, n.max(1))
 }
 
-/// Up to 10 counts spread evenly over 1 to `steps`.
-fn points(steps: u32) -> Vec<u32> {
-    let at = |k: u32| (u64::from(steps) * u64::from(k)).div_ceil(u64::from(POINTS)) as u32;
-    let mut points: Vec<u32> = (1..=POINTS).map(at).collect();
+/// Up to 10 counts spread evenly over 1 to `most`, and 79 % of `n`, where all orders are compared, unless that is above.
+fn points(most: u32, n: u32) -> Vec<u32> {
+    let at = |k: u32| (u64::from(most) * u64::from(k)).div_ceil(u64::from(POINTS)) as u32;
+    let compared = Some(steps(0.79, n)).filter(|&c| c <= most);
+    let mut points: Vec<u32> = (1..=POINTS).map(at).chain(compared).collect();
+    points.sort_unstable();
     points.dedup();
     points
 }
@@ -275,8 +278,10 @@ mod tests {
             [steps(0.79, 72), steps(0.79, 270), steps(0.79, 100), steps(1.0, 7), steps(1e-9, 7)],
             [57, 214, 79, 7, 1]
         );
-        assert_eq!(points(57), [6, 12, 18, 23, 29, 35, 40, 46, 52, 57]);
-        assert_eq!(points(3), [1, 2, 3]);
+        assert_eq!(points(57, 72), [6, 12, 18, 23, 29, 35, 40, 46, 52, 57]);
+        assert_eq!(points(72, 72), [8, 15, 22, 29, 36, 44, 51, 57, 58, 65, 72]);
+        assert_eq!(points(3, 72), [1, 2, 3]);
+        assert_eq!(points(8, 8), [1, 2, 3, 4, 5, 6, 7, 8]);
         assert_eq!(
             (chunk(1e9, 36_315, 8), chunk(1e12, 36_315, 8), chunk(1e9, 270, 4), chunk(1e9, 72, 4)),
             (64, 8, 16, 4)

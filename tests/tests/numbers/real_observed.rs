@@ -218,6 +218,8 @@ fn shift(case: &Case, out: &Path, want: &Answer, n_heads: usize) {
             want.reference[p],
             want.reference[p],
         );
+        let ratio = number(row, "unablated") / number(row, "reference");
+        assert!((number(row, "reference_ratio") - ratio).abs() < 1e-12 * ratio);
     }
 }
 

@@ -198,7 +198,7 @@ pub fn shift(g: &Group, title: &str) -> Option<Drawn> {
     let far = |r: &ShiftRow| r.ratio.max(1e-9).log2().abs();
     let single = g.shift.iter().filter(|r| r.ix.is_some() && r.ratio.is_finite());
     let worst = single.max_by(|a, b| far(a).total_cmp(&far(b)));
-    let mut flagged: Vec<UnitIx> = g.shift.iter().filter(|r| r.flagged).filter_map(|r| r.ix).collect();
+    let mut flagged: Vec<UnitIx> = g.shift.iter().filter(|r| r.moved()).filter_map(|r| r.ix).collect();
     flagged.sort_unstable();
     flagged.dedup();
     let mut finding = if flagged.is_empty() {
@@ -288,7 +288,7 @@ fn panel(
         svg.polyline(&points(rows), "var(--c0)", 0.5, "stroke-opacity=\"0.35\"");
     }
     for (ix, rows) in units.iter().take(24).rev() {
-        let strong = rows.iter().any(|r| r.flagged);
+        let strong = rows.iter().any(|r| r.moved());
         put(
             svg,
             g.name_of(*ix),
@@ -306,7 +306,7 @@ fn panel(
     }
     for (ix, rows) in units.iter().take(3) {
         if let Some(r) = rows.last() {
-            let strong = rows.iter().any(|r| r.flagged);
+            let strong = rows.iter().any(|r| r.moved());
             ends.push((
                 y.within(log(r)),
                 g.name_of(*ix).into(),

@@ -299,14 +299,18 @@ impl Page<'_> {
     }
 }
 
-/// Every unit of a group in a table that can be opened.
+/// Every unit of a group, up to 2,000, in a table that can be opened.
 fn heads_table(out: &mut String, g: &Group) -> anyhow::Result<()> {
     let rows = facts::top_heads(g, 2000);
     let one = figure::of_group::one(g.unit);
+    let which = if rows.len() < g.heads.len() {
+        format!("The first {} of {}", count(rows.len()), count(g.heads.len()))
+    } else {
+        format!("All {}", count(g.heads.len()))
+    };
     write!(
         out,
-        "<details><summary>All {} {} as a table</summary><div class=\"wide\"><table><thead><tr><th>{one}</th><th class=\"r\">{}</th><th class=\"r\">Δ</th><th class=\"r\">95 % interval</th><th class=\"r\">q</th></tr></thead><tbody>",
-        count(g.heads.len()),
+        "<details><summary>{which} {} as a table</summary><div class=\"wide\"><table><thead><tr><th>{one}</th><th class=\"r\">{}</th><th class=\"r\">Δ</th><th class=\"r\">95 % interval</th><th class=\"r\">q</th></tr></thead><tbody>",
         g.unit.plural(),
         escape(&figure::of_group::metric(g))
     )?;

@@ -4,6 +4,7 @@ use crate::facts;
 use crate::figure::draw::{count, escape};
 use crate::results::Results;
 use ablate_common::plan::SweepKind;
+use ablate_common::task::Scope;
 use std::fmt::Write as _;
 
 /// What was exact and what was screened.
@@ -14,6 +15,14 @@ pub fn exact(out: &mut String, results: &Results) -> anyhow::Result<()> {
     let mut words = String::from(
         "Everything in this report was measured exactly: for every subset of heads that a sweep names, the model was run with these heads removed, on every example. Nothing was screened, sampled or extrapolated.",
     );
+    if plan.sweeps.iter().any(|s| s.scope == Scope::Select) {
+        words.push_str(" Rounds of greedy sweeps ran on the half of the documents that they select on.");
+    }
+    if plan.sweeps.iter().any(|s| s.kind == SweepKind::Repair) {
+        words.push_str(
+            " For direct effects everything downstream was frozen to what it was in the unablated run.",
+        );
+    }
     if graded {
         words.push_str(
             " Scores by gradient and attribution patching are first-order estimates and are called so wherever they stand.",
@@ -96,7 +105,7 @@ pub fn provenance(out: &mut String, results: &Results) -> anyhow::Result<()> {
     }
     writeln!(
         out,
-        "</dl></section>\n<footer><p>Δ is oriented so that more is worse, whatever the metric. Intervals are 95 %: paired by example and clustered by document for means, by paired bootstrap with 1,000 resamples for other metrics. q is Benjamini–Hochberg's over all heads (or other units), or all pairs, of a task. Retained shares are measured on documents that greedy pruning did not select on, unless the figure says otherwise.</p>\
+        "</dl></section>\n<footer><p>Δ is oriented so that more is worse, whatever the metric. Intervals are 95 %: paired by example and clustered by document for means and perplexity; for correlations by resampled texts, scaled to a jackknife; for F1, Matthews and BLEU by paired bootstrap with 1,000 resamples. q is Benjamini–Hochberg's over all heads (or other units), or all pairs, of a task. Retained shares are measured on documents that greedy pruning did not select on, unless the figure says otherwise.</p>\
          <p>Beside this file lie its tables as Parquet, and its figures as SVG and PNG in <code>figures/</code>. Links under the figures save what they show; <code>ablate export FOLDER --format csv</code> writes every table whole as CSV.</p></footer>"
     )?;
     Ok(())

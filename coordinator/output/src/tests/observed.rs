@@ -5,6 +5,7 @@ use ablate_common::attention::{COLUMNS, queries};
 use ablate_common::head::Stream;
 use ablate_common::plan::{Shown, Source};
 use ablate_common::shift::points;
+use ablate_common::units::UnitKind;
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
 use arrow_array::types::Float64Type;
@@ -92,6 +93,13 @@ fn scores_of_attention_are_means_over_the_queries_that_have_them() {
             }
         }
     }
+    // As every item says the same, so do the halves.
+    for g in &a.groups {
+        for name in ["rollout", "confidence", "entropy"] {
+            let row = g.reliability.iter().find(|r| r.score == format!("{name} {}", g.name)).unwrap();
+            assert!(row.n == 8 && row.split_half > 0.999, "{row:?}");
+        }
+    }
     let dir = tempfile::tempdir().unwrap();
     export_analysed(&r, &a, dir.path(), Format::Parquet).unwrap();
     let table = read(&dir.path().join("attention.parquet"));
@@ -99,6 +107,48 @@ fn scores_of_attention_are_means_over_the_queries_that_have_them() {
     assert!(induction[..8].iter().all(Option::is_none) && induction[8..].iter().all(Option::is_some));
     assert!(!dir.path().join("repair.parquet").exists() && !dir.path().join("patterns.parquet").exists());
     assert!(read(&dir.path().join("scores.parquet"))[0].column_by_name("confidence").is_none());
+}
+
+#[test]
+fn attention_is_compared_under_every_ablation_of_heads() {
+    let mut r = experiment(2, 4, 8, true);
+    add(&mut r, SweepKind::Attention { greedy: None }, &[0, 1], 3, |rank, _, _| 1.0 + rank as f64);
+    // A second ablation of heads, with the scores of the first.
+    r.plan.ablations.push(Ablation::Zero.into());
+    for from in [0, 1u32] {
+        let sweep = PlannedSweep { ablation: 1, ..r.plan.sweeps[from as usize].clone() };
+        r.plan.sweeps.push(sweep);
+        let round = r.rounds[&(from, 0)].clone();
+        r.rounds.insert((r.plan.sweeps.len() as u32 - 1, 0), round);
+    }
+    let compared = |a: &Analysis, x: &str, y: &str| {
+        let of = |row: &&AgreementRow| row.scope == "all" && row.score_a == x && row.score_b == y;
+        a.agreement.iter().filter(of).count()
+    };
+    let reliable = |a: &Analysis| {
+        a.groups.iter().flat_map(|g| &g.reliability).filter(|r| r.score == "rollout ioi").count()
+    };
+    let a = analyse(&r);
+    assert_eq!(compared(&a, "delta ioi mean", "rollout ioi"), 1);
+    assert_eq!(compared(&a, "delta ioi zero", "rollout ioi"), 1);
+    assert_eq!((compared(&a, "rollout ioi", "confidence ioi"), reliable(&a)), (1, 1));
+    // The first removes something else than heads.
+    r.plan.ablations[0].unit = UnitKind::Layer;
+    let a = analyse(&r);
+    assert_eq!(compared(&a, "delta ioi mean", "rollout ioi"), 0);
+    assert_eq!(compared(&a, "delta ioi zero", "rollout ioi"), 1);
+    assert_eq!((compared(&a, "rollout ioi", "confidence ioi"), reliable(&a)), (1, 1));
+}
+
+#[test]
+fn gradients_of_texts_that_share_pairs_have_no_halves() {
+    let mut r = experiment(2, 4, 8, true);
+    let value = |rank: u64, _: usize, row: usize| rank as f64 + noise(rank, row as u64);
+    add(&mut r, SweepKind::Gradient { greedy: None }, &[0, 1], 3, value);
+    let a = analyse(&r);
+    let scores = |g: &Group| g.reliability.iter().map(|r| r.score.clone()).collect::<Vec<_>>();
+    assert_eq!(scores(&a.groups[0]), ["delta ioi mean", "gradient ioi mean", "attribution ioi mean"]);
+    assert_eq!(scores(&a.groups[1]), ["delta news mean"]);
 }
 
 #[test]
@@ -179,7 +229,7 @@ fn shifts_are_flagged_named_and_compared_with_the_reference_set() {
     };
     let value = move |rank, column, row: usize| {
         let base = 10.0 * (1 + row) as f64;
-        [base * ratio(rank, row), base, 1.5 * ratio(rank, row), 7.0][column]
+        [base * ratio(rank, row), base, 1.5 * ratio(rank, row), 1.25 * base][column]
     };
     add(&mut r, SweepKind::Shift, &[0, 1], 3, value);
     r.plan.ablations[0].sources = vec![Source { reference: Some(0), donors: Vec::new() }, Source::default()];
@@ -190,7 +240,8 @@ fn shifts_are_flagged_named_and_compared_with_the_reference_set() {
     let flagged: Vec<_> =
         g.shift.iter().filter(|s| s.flagged).map(|s| (s.ix.map(|u| u.0), s.at_layer)).collect();
     assert_eq!(flagged, [(None, 2), (Some(4), 2)]);
-    assert_eq!((g.shift[4].reference, a.groups[1].shift[4].reference), (Some(7.0), None));
+    assert_eq!((g.shift[4].reference, a.groups[1].shift[4].reference), (Some(25.0), None));
+    assert_eq!((g.shift[4].reference_ratio, a.groups[1].shift[4].reference_ratio), (Some(0.8), None));
     assert!((g.shift[2].ratio - 1.0 / 3.0).abs() < 1e-12 && (g.shift[2].largest - 0.5).abs() < 1e-12);
     let said = facts::warnings(&r, g);
     let said = said.iter().find(|w| w.contains("residual stream")).unwrap();
@@ -200,4 +251,15 @@ fn shifts_are_flagged_named_and_compared_with_the_reference_set() {
     let table = read(&dir.path().join("shift.parquet"));
     assert_eq!(column(&table, "ratio").len(), 2 * 7 * places);
     assert_eq!(column(&table, "reference")[7 * places], None);
+    assert_eq!(column(&table, "reference_ratio")[4], Some(0.8));
+
+    // Removals change nothing, but the set that b comes from is of another size.
+    let mut r = experiment(2, 3, 8, true);
+    add(&mut r, SweepKind::Shift, &[0, 1], 3, |_, column, _| [6.0, 6.0, 1.0, 2.0][column]);
+    r.plan.ablations[0].sources = vec![Source { reference: Some(0), donors: Vec::new() }, Source::default()];
+    let a = analyse(&r);
+    assert!(a.groups[0].shift.iter().all(|s| s.flagged && !s.moved()));
+    assert!(a.groups[1].shift.iter().all(|s| !s.flagged));
+    let said = facts::warnings(&r, &a.groups[0]).join(" ");
+    assert!(said.contains("3.00× that on the set") && !said.contains("Removing all heads"), "{said}");
 }

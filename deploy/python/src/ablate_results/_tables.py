@@ -50,7 +50,11 @@ _ALL = (
     ),
     Table("triples", 'a sweep of kind "pairs" with third_order above 0', ("pairs",)),
     Table("polysemanticity", 'a sweep of kind "single" over two tasks or more', ("single",)),
-    Table("reliability", 'a sweep of kind "single" or "gradient"', ("single", "gradient")),
+    Table(
+        "reliability",
+        'a sweep of kind "single", "gradient" or "attention"',
+        ("single", "gradient", "attention"),
+    ),
     Table("scores", "every run", ()),
     Table("examples", "every run", ()),
 )
@@ -72,9 +76,10 @@ _FLOATS = """
 baseline value delta se ci_low ci_high p_value q_value delta_a delta_b delta_ab interaction normalised fraction
 retained ratio value_low value_high retained_low retained_high spearman kendall kendall_low kendall_high jaccard
 jaccard_low jaccard_high importance importance_normalised attribution confidence entropy first_token previous_token
-duplicate_token induction rollout direct total repair unablated norm largest reference sum_alone sum_pairs
-interaction_se interaction_low interaction_high interaction_p interaction_q participation split_half corrected r_079
-r_079_low r_079_high largest_99 largest_95 largest_90 area area_low area_high cpr cmd loss_mean
+duplicate_token induction rollout direct total repair unablated norm largest reference reference_ratio sum_alone
+sum_pairs interaction_se interaction_low interaction_high interaction_p interaction_q participation split_half
+corrected r_079 r_079_low r_079_high largest_99 largest_95 largest_90 area area_low area_high cpr cmd loss_mean
+confidence_se entropy_se first_token_se previous_token_se duplicate_token_se induction_se rollout_se
 """.split()
 _LISTS = """
 deltas ses constant cosine nll correct logit_diff prob_diff prediction label kl
@@ -99,7 +104,7 @@ _OWN: dict[str, dict[str, pa.DataType]] = {
     "patterns": {"attention": pa.float64()},
 }
 
-#: Columns that may hold nothing but nulls, which JSON leaves out.
+#: Columns that may hold nothing but nulls, which JSON of older releases leaves out.
 NULLABLE: dict[str, tuple[str, ...]] = {
     "heads": ("stream", "layer", "head"),
     "gradients": ("stream", "layer", "head", "importance_normalised"),
@@ -108,7 +113,7 @@ NULLABLE: dict[str, tuple[str, ...]] = {
     "orders": ("half", "r_079", "largest_99", "largest_95", "largest_90", "area", "cpr", "cmd"),
     "examples": ("half",),
     "attention": ("duplicate_token", "induction"),
-    "shift": ("stream", "layer", "head", "reference"),
+    "shift": ("stream", "layer", "head", "reference", "reference_ratio"),
 }
 
 #: Columns of `scores` that describe a row; all others are lists of scores, one value per example.

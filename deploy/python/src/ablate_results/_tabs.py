@@ -117,8 +117,8 @@ class Tables:
     def constants(self) -> Any:
         """What an optimal ablation puts in place of each head's z; a row per task and head.
 
-        `constant`: the fitted vector (head_dim numbers). `loss_mean`, `loss`: rise of the objective with the mean,
-        and with the constant. `steps`, `step`: steps of the fit, and the one that was kept.
+        `name`: the head. `constant`: the fitted vector (head_dim numbers). `loss_mean`, `loss`: rise of the objective
+        with the mean, and with the constant. `steps`, `step`: steps of the fit, and the one that was kept.
         """
         return self.table("constants")
 
@@ -158,8 +158,9 @@ class Tables:
 
         `name`: the unit, or "all" for every head at once. `at_stream`, `at_layer`: the residual stream after so many
         layers (0: embeddings). `unablated`, `norm`: mean norm with nothing and with it removed. `ratio`: norm /
-        unablated, and `largest` of one example. `reference`: mean norm on the reference set; null without one.
-        `flagged`: ratio at least 2 or at most ½, which makes deltas suspect.
+        unablated, and `largest` of one example. `reference`: mean norm on the reference set, `reference_ratio`:
+        unablated / reference; null without one. `flagged`: either ratio at least 2 or at most ½, which makes deltas
+        suspect.
         """
         return self.table("shift")
 
@@ -196,8 +197,8 @@ class Tables:
     def reliability(self) -> Any:
         """Whether a score would come out again from other examples; a row per score. It has no `metric`.
 
-        `score`: "delta TASK METHOD" and so on. `split_half`: Spearman's correlation between the scores of two halves
-        of the documents. `corrected`: by Spearman and Brown, for all of them; `ci_low`, `ci_high`: its interval. `n`:
-        units.
+        `score`: "delta TASK METHOD" and so on, "rollout TASK" and so on of attention patterns. `split_half`:
+        Spearman's correlation between the scores of two halves of the documents. `corrected`: by Spearman and Brown,
+        for all of them; `ci_low`, `ci_high`: its interval. `n`: units.
         """
         return self.table("reliability")

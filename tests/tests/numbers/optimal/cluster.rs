@@ -61,6 +61,7 @@ fn programs_killed_in_a_fit_and_behind_it_change_no_byte_and_deltas_are_the_loss
         gained += u32::from(fitted < mean);
         assert_eq!(c["constant"].as_array().unwrap().len(), 32);
         let head = heads.iter().find(|h| h["layer"] == c["layer"] && h["head"] == c["head"]).unwrap();
+        assert_eq!(c["name"], head["name"]);
         // In f32 the fit's own pass and the sweep's aren't the same products.
         let delta = head["delta"].as_f64().unwrap();
         assert!((delta - fitted).abs() < 2e-5, "{c} and {head}");

@@ -1,0 +1,128 @@
+//! The pruning curves of one task under one ablation.
+
+use super::{Maker, metric};
+use crate::analyse::Group;
+use crate::facts;
+use crate::figure::curve::{Family, curves};
+use crate::figure::draw::{number, percent};
+use crate::figure::{Figure, Part, Table, rounded, slug};
+use serde_json::json;
+
+impl Maker<'_> {
+    pub(super) fn curves(&self, out: &mut Vec<Figure>) {
+        let g = self.g;
+        for (_, named, random) in facts::families(g) {
+            let family = Family { named, random };
+            let Some(first) = family.named.first().or(family.random.first()) else { continue };
+            let own = if first.objective.is_empty() || first.objective == g.name {
+                String::new()
+            } else {
+                format!(", greedy for {}", first.objective)
+            };
+            let finding = found(&family);
+            let label = format!("{}: pruning curves. {finding}", self.title);
+            let Some(svg) = curves(g, &family, &label) else { continue };
+            let on = if first.half.is_some() {
+                "the half of the documents that greedy did not select on"
+            } else {
+                "all examples, the same that greedy selected on"
+            };
+            let what = if family.flagged() {
+                format!(
+                    "{} itself: with no head at all it isn't measurably worse, so there is no share to retain.",
+                    metric(g)
+                )
+            } else {
+                format!(
+                    "Retained is ({0} − {1}) / ({2} − {1}): 100 % is the whole model, 0 % is no head.",
+                    metric(g),
+                    number(first.floor),
+                    number(first.start)
+                )
+            };
+            let bands = if family.random.is_empty() {
+                String::new()
+            } else {
+                format!(
+                    " Grey: {} random orders, their median and their 5th to 95th percentile.",
+                    family.random.len()
+                )
+            };
+            let how = format!("{what} Measured on {on}. Coloured bands are 95 % intervals.{bands}");
+            let mut f = self.figure("curve", Part::Curves, &format!("Pruning{own}"), finding, how, svg);
+            if !own.is_empty() {
+                f.name = slug(&["curve", &g.name, g.method, self.unit, "for", &first.objective]);
+            }
+            f.data = Some(points(g, &family));
+            out.push(f);
+        }
+    }
+}
+
+/// What the curves of a family say.
+fn found(family: &Family<'_>) -> String {
+    let greedy = family.named.iter().find(|c| c.order == "greedy").or(family.named.first());
+    let Some(c) = greedy else { return "Random orders of removal.".into() };
+    let mut s = match (c.retained_at(0.79), c.at(0.79).or(c.points.last())) {
+        (Some((removed, r)), _) => format!(
+            "Without {removed} of {} heads (79 %), the {} order retains {}",
+            c.heads,
+            c.order,
+            percent(r)
+        ),
+        (None, Some(p)) => format!(
+            "Without {} of {} heads, the {} order leaves {} of {}",
+            p.removed,
+            c.heads,
+            c.order,
+            number(p.value),
+            number(c.start)
+        ),
+        (None, None) => return format!("The {} order.", c.order),
+    };
+    if let Some((median, low, high)) = facts::random_retained(&family.random, 0.79) {
+        s.push_str(&format!(
+            "; random orders retain {} ({} to {})",
+            percent(median),
+            percent(low),
+            percent(high)
+        ));
+    }
+    s.push('.');
+    s
+}
+
+fn points(g: &Group, family: &Family<'_>) -> Table {
+    let mut table = Table::new(&[
+        "order",
+        "step",
+        "name",
+        "removed",
+        "fraction",
+        "value",
+        "value_low",
+        "value_high",
+        "retained",
+        "retained_low",
+        "retained_high",
+    ]);
+    let known = |v: Option<f64>| v.map_or(serde_json::Value::Null, |v| rounded(v, 6));
+    for c in family.named.iter().chain(&family.random) {
+        for p in &c.points {
+            table.rows.push(vec![
+                json!(c.order),
+                json!(p.step),
+                json!(p.unit.map(|u| g.name_of(u))),
+                json!(p.removed),
+                rounded(c.fraction(p.removed), 5),
+                rounded(p.value, 6),
+                known(p.value_low),
+                known(p.value_high),
+                known(p.retained),
+                known(p.retained_low),
+                known(p.retained_high),
+            ]);
+        }
+    }
+    table
+}

@@ -104,6 +104,7 @@ fn follow(leading: Leading, last: Option<String>, id: Option<String>) -> impl fu
         // A number of this leadership is gone on from; any other page asks for the list, and hears what changes from now on.
         let known = last.as_deref().and_then(|l| l.strip_prefix(hub.boot())?.strip_prefix('.')?.parse::<u64>().ok());
         let mut seq = known.unwrap_or_else(|| hub.now());
+        // What was told last of the one that is looked at; null once it isn't followed any more, so that the page asks for it anew.
         let mut seen: Option<Value> = None;
         yield event("role", None, &json!({ "role": "leading", "boot": hub.boot(), "fresh": known.is_none(), "version": env!("CARGO_PKG_VERSION") }));
         if known.is_none() && let Some(crowd) = hub.crowd(0) {
@@ -126,10 +127,8 @@ fn follow(leading: Leading, last: Option<String>, id: Option<String>) -> impl fu
                 (seq, sent) = (upto, true);
                 if !more { break; }
             }
-            if let Some(id) = &id
-                && let Some(part) = follows.look(id)
-            {
-                let part = json!(part);
+            if let Some(id) = &id {
+                let part = json!(follows.look(id));
                 if seen.as_ref() != Some(&part) {
                     yield event("live", None, &part);
                     (seen, sent) = (Some(part), true);

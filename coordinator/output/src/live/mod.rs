@@ -60,7 +60,7 @@ pub struct Live<'a> {
     lists: BTreeMap<u32, Vec<UnitIx>>,
     /// Grows with all that is taken.
     version: u64,
-    /// What it was when all was forgotten.
+    /// What it was at the beginning, or when all was forgotten.
     began: u64,
 }
 
@@ -191,6 +191,12 @@ impl<'a> Live<'a> {
             .collect();
         let places = (0..frame.plan.sweeps.len() as u32).map(|s| analyse::places(frame, s)).collect();
         Self { frame, groups, places, lists: BTreeMap::new(), version: 0, began: 0 }
+    }
+
+    /// Begins with this version: who knows an earlier one, which another told, is told all.
+    #[must_use]
+    pub fn beginning_at(self, version: u64) -> Self {
+        Self { version, began: version, ..self }
     }
 
     /// Forgets all that was taken. The version goes on, so that nothing is taken for unchanged.

@@ -88,9 +88,10 @@ const results = (id, group, index) => {
     e.append(el('section', { class: 'card', 'aria-label': 'Pruning curve' }, el('h2', {}, 'What is left as heads go'), plot.e));
     parts.push({ path: 'curve', version: 0, redraw: plot.redraw, update: plot.update });
   }
-  let busy = false, alive = true;
-  /** Fetches what changed, one after another and not too often. */
+  let busy = false, alive = true, anew = false;
+  /** Fetches what changed, one after another and not too often; all, where nothing is followed (any more). */
   const update = async live => {
+    if (busy) anew ||= !live;
     if (busy || !alive) return;
     busy = true;
     let failed = false;
@@ -105,8 +106,9 @@ const results = (id, group, index) => {
     }
     setTimeout(() => {
       busy = false;
-      const now = state.live;
-      if (alive && (failed || (now && parts.some(p => p.version < now.version)))) update(now);
+      const now = state.live, more = failed || anew;
+      anew = false;
+      if (alive && (more || (now && parts.some(p => p.version < now.version)))) update(now);
     }, failed ? 1500 : PACE);
   };
   return { e, update, redraw: () => parts.forEach(p => p.redraw()), end: () => { alive = false; } };

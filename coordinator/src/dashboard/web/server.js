@@ -58,6 +58,8 @@ const open = () => {
   at('role', r => {
     const before = state.role;
     Object.assign(state, { role: r.role, leader: r.leader ?? null });
+    // Versions of a coordinator before this one say nothing.
+    if (r.fresh) state.live = null;
     if (before !== r.role || r.role !== 'leading') tell('role');
     if (r.role === 'leading' && r.fresh) refresh().catch(() => {});
   });
@@ -76,6 +78,8 @@ const poll = async () => {
   try {
     await refresh();
     link('asking');
+    // Nobody says how far it is: all that changed is asked for.
+    state.live = null;
     tell('live');
     if (++beat % 5 === 0) return open();
   } catch { link('lost'); }

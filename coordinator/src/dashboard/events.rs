@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 /// Least time between two groups of events.
 const PACE: Duration = Duration::from_millis(350);
-/// Time without events after which something is sent, so that both ends notice when the other is gone.
+/// Time without events after which a beat is sent, so that both ends notice when the other is gone; the page waits for two.
 const BEAT: Duration = Duration::from_secs(15);
 /// Experiments in one event.
 const MOST: usize = 100;
@@ -64,7 +64,7 @@ pub fn stream(site: &Arc<Site>, headers: &HeaderMap, id: Option<String>) -> Repl
                         match tokio::time::timeout(BEAT, role.changed()).await {
                             Ok(Ok(())) => break,
                             Ok(Err(_)) => return,
-                            Err(_) => yield Ok(Bytes::from_static(b": beat\n\n")),
+                            Err(_) => yield Ok(event("beat", None, &Value::Null)),
                         }
                     }
                 }
@@ -110,6 +110,7 @@ fn follow(leading: Leading, last: Option<String>, id: Option<String>) -> impl fu
         if known.is_none() && let Some(crowd) = hub.crowd(0) {
             yield event("workers", None, &json!(crowd));
         }
+        let mut spoke = Instant::now();
         loop {
             let began = Instant::now();
             changed.borrow_and_update();
@@ -136,15 +137,20 @@ fn follow(leading: Leading, last: Option<String>, id: Option<String>) -> impl fu
             }
             // What is computed of an experiment has no part in the hub's numbers, so the wait is short where one is looked at.
             let wait = if id.is_some() { PACE } else { BEAT };
+            if sent {
+                spoke = began;
+            }
             if sent || id.is_some() {
                 tokio::time::sleep(PACE.saturating_sub(began.elapsed())).await;
             }
             tokio::select! {
                 got = changed.changed() => if got.is_err() { return },
                 () = handle.stopping() => return,
-                () = tokio::time::sleep(wait) => {
-                    if id.is_none() { yield Bytes::from_static(b": beat\n\n"); }
-                }
+                () = tokio::time::sleep(wait) => {}
+            }
+            if spoke.elapsed() >= BEAT {
+                yield event("beat", None, &Value::Null);
+                spoke = Instant::now();
             }
         }
     }

@@ -51,6 +51,7 @@ _ALL = (
     Table("triples", 'a sweep of kind "pairs" with third_order above 0', ("pairs",)),
     Table("polysemanticity", 'a sweep of kind "single" over two tasks or more', ("single",)),
     Table("reliability", 'a sweep of kind "single" or "gradient"', ("single", "gradient")),
+    Table("selected", 'a sweep of kind "single" or "pairs"', ("single", "pairs")),
     Table("scores", "every run", ()),
     Table("examples", "every run", ()),
 )
@@ -62,11 +63,11 @@ _HEAD = pa.struct([("stream", pa.string()), ("layer", pa.uint32()), ("head", pa.
 
 _TEXT = """
 task metric method unit stream name relation order objective scope score score_a score_b sweep loss_name a_stream
-a_name b_stream b_name c_stream c_name query_token key_token strongest at_stream
+a_name b_stream b_name c_stream c_name query_token key_token strongest at_stream effect_kind
 """.split()
 _WHOLE = """
 layer head a_layer a_head b_layer b_head c_layer c_head n clusters unit_heads step steps removed half greedy_sweep
-sweep_index round index cluster tokens scored example query key at_layer group size top_k
+sweep_index round index cluster tokens scored example query key at_layer group size top_k resolved
 """.split()
 _FLOATS = """
 baseline value delta se ci_low ci_high p_value q_value delta_a delta_b delta_ab interaction normalised fraction
@@ -74,7 +75,8 @@ retained ratio value_low value_high retained_low retained_high spearman kendall 
 jaccard_low jaccard_high importance importance_normalised attribution confidence entropy first_token previous_token
 duplicate_token induction rollout direct total repair unablated norm largest reference sum_alone sum_pairs
 interaction_se interaction_low interaction_high interaction_p interaction_q participation split_half corrected r_079
-r_079_low r_079_high largest_99 largest_95 largest_90 area area_low area_high cpr cmd loss_mean
+r_079_low r_079_high largest_99 largest_95 largest_90 area area_low area_high cpr cmd loss_mean strongest_share
+effect effect_select
 """.split()
 _LISTS = """
 deltas ses constant cosine nll correct logit_diff prob_diff prediction label kl
@@ -97,6 +99,7 @@ _OWN: dict[str, dict[str, pa.DataType]] = {
     "gradients": {"loss": pa.string()},
     "constants": {"loss": pa.float64()},
     "patterns": {"attention": pa.float64()},
+    "selected": {"rank": pa.uint32()},
 }
 
 #: Columns that may hold nothing but nulls, which JSON leaves out.
@@ -109,6 +112,8 @@ NULLABLE: dict[str, tuple[str, ...]] = {
     "examples": ("half",),
     "attention": ("duplicate_token", "induction"),
     "shift": ("stream", "layer", "head", "reference"),
+    "polysemanticity": ("stream", "layer", "head", "participation", "strongest_share"),
+    "selected": ("a_stream", "a_layer", "a_head", "b_stream", "b_layer", "b_head", "b_name"),
 }
 
 #: Columns of `scores` that describe a row; all others are lists of scores, one value per example.

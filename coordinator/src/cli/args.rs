@@ -30,7 +30,7 @@ all of it on this machine. For many machines, `ablate serve` runs as the coordin
 every machine computes, and `submit`, `watch` and the others speak to the coordinator.";
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done; 1 failed; 2 wrong usage or spec; 3 finished with quarantined shards; 130 interrupted \
+Exit codes: 0 done; 1 failed; 2 wrong usage or spec; 3 finished with quarantined chunks; 130 interrupted \
 and resumable.";
 
 const EXAMPLES: &str = "\
@@ -49,7 +49,7 @@ On many:
 A spec:
   name = \"first\"
   [model]
-  source = \"models/SmolLM2-135M-Instruct.Q4_1.gguf\"
+  source = \"models/smollm2/SmolLM2-135M-Instruct.Q4_1.gguf\"
   [[task]]
   name = \"ioi\"
   kind = \"ioi\"
@@ -60,7 +60,7 @@ A spec:
   [[sweep]]
   kind = \"single\"
 
-Exit codes: 0 done; 1 failed; 2 wrong usage or spec; 3 finished with quarantined shards; 130 interrupted
+Exit codes: 0 done; 1 failed; 2 wrong usage or spec; 3 finished with quarantined chunks; 130 interrupted
 and resumable. $ABLATE_LOG sets what is logged to stderr (off, error, warn, info, debug, trace).";
 
 #[derive(Debug, Subcommand)]
@@ -340,7 +340,7 @@ each sweep, workers, the heads' effects filling in, the pruning curve, and chunk
 retry (? lists them). Elsewhere, with --plain and with --json it is a line for each change. Without an experiment the \
 screen begins with the list of them, and stays until it is left.",
     after_help = "Examples:\n  ablate watch sweep\n  ablate watch\n  ablate watch sweep --plain >> log\n\n$NO_COLOR=1 \
-draws without colours.\n\nExit codes: 0 done; 1 failed or cancelled; 3 finished with quarantined shards; 130 left before its end."
+draws without colours.\n\nExit codes: 0 done; 1 failed or cancelled; 3 finished with quarantined chunks; 130 left before its end."
 )]
 pub struct WatchArgs {
     /// Name, id, or a unique beginning of the id [default: chosen on the screen]

@@ -305,7 +305,14 @@ fn says_partial(folder: &Path) -> bool {
     serde_json::from_slice::<serde_json::Value>(&text).is_ok_and(|v| v["partial"] == true)
 }
 
-/// What is neither a folder here nor an experiment there.
+/// Whether a run's folder is named here. A folder with nothing but tables is where an export of that name wrote: it is asked for again. A path
+/// is no name.
+fn is_folder(what: &str) -> bool {
+    let folder = Path::new(what);
+    folder.join("state.db").is_file() || (folder.is_dir() && what.contains(['/', '.']))
+}
+
+/// What is neither a run's folder here nor an experiment there.
 fn no_folder(e: Fail, what: &str) -> Fail {
     if what.contains(['/', '.']) {
         return Fail::wrong(format!("there is no folder {what}"))
@@ -315,6 +322,9 @@ fn no_folder(e: Fail, what: &str) -> Fail {
     if runs.is_dir() {
         return e.then(format_args!("or give the folder of an `ablate run`: {}", runs.display()));
     }
+    if Path::new(what).is_dir() {
+        return e.then(format_args!("or give the folder of an `ablate run`: {what} here has no state.db"));
+    }
     e.then(format_args!("or give the folder of an `ablate run`: there is no folder {what} here"))
 }
 
@@ -322,7 +332,7 @@ fn no_folder(e: Fail, what: &str) -> Fail {
 pub async fn export(args: ExportArgs) -> Result<u8, Fail> {
     let folder = Path::new(&args.what);
     let out: PathBuf;
-    if folder.is_dir() {
+    if is_folder(&args.what) {
         let results = of_folder(folder).await?;
         out = args.out.unwrap_or_else(|| folder.to_path_buf());
         made(&out)?;
@@ -347,7 +357,7 @@ pub async fn export(args: ExportArgs) -> Result<u8, Fail> {
 pub async fn report(args: ReportArgs) -> Result<u8, Fail> {
     let folder = Path::new(&args.what);
     let out: PathBuf;
-    if folder.is_dir() {
+    if is_folder(&args.what) {
         let beside = args.out.is_none();
         out = args.out.unwrap_or_else(|| folder.join("report.html"));
         if out.is_dir() || out.parent().is_some_and(|p| !p.as_os_str().is_empty() && !p.is_dir()) {
@@ -387,8 +397,19 @@ pub async fn report(args: ReportArgs) -> Result<u8, Fail> {
 
 #[cfg(test)]
 mod tests {
-    use super::within;
+    use super::{is_folder, within};
     use std::path::Path;
+
+    #[test]
+    fn a_folder_of_tables_alone_is_no_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let here = folder.path().to_str().unwrap();
+        assert!(is_folder(here), "a path is never a name");
+        assert!(!is_folder("src") && Path::new("src").is_dir());
+        assert!(!is_folder("no-such"));
+        std::fs::write(folder.path().join("state.db"), "").unwrap();
+        assert!(is_folder(here));
+    }
 
     #[test]
     fn no_name_of_a_coordinator_leaves_the_folder() {

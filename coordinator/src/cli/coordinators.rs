@@ -18,6 +18,8 @@ const ANSWER: Duration = Duration::from_secs(5);
 /// How long to wait for a leader where only those that stand by answer: a takeover takes less.
 const TAKEOVER: Duration = Duration::from_secs(15);
 const AGAIN: Duration = Duration::from_millis(300);
+/// How long to wait for one on this machine to listen: the line before may have started it.
+const START: Duration = Duration::from_secs(3);
 
 /// Whether a coordinator can be called that; what is wrong otherwise.
 pub fn check(url: &str) -> Result<(), String> {
@@ -151,6 +153,10 @@ pub async fn leader(args: &ClientArgs) -> Result<Client, Fail> {
         let Some(by) = waiting else {
             if let Some(fail) = refused {
                 return Err(fail);
+            }
+            if began.elapsed() < START && named.iter().all(|url| access.is_here(url)) {
+                tokio::time::sleep(AGAIN).await;
+                continue;
             }
             return Err(Fail::failed(format!("no coordinator answers at {}", args.coordinator)).help(
                 "start one with `ablate serve`, or name it with --coordinator or $ABLATE_COORDINATOR",

@@ -3,7 +3,7 @@
 use super::differ;
 use super::fail::{Fail, on};
 use ablate_common::plan::Plan;
-use ablate_coordinator::store::{self, SqliteStore, State, Store};
+use ablate_coordinator::store::{self, SqliteStore, Store};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 
@@ -97,11 +97,6 @@ fn compare(out: &Path, stored: &[store::Stored], plan: &Plan, resume: bool) -> R
         ))
         .at(place)
         .help("choose another folder with --out, or put back what differs; nothing was changed"));
-    }
-    if first.state == State::Cancelled {
-        return Err(Fail::wrong("the experiment in the output folder was cancelled")
-            .at(place)
-            .help("choose another folder with --out"));
     }
     Ok(())
 }

@@ -137,11 +137,13 @@ impl Session {
         made.await.map_err(|e| Fail::failed(format!("preparing ended early: {e}")))?
     }
 
-    /// What was left paused, failed or set aside goes on: running again is the wish to have it done.
+    /// What was left paused, cancelled, failed or set aside goes on: running again is the wish to have it done.
     async fn wake(&self, service: &Handle, id: &str) -> Result<Option<Status>, Fail> {
         let Some(mut status) = status_of(service, id) else { return Ok(None) };
         if status.state == "paused" {
             status = service.control(id, Control::Resume).await.map_err(|e| self.failed(e))?;
+        } else if status.state == "cancelled" {
+            status = service.control(id, Control::Retry).await.map_err(|e| self.failed(e))?;
         } else if status.state == "failed"
             || status.quarantined > 0
             || (status.state == "done" && status.accepted < status.planned)
@@ -265,7 +267,9 @@ impl Session {
                 status.quarantined,
                 self.args.again()
             )),
-            (_, "cancelled") => return Err(Fail::failed("the experiment was cancelled")),
+            (_, "cancelled") => {
+                return Err(Fail::failed("the experiment was cancelled").help(self.resume()));
+            }
             _ => return Err(Fail::with_advice(1, &status.error).or_help(self.resume())),
         }
         Ok(code)

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 /// Least time between two groups of events.
 const PACE: Duration = Duration::from_millis(350);
-/// Time without events after which something is sent, so that both ends notice when the other is gone.
+/// Time without events after which a beat is sent, so that both ends notice when the other is gone; the page waits for two.
 const BEAT: Duration = Duration::from_secs(15);
 /// Experiments in one event.
 const MOST: usize = 100;
@@ -64,7 +64,7 @@ pub fn stream(site: &Arc<Site>, headers: &HeaderMap, id: Option<String>) -> Repl
                         match tokio::time::timeout(BEAT, role.changed()).await {
                             Ok(Ok(())) => break,
                             Ok(Err(_)) => return,
-                            Err(_) => yield Ok(Bytes::from_static(b": beat\n\n")),
+                            Err(_) => yield Ok(event("beat", None, &Value::Null)),
                         }
                     }
                 }
@@ -104,11 +104,13 @@ fn follow(leading: Leading, last: Option<String>, id: Option<String>) -> impl fu
         // A number of this leadership is gone on from; any other page asks for the list, and hears what changes from now on.
         let known = last.as_deref().and_then(|l| l.strip_prefix(hub.boot())?.strip_prefix('.')?.parse::<u64>().ok());
         let mut seq = known.unwrap_or_else(|| hub.now());
+        // What was told last of the one that is looked at; null once it isn't followed any more, so that the page asks for it anew.
         let mut seen: Option<Value> = None;
         yield event("role", None, &json!({ "role": "leading", "boot": hub.boot(), "fresh": known.is_none(), "version": env!("CARGO_PKG_VERSION") }));
         if known.is_none() && let Some(crowd) = hub.crowd(0) {
             yield event("workers", None, &json!(crowd));
         }
+        let mut spoke = Instant::now();
         loop {
             let began = Instant::now();
             changed.borrow_and_update();
@@ -126,10 +128,8 @@ fn follow(leading: Leading, last: Option<String>, id: Option<String>) -> impl fu
                 (seq, sent) = (upto, true);
                 if !more { break; }
             }
-            if let Some(id) = &id
-                && let Some(part) = follows.look(id)
-            {
-                let part = json!(part);
+            if let Some(id) = &id {
+                let part = json!(follows.look(id));
                 if seen.as_ref() != Some(&part) {
                     yield event("live", None, &part);
                     (seen, sent) = (Some(part), true);
@@ -137,15 +137,20 @@ fn follow(leading: Leading, last: Option<String>, id: Option<String>) -> impl fu
             }
             // What is computed of an experiment has no part in the hub's numbers, so the wait is short where one is looked at.
             let wait = if id.is_some() { PACE } else { BEAT };
+            if sent {
+                spoke = began;
+            }
             if sent || id.is_some() {
                 tokio::time::sleep(PACE.saturating_sub(began.elapsed())).await;
             }
             tokio::select! {
                 got = changed.changed() => if got.is_err() { return },
                 () = handle.stopping() => return,
-                () = tokio::time::sleep(wait) => {
-                    if id.is_none() { yield Bytes::from_static(b": beat\n\n"); }
-                }
+                () = tokio::time::sleep(wait) => {}
+            }
+            if spoke.elapsed() >= BEAT {
+                yield event("beat", None, &Value::Null);
+                spoke = Instant::now();
             }
         }
     }

@@ -1,6 +1,9 @@
 //! Following an experiment's chunks: each is read from the store once, in a thread of its own that yields to everything else on the machine,
 //! for as long as somebody looks. Names of new chunks come from the committer; who falls behind asks the store which there are.
 
+#[cfg(test)]
+mod tests;
+
 use crate::server::{Handle, Status};
 use crate::store::{ChunkAt, ChunkKey, Store};
 use ablate_common::plan::{Plan, SweepKind};
@@ -10,7 +13,7 @@ use ablate_output::live::{self, Live, Ready};
 use serde::Serialize;
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{broadcast, mpsc, oneshot};
 use tokio::task::AbortHandle;
@@ -28,8 +31,10 @@ const REST: u32 = 3;
 const LONGEST: Duration = Duration::from_secs(2);
 /// How often rounds are looked at.
 const ROUNDS: Duration = Duration::from_millis(900);
-/// How long a question may wait for its answer.
+/// How long somebody's question may wait for its answer.
 const ANSWER: Duration = Duration::from_secs(10);
+/// After which time one that failed is tried anew.
+const AGAIN: Duration = Duration::from_secs(5);
 
 type Ask = Box<dyn for<'l, 'a> FnOnce(&'l mut Live<'a>) + Send>;
 
@@ -51,6 +56,8 @@ pub struct Follow {
     asks: mpsc::Sender<Ask>,
     look: Mutex<Look>,
     used: Mutex<Instant>,
+    /// When it ended with an error.
+    failed: Mutex<Option<Instant>>,
     task: Mutex<Option<AbortHandle>>,
 }
 
@@ -72,15 +79,22 @@ impl Follow {
         &self,
         question: impl for<'a> FnOnce(&mut Live<'a>) -> T + Send + 'static,
     ) -> Option<T> {
-        ask(&self.asks, question).await
+        tokio::time::timeout(ANSWER, ask(&self.asks, question)).await.ok().flatten()
     }
 
     /// How far it is.
     pub fn look(&self) -> Look {
         lock(&self.look).clone()
     }
+
+    /// Whether somebody asked for it lately, and it hasn't failed a while ago.
+    fn wanted(&self, now: Instant) -> bool {
+        let since = |t: Instant| now.saturating_duration_since(t);
+        since(*lock(&self.used)) < PATIENCE && lock(&self.failed).is_none_or(|t| since(t) < AGAIN)
+    }
 }
 
+/// Asks, however long the answer takes; none where nothing answers any more.
 async fn ask<T: Send + 'static>(
     asks: &mpsc::Sender<Ask>,
     question: impl for<'a> FnOnce(&mut Live<'a>) -> T + Send + 'static,
@@ -90,11 +104,8 @@ async fn ask<T: Send + 'static>(
         // Whoever asked may have gone.
         let _ = reply.send(question(live));
     });
-    let asked = async {
-        asks.send(boxed).await.ok()?;
-        answer.await.ok()
-    };
-    tokio::time::timeout(ANSWER, asked).await.ok().flatten()
+    asks.send(boxed).await.ok()?;
+    answer.await.ok()
 }
 
 /// All that are followed.
@@ -114,7 +125,7 @@ impl Follows {
         let plan = self.handle.plan(id)?;
         let mut all = lock(&self.all);
         let now = Instant::now();
-        all.retain(|k, f| k == id || now.saturating_duration_since(*lock(&f.used)) < PATIENCE);
+        all.retain(|_, f| f.wanted(now));
         if let Some(follow) = all.get(id) {
             *lock(&follow.used) = now;
             return Some(Arc::clone(follow));
@@ -125,8 +136,13 @@ impl Follows {
         }
         let (asks, asked) = mpsc::channel(64);
         let look = Mutex::new(Look { id: id.to_owned(), ..Look::default() });
-        let follow =
-            Arc::new(Follow { asks: asks.clone(), look, used: Mutex::new(now), task: Mutex::default() });
+        let follow = Arc::new(Follow {
+            asks: asks.clone(),
+            look,
+            used: Mutex::new(now),
+            failed: Mutex::default(),
+            task: Mutex::default(),
+        });
         let mut run = Run {
             handle: self.handle.clone(),
             store: self.handle.store(),
@@ -143,16 +159,25 @@ impl Follows {
             rounds_at: None,
         };
         let task = tokio::spawn(async move {
-            if let Err(why) = run.run(asked).await
-                && let Some(follow) = run.follow.upgrade()
-            {
-                tracing::warn!(experiment = run.id, why, "can't be followed");
-                lock(&follow.look).error = why;
-            }
+            let Err(why) = run.run(asked).await else { return };
+            let Some(follow) = run.follow.upgrade() else { return };
+            tracing::warn!(experiment = run.id, why, "can't be followed");
+            lock(&follow.look).error = why;
+            *lock(&follow.failed) = Some(Instant::now());
+            drop(follow);
+            // Whoever asks after that makes a new try.
+            tokio::time::sleep(AGAIN).await;
+            run.handle.follows().forget();
         });
         *lock(&follow.task) = Some(task.abort_handle());
         all.insert(id.to_owned(), Arc::clone(&follow));
         Some(follow)
+    }
+
+    /// Lets go of those that nobody asks for any more, and of those that failed a while ago.
+    fn forget(&self) {
+        let now = Instant::now();
+        lock(&self.all).retain(|_, f| f.wanted(now));
     }
 
     /// How far one is that is followed; looking is asking for it.
@@ -207,6 +232,7 @@ impl Run {
             .map_err(|e| format!("no thread: {e}"))?;
         self.resync().await?;
         loop {
+            self.handle.follows().forget();
             if self.follow.strong_count() == 0 {
                 return Ok(());
             }
@@ -423,6 +449,12 @@ impl Run {
     }
 }
 
+/// Where versions begin: past all that an earlier reading told, be it of a coordinator before this one. None takes a chunk each microsecond.
+#[expect(clippy::disallowed_methods, reason = "what outlives the process is known by the wall clock alone")]
+fn first_version() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_micros() as u64)
+}
+
 /// Computes what is asked, until nobody can ask any more.
 fn compute(id: String, plan: Plan, blobs: Vec<Vec<u8>>, mut asked: mpsc::Receiver<Ask>) {
     // On Linux this is the thread's own: whatever else the machine does goes first. Where it isn't allowed, so be it.
@@ -437,7 +469,7 @@ fn compute(id: String, plan: Plan, blobs: Vec<Vec<u8>>, mut asked: mpsc::Receive
         prepared.push(task);
     }
     let frame = live::frame(id, plan, prepared);
-    let mut live = Live::new(&frame);
+    let mut live = Live::new(&frame).beginning_at(first_version());
     while let Some(question) = asked.blocking_recv() {
         question(&mut live);
     }

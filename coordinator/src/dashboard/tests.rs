@@ -210,6 +210,13 @@ async fn who_comes_back_to_the_stream_goes_on_where_it_was() {
         seen.iter()
             .any(|(n, id)| n == "id" && id.as_str().unwrap().starts_with(list["boot"].as_str().unwrap()))
     );
+    // What nobody has asked for isn't followed, which a page is told, so that it asks.
+    let live = |seen: &[(String, Value)]| seen.iter().any(|e| e.0 == "live");
+    let seen = events(at, "?id=test-1 HTTP/1.1", live).await;
+    assert_eq!(seen.last().unwrap().1, Value::Null);
+    assert_eq!(get(at, &format!("{ONE}/heads")).await.0, 200);
+    let seen = events(at, "?id=test-1 HTTP/1.1", live).await;
+    assert_eq!(seen.last().unwrap().1["error"], "");
     // A number of another leadership means nothing: the page asks anew.
     let seen = events(at, " HTTP/1.1\r\nlast-event-id: 1-0.5", |seen| !seen.is_empty()).await;
     assert_eq!(seen[0].1["fresh"], true);

@@ -124,6 +124,7 @@ def test_an_experiment_is_submitted_followed_and_loaded(service: Service, tmp_pa
         assert run.id == job.id
         assert len(run.heads) == 144
         assert (tmp_path / "loaded" / "report.html").exists()
+        assert list((tmp_path / "loaded" / "figures").glob("heads-*.svg"))
         assert not list((tmp_path / "loaded").glob(".*")), "nothing half-written is left"
         text = ar.load(client.export("followed", tmp_path / "text", "csv"), frames="polars")
         assert text.delta_matrix("reviews").tolist() == run.delta_matrix("reviews").tolist()
@@ -275,7 +276,8 @@ class Imitation(rpc.ExperimentsServicer):
         return self.listing(context)
 
     def Export(self, request: Any, context: Any) -> Any:
-        yield pb.FilePart(name="../outside.csv", data=b"inside")
+        for name in ("../outside.csv", "figures/heads.svg", "/far/away/there.csv"):
+            yield pb.FilePart(name=name, data=b"inside")
 
 
 def refuse(context: Any, code: grpc.StatusCode, words: str, details: Any) -> None:
@@ -349,5 +351,6 @@ def test_a_limit_is_waited_for_where_that_helps(imitations: list[tuple[Imitation
 def test_a_file_stays_in_its_folder(imitations: list[tuple[Imitation, str]], tmp_path: Path) -> None:
     with ar.Client(imitations[0][1]) as client:
         client.export("x", tmp_path / "in")
-    assert [p.name for p in (tmp_path / "in").iterdir()] == ["outside.csv"]
+    files = {str(p.relative_to(tmp_path / "in")) for p in (tmp_path / "in").rglob("*") if p.is_file()}
+    assert files == {"outside.csv", "figures/heads.svg", "there.csv"}
     assert [p.name for p in tmp_path.iterdir()] == ["in"]

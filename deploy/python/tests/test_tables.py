@@ -60,11 +60,21 @@ ROWS = {
     "polysemanticity": [
         {"method": "mean", "unit": "head"}
         | AT
-        | {"participation": 1.5, "tasks": ["ioi", "wiki"], "deltas": [0.5, float("nan")], "ses": [0.1, 0.2]}
-        | {"strongest": "ioi"},
+        | {"participation": 1.5, "resolved": 1}
+        | {"tasks": ["ioi", "wiki"], "deltas": [0.5, float("nan")], "ses": [0.1, 0.2]}
+        | {"strongest": "ioi", "strongest_share": 0.7},
     ],
     "reliability": [
         {"score": "delta ioi mean", "split_half": 0.8, "corrected": 0.9, "ci_low": 0.7, "ci_high": 0.95, "n": 72}
+    ],
+    "selected": [
+        BASE
+        | {"effect_kind": kind, "rank": 1}
+        | {f"a_{k}": v for k, v in AT.items()}
+        | {f"b_{k}": v if kind == "interaction" else None for k, v in AT.items()}
+        | {"effect_select": 0.8, "effect": 0.5, "se": 0.1, "ci_low": 0.3, "ci_high": 0.7, "p_value": 0.01}
+        | {"n": 32, "clusters": 16}
+        for kind in ("delta", "interaction")
     ],
     "orders": [
         BASE

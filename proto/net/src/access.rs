@@ -125,6 +125,12 @@ impl Access {
         endpoint.tls_config(tls).map_err(|e| format!("TLS can't be set up: {}", crate::trouble::chain(&e)))
     }
 
+    /// Whether a URL names this machine.
+    #[must_use]
+    pub fn is_here(&self, url: &str) -> bool {
+        self.endpoint(url).is_ok_and(|e| loopback(e.uri().host().unwrap_or_default()))
+    }
+
     /// Whether a coordinator's word that another leads at `url` is followed: never from TLS to clear text.
     #[must_use]
     pub fn follows(&self, named: &str, url: &str) -> bool {
@@ -160,6 +166,13 @@ mod tests {
             assert!(said.contains("clear text") && !said.contains("ablate_1_x"), "{said}");
         }
         Access::default().endpoint("http://db.example:7650").unwrap();
+    }
+
+    #[test]
+    fn this_machine_is_known_by_its_own_names_for_itself() {
+        let here = |url| Access::default().is_here(url);
+        assert!(here("http://127.0.0.1:7650") && here("http://localhost:1") && here("https://[::1]:7650"));
+        assert!(!here("http://10.0.0.1:7650") && !here("http://db.example:1") && !here("nowhere"));
     }
 
     #[test]

@@ -76,17 +76,7 @@ fn every_command_of_the_tour_and_of_the_cluster_works_as_written() {
     assert!(folder.path().join("runs/my-sweep/heads.csv").exists());
 
     // Services of the cluster run beside the commands, and end with them.
-    let together: String = cluster
-        .lines()
-        .map(|l| {
-            let command = l.split(" #").next().unwrap_or_default().trim();
-            match command.strip_suffix(" &") {
-                Some(service) => format!("{service} & sleep 2\n"),
-                None => format!("{command}\n"),
-            }
-        })
-        .collect();
-    bash(folder.path(), &format!("{path}trap 'kill $(jobs -p) || true; wait' EXIT\n{together}"));
+    bash(folder.path(), &format!("{path}trap 'kill $(jobs -p) || true; wait' EXIT\n{cluster}"));
     assert_eq!(json(&folder.path().join("my-sweep/summary.json"))["heads"], 270);
 }
 

@@ -6,6 +6,7 @@ use ablate_tests::minilm;
 use ablate_tests::program::{
     ablate, differing, json, refused, run, said as succeed, signal, small_spec, tables, wait_until,
 };
+use sqlx::Connection;
 use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
@@ -26,6 +27,17 @@ fn wait_for_chunks(child: &mut Child, out: &Path, bytes: u64) {
 fn worker_of(run: u32) -> Option<u32> {
     let out = Command::new("ps").args(["-o", "pid=", "--ppid", &run.to_string()]).output().unwrap();
     String::from_utf8_lossy(&out.stdout).split_whitespace().next().and_then(|p| p.parse().ok())
+}
+
+/// Writes into a folder whose run has ended that it was cancelled.
+fn cancel(out: &Path) {
+    let url = format!("sqlite://{}", out.join("state.db").display());
+    let work = async {
+        let mut store = sqlx::SqliteConnection::connect(&url).await.unwrap();
+        sqlx::query("UPDATE experiments SET state = 'cancelled'").execute(&mut store).await.unwrap();
+        store.close().await.unwrap();
+    };
+    tokio::runtime::Runtime::new().unwrap().block_on(work);
 }
 
 #[test]
@@ -74,6 +86,8 @@ fn kills_in_the_middle_change_no_byte_and_repeat_no_acknowledged_chunk() {
             }
         }
     }
+    // As by the button of its dashboard: the same command takes it up again.
+    cancel(&shaken);
     succeed(run(&spec, &shaken, &["--resume"]));
     assert_eq!(differing(&expected, &tables(&shaken)), [""; 0]);
     let counted = chunks(&shaken);

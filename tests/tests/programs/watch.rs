@@ -196,8 +196,10 @@ fn it_ends_with_the_experiment_as_lines_do_and_is_quiet_about_colours_where_none
 
     let (code, screen) = plain.end();
     assert_eq!(code, Some(0));
-    let last = screen.lines().rfind(|l| !l.trim().is_empty()).unwrap().to_owned();
-    assert!(last.contains("small") && last.contains("done"), "{screen}");
+    let lines: Vec<&str> = screen.lines().filter(|l| !l.trim().is_empty()).collect();
+    let [.., before, last] = lines[..] else { panic!("{screen}") };
+    assert!(before.contains("small") && before.contains("done"), "{screen}");
+    assert!(last.contains("ablate export small"), "{screen}");
     let bytes = plain.sent();
     let colour = |style: &str| {
         style

@@ -6,9 +6,11 @@ mod curves;
 mod matrix;
 #[cfg(test)]
 mod tests;
+mod views;
 
 pub use curves::{CurvesView, Line, Mark, Walk};
 pub use matrix::{Bins, CellView, LARGEST};
+pub use views::{GroupView, HeadsView, PairsView, UnitPlace, short};
 
 use crate::analyse::{self, RESOLVED};
 use crate::measure::{Measure, Sample};
@@ -22,7 +24,6 @@ use ablate_common::task::{Prepared, Scope};
 use ablate_common::units::{Place, UnitIx, UnitMap};
 use curves::Curves;
 use matrix::Matrix;
-use serde::Serialize;
 use std::collections::BTreeMap;
 
 /// Strongest pairs of either sign that are kept with their errors.
@@ -60,7 +61,7 @@ pub struct Live<'a> {
     lists: BTreeMap<u32, Vec<UnitIx>>,
     /// Grows with all that is taken.
     version: u64,
-    /// What it was when all was forgotten.
+    /// What it was at the beginning, or when all was forgotten.
     began: u64,
 }
 
@@ -105,80 +106,6 @@ struct Strong {
     se: f64,
 }
 
-/// Name, stream, layer and head of a unit; null where it has none.
-pub type UnitPlace = (String, Option<&'static str>, Option<u32>, Option<u32>);
-
-/// What a group is about.
-#[derive(Clone, Debug, Serialize)]
-pub struct GroupView {
-    /// Task.
-    pub task: String,
-    /// Metric.
-    pub metric: &'static str,
-    /// Whether a lower value is better.
-    pub lower_is_better: bool,
-    /// Ablation's method.
-    pub method: &'static str,
-    /// What is removed as a whole, and several of it.
-    pub unit: (&'static str, &'static str),
-    /// Units: (name, stream, layer, head), nulls where they have none.
-    pub units: Vec<UnitPlace>,
-    /// Whether sweeps of single units, of pairs, and along orders belong to it.
-    pub has: (bool, bool, bool),
-}
-
-/// Units alone.
-#[derive(Clone, Debug, Serialize)]
-pub struct HeadsView {
-    /// Version; the next look may ask for what changed since.
-    pub version: u64,
-    /// Whether this is all there is, and what was known before is void.
-    pub whole: bool,
-    /// The metric with nothing removed, and with everything removed; null where it isn't known.
-    pub baseline: f64,
-    /// See `baseline`.
-    pub floor: f64,
-    /// Units that are known.
-    pub known: usize,
-    /// (unit, value, Δ, SE, ends of the 95 % interval) of those that changed.
-    pub rows: Vec<(u32, f64, f64, f64, f64, f64)>,
-    /// Units with q ≤ 0.05 among those known so far.
-    pub resolved: Vec<u32>,
-}
-
-/// Pairs.
-#[derive(Clone, Debug, Serialize)]
-pub struct PairsView {
-    /// Version; the next look may ask for what changed since.
-    pub version: u64,
-    /// Whether this is all there is, and what was known before is void.
-    pub whole: bool,
-    /// Pairs that are known, planned, and left out as a unit alone has no scores.
-    pub known: u64,
-    /// See `known`.
-    pub planned: u64,
-    /// See `known`.
-    pub skipped: u64,
-    /// How units fall into rows and columns.
-    pub bins: Bins,
-    /// Cells that changed.
-    pub cells: Vec<CellView>,
-    /// Strongest pairs above 0: (unit, unit, interaction, SE).
-    pub redundant: Vec<(u32, u32, f64, f64)>,
-    /// Strongest pairs below 0.
-    pub overlapping: Vec<(u32, u32, f64, f64)>,
-}
-
-/// Rounded to what a picture shows: five digits.
-#[must_use]
-pub fn short(v: f64) -> f64 {
-    if v == 0.0 || !v.is_finite() {
-        return v;
-    }
-    let scale = 10f64.powi(4 - v.abs().log10().floor() as i32);
-    if scale.is_finite() && scale > 0.0 { (v * scale).round() / scale } else { v }
-}
-
 impl<'a> Live<'a> {
     /// Nothing is known yet of what `frame` plans.
     #[must_use]
@@ -191,6 +118,12 @@ impl<'a> Live<'a> {
             .collect();
         let places = (0..frame.plan.sweeps.len() as u32).map(|s| analyse::places(frame, s)).collect();
         Self { frame, groups, places, lists: BTreeMap::new(), version: 0, began: 0 }
+    }
+
+    /// Begins with this version: who knows an earlier one, which another told, is told all.
+    #[must_use]
+    pub fn beginning_at(self, version: u64) -> Self {
+        Self { version, began: version, ..self }
     }
 
     /// Forgets all that was taken. The version goes on, so that nothing is taken for unchanged.

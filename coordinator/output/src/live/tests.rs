@@ -119,6 +119,13 @@ fn only_what_changed_is_said_again_and_greedy_is_followed_round_by_round() {
     assert_eq!((then.known, then.rows.len(), then.rows[0].0), (8, 1, 7));
     assert!(live.heads(0, then.version).unwrap().rows.is_empty());
     assert!(live.curves(0, then.version).unwrap().same && !live.curves(0, 0).unwrap().same);
+    // Who knows a version of an earlier reading is told all.
+    let mut next = Live::new(&frame).beginning_at(1000);
+    next.take((0, 0, 0), scores(&results, (0, 0, 0)));
+    next.take((1, 0, 0), scores(&results, (1, 0, 0)));
+    let anew = next.heads(0, then.version).unwrap();
+    assert_eq!((anew.version, anew.whole, anew.rows.len()), (1002, true, 7));
+    assert!(next.pairs(0, then.version).unwrap().whole && !next.curves(0, then.version).unwrap().same);
     // Before anything is removed there is nothing to look for.
     assert_eq!(live.greedy_chunk(3, 0), None);
     for gone in 1..=order.len() {

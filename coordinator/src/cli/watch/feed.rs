@@ -196,8 +196,11 @@ impl Feed {
                 self.tell(News::Effects(id, reply)).await
             }
             Ok(_) => Ok(()),
-            // They can't be worked out; the rest can be looked at.
-            Err(e) if e.code() == Code::FailedPrecondition => Ok(()),
+            // They can't be worked out; the rest can be looked at. Should they be after all, they are told whole.
+            Err(e) if e.code() == Code::FailedPrecondition => {
+                self.effects = Some(0);
+                self.tell(News::EffectsFailed(id, e.message().to_owned())).await
+            }
             // An earlier release, which lets those who may only read make no calls that it doesn't know.
             Err(e) if [Code::Unimplemented, Code::PermissionDenied].contains(&e.code()) => {
                 self.effects = None;

@@ -1,6 +1,6 @@
 //! A line for each change of an experiment, until it ends.
 
-use super::{PATIENCE, code, ended};
+use super::{PATIENCE, code, ended, say_where};
 use crate::cli::args::ClientArgs;
 use crate::cli::client::{asked, line, print, refused};
 use crate::cli::coordinators::leader as connect;
@@ -34,6 +34,9 @@ pub async fn watch(id: &str, client: &ClientArgs) -> Result<u8, Fail> {
     }
     if let Some(s) = last.as_ref().filter(|s| !s.error.is_empty() && !client.json) {
         say::err(format_args!("error: {}", s.error));
+    }
+    if let Some(s) = last.as_ref().filter(|_| !client.json) {
+        say_where(s);
     }
     Ok(last.as_ref().map_or(0, code))
 }

@@ -15,6 +15,7 @@ mod tests;
 
 use super::args::WatchArgs;
 use super::fail::Fail;
+use super::say;
 use ablate_proto::v1;
 use std::io::IsTerminal;
 use std::time::Duration;
@@ -39,6 +40,13 @@ pub async fn watch(args: WatchArgs) -> Result<u8, Fail> {
 /// Whether an experiment can't change by itself any more.
 fn ended(s: &v1::ExperimentStatus) -> bool {
     ["done", "failed", "cancelled"].contains(&s.state.as_str())
+}
+
+/// Says how to come by the tables of one that is done.
+fn say_where(s: &v1::ExperimentStatus) {
+    if s.state == "done" {
+        say::err(format_args!("note: `ablate export {}` writes its tables and its report", s.name));
+    }
 }
 
 /// The exit code of an experiment that has ended.

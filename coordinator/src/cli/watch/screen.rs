@@ -3,11 +3,12 @@
 use super::feed::Feed;
 use super::look::Look;
 use super::state::State;
-use super::{code, draw, ended};
+use super::{code, draw, ended, say_where};
 use crate::cli::args::WatchArgs;
 use crate::cli::client::print;
 use crate::cli::fail::Fail;
 use crate::cli::say;
+use ablate_proto::v1;
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use std::time::{Duration, Instant};
@@ -98,7 +99,8 @@ pub async fn watch(args: WatchArgs) -> Result<u8, Fail> {
     let named = args.id.is_some();
     let mut state = State::new(&args.client.coordinator, named);
     let mut screen = Screen::take()?;
-    let shown = show(args, &mut screen, &mut state).await;
+    let mut first = None;
+    let shown = show(args, &mut screen, &mut state, &mut first).await;
     drop(screen);
     shown?;
     let Some(s) = &state.status else { return Ok(if named { INTERRUPTED } else { 0 }) };
@@ -106,19 +108,27 @@ pub async fn watch(args: WatchArgs) -> Result<u8, Fail> {
     if !s.error.is_empty() {
         say::err(format_args!("{}: {}", if ended(s) { "error" } else { "note" }, s.error));
     }
+    say_where(s);
+    // Another may have been opened since.
+    let first = first.and_then(|id: String| state.of(&id));
     Ok(match state.leave {
         Some(true) => INTERRUPTED,
         _ if !named => 0,
-        _ if ended(s) => code(s),
-        _ => INTERRUPTED,
+        _ => first.filter(|f| ended(f)).map_or(INTERRUPTED, code),
     })
 }
 
-/// Until a user leaves, or the experiment that was named has ended.
-async fn show(args: WatchArgs, screen: &mut Screen, state: &mut State) -> Result<(), Fail> {
+/// Until a user leaves, or the experiment that was named has ended: its identity is put into `first` once it is known.
+async fn show(
+    args: WatchArgs,
+    screen: &mut Screen,
+    state: &mut State,
+    first: &mut Option<String>,
+) -> Result<(), Fail> {
     let look = Look::of(|name| std::env::var(name).ok());
     let leaves = args.id.is_some() && !args.stay;
-    let mut named: Option<String> = None;
+    let named = args.id.clone();
+    let fits = |s: &v1::ExperimentStatus| named.as_ref().is_some_and(|n| s.name == *n || s.id.starts_with(n));
     let (to, mut news) = mpsc::channel(256);
     let (asks, asked) = mpsc::channel(16);
     let mut feed = std::pin::pin!(Feed::new(args.client, args.id, to).run(asked));
@@ -159,8 +169,10 @@ async fn show(args: WatchArgs, screen: &mut Screen, state: &mut State) -> Result
         }
         say::take_kept().into_iter().for_each(|line| state.say(line));
         if let Some(s) = &state.status {
-            let first = named.get_or_insert_with(|| s.id.clone());
-            if leaves && *first == s.id && ended(s) {
+            if first.is_none() && fits(s) {
+                *first = Some(s.id.clone());
+            }
+            if leaves && first.as_ref() == Some(&s.id) && ended(s) {
                 return Ok(());
             }
         }

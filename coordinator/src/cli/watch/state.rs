@@ -64,6 +64,8 @@ pub enum Effects {
     Unknown,
     /// The coordinator is of a release that tells none.
     Untold,
+    /// Results can't be followed, with why.
+    Failed(String),
     Known(v1::LiveReply),
 }
 
@@ -78,6 +80,8 @@ pub enum News {
     /// Of the experiment with an id.
     Effects(String, v1::LiveReply),
     EffectsUntold,
+    /// Those of the experiment with an id can't be followed, with why.
+    EffectsFailed(String, String),
     /// Of a wish: the state after it, or why it was refused.
     Answer(Wish, Result<Box<v1::ExperimentStatus>, String>),
 }
@@ -157,6 +161,11 @@ impl State {
         self.status.as_ref().is_some_and(|s| s.id == id)
     }
 
+    /// What is known of an experiment, be it followed or not.
+    pub fn of(&self, id: &str) -> Option<&v1::ExperimentStatus> {
+        self.status.iter().chain(&self.experiments).find(|e| e.id == id)
+    }
+
     /// Shows a note.
     pub fn say(&mut self, text: impl Into<String>) {
         self.note = Some((self.now, text.into()));
@@ -206,7 +215,8 @@ impl State {
                 self.workers = workers;
             }
             News::Effects(id, reply) if self.follows(&id) => self.effects = Effects::Known(reply),
-            News::Effects(..) => {}
+            News::EffectsFailed(id, why) if self.follows(&id) => self.effects = Effects::Failed(why),
+            News::Effects(..) | News::EffectsFailed(..) => {}
             News::EffectsUntold => self.effects = Effects::Untold,
             News::Answer(wish, Ok(status)) => {
                 self.say(format!("{} {}: it is {}", wish.name(), status.name, status.state));

@@ -237,6 +237,14 @@ fn what_is_not_there_is_said() {
     expect("earlier-and-gone", &mut state, 100, 30);
     state.hear(News::Linked);
     assert_eq!(state.link, Link::Up);
+    let id = "3f".repeat(32);
+    state.view = View::Heads;
+    state.hear(News::EffectsFailed("ab".repeat(32), "of another".into()));
+    state.hear(News::EffectsFailed(id.clone(), "a blob is gone".into()));
+    let said = text(&drawn(&mut state, 100, 30, MONO));
+    assert!(said.contains("Results can't be followed: a blob is gone"), "{said}");
+    state.hear(News::Effects(id, effects()));
+    assert!(!text(&drawn(&mut state, 100, 30, MONO)).contains("can't be followed"));
     assert!(!text(&drawn(&mut state, 100, 30, MONO)).contains("gone for"));
 }
 
@@ -378,6 +386,9 @@ fn an_experiment_is_chosen_and_what_was_said_of_another_is_not_shown() {
     state.hear(News::Effects("3f".repeat(32), effects()));
     assert!(matches!(state.effects, Effects::Unknown));
     assert_eq!(state.status.as_ref().unwrap().id, other);
+    // The exit code is that of the one that was named, whichever is open.
+    assert_eq!(state.of(&"3f".repeat(32)).map(|s| s.state.as_str()), Some("running"));
+    assert_eq!(state.of(&other).map(|s| s.state.as_str()), Some("done"));
     for (n, view) in (1..).zip(View::ALL) {
         typed(&mut state, char::from_digit(n, 10).unwrap());
         assert_eq!(state.view, view);

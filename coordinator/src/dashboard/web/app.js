@@ -25,13 +25,17 @@ addEventListener('hashchange', () => { route(); main.focus({ preventScroll: true
 
 /** What stands here while another coordinator leads. */
 const waiting = () => {
+  stand_by();
+  // Another may take the lead meanwhile.
+  page = { heard: what => { if (what === 'role') stand_by(); } };
+  follow('');
+};
+const stand_by = () => {
   document.title = 'Standing by \u00b7 Ablate';
   const by = state.role === 'standby';
   put(main, el('div', { class: 'empty tall' }, el('div', { class: 'moons', 'aria-hidden': 'true' }, el('i'), el('i')),
     el('h1', {}, by ? 'This coordinator stands by' : 'This coordinator is starting'),
     el('p', {}, by && state.leader ? [el('code', {}, state.leader), ' leads. '] : by ? 'Another leads. ' : null, by ? 'Should it fail, this one takes over within seconds, and this page goes on by itself.' : 'It is about to lead, or to stand by.')));
-  page = { heard: () => {} };
-  follow('');
 };
 
 // The token.

@@ -37,9 +37,12 @@ export const done = share => share >= 1 ? '100\u202f%' : (share >= .995 ? '99.9'
 export const time = s => {
   if (s == null) return null;
   if (s < 1) return 'under a second';
-  if (s < 60) return `${Math.round(s)}\u202fs`;
-  if (s < 3600) return `${Math.floor(s / 60)}\u202fmin ${s < 600 ? Math.round(s % 60) + '\u202fs' : ''}`.trim();
-  if (s < 172800) return `${Math.floor(s / 3600)}\u202fh ${Math.round(s % 3600 / 60)}\u202fmin`;
+  if (s < 59.5) return `${Math.round(s)}\u202fs`;
+  // Rounded first, so that no part comes to 60.
+  const whole = Math.round(s), minutes = Math.round(s / 60);
+  if (whole < 600) return `${Math.floor(whole / 60)}\u202fmin ${whole % 60}\u202fs`;
+  if (minutes < 60) return `${minutes}\u202fmin`;
+  if (s < 172800) return `${Math.floor(minutes / 60)}\u202fh ${minutes % 60}\u202fmin`;
   return `${Math.round(s / 86400)} days`;
 };
 export const rate = v => v == null ? null : (v >= 10 ? count(Math.round(v)) : v.toFixed(v >= 1 ? 1 : 2)) + '/s';

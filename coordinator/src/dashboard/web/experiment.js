@@ -88,9 +88,10 @@ const results = (id, group, index) => {
     e.append(el('section', { class: 'card', 'aria-label': 'Pruning curve' }, el('h2', {}, 'What is left as heads go'), plot.e));
     parts.push({ path: 'curve', version: 0, redraw: plot.redraw, update: plot.update });
   }
-  let busy = false, alive = true;
-  /** Fetches what changed, one after another and not too often. */
+  let busy = false, alive = true, anew = false;
+  /** Fetches what changed, one after another and not too often; all, where nothing is followed (any more). */
   const update = async live => {
+    if (busy) anew ||= !live;
     if (busy || !alive) return;
     busy = true;
     let failed = false;
@@ -105,8 +106,9 @@ const results = (id, group, index) => {
     }
     setTimeout(() => {
       busy = false;
-      const now = state.live;
-      if (alive && (failed || (now && parts.some(p => p.version < now.version)))) update(now);
+      const now = state.live, more = failed || anew;
+      anew = false;
+      if (alive && (more || (now && parts.some(p => p.version < now.version)))) update(now);
     }, failed ? 1500 : PACE);
   };
   return { e, update, redraw: () => parts.forEach(p => p.redraw()), end: () => { alive = false; } };
@@ -134,9 +136,9 @@ export const experiment = (main, id, does) => {
   const acts = { pause: button('Pause', 'pause', 'P'), resume: button('Resume', 'resume', 'P'), retry: button('Retry', 'retry', 'R'), cancel: button('Cancel', 'cancel') };
   const report = el('a', { class: 'act', target: '_blank', rel: 'noopener' }, 'Open the report');
   const head = el('h1', {}, '\u2026'), lede = el('p', { class: 'lede' }), top = progress([...Object.values(acts), report]), tabs = el('div', { class: 'tabs', role: 'tablist', 'aria-label': 'Task and method', hidden: true });
-  const body = el('div'), reading = el('p', { class: 'reading', hidden: true }), crowd = workers(), logs = aside(id), where = el('p', { class: 'note where' });
+  const body = el('div', { id: 'shown' }), reading = el('p', { class: 'reading', hidden: true }), crowd = workers(), logs = aside(id), where = el('p', { class: 'note where' });
   put(main, el('a', { class: 'back', href: '#/' }, '\u2190 All experiments'), head, lede, top.e, reading, tabs, body, logs.e, crowd.e, where);
-  let full = id, shown = null, gone = false, wait = 0;
+  let full = id, shown = null, gone = false, wait = 0, loading = false;
   const brief = () => state.experiments.get(full) ?? [...state.experiments.values()].find(b => b.id.startsWith(id));
   const set = b => {
     if (!b || gone) return;
@@ -159,6 +161,8 @@ export const experiment = (main, id, does) => {
     text(reading, l?.error ? 'Results can\u2019t be followed: ' + l.error : behind ? `Reading what is stored: ${count(l.read)} of ${count(l.of)} chunks` : '');
   };
   const load = async () => {
+    if (loading) return;
+    loading = true;
     try {
       const x = await get('experiments/' + id);
       if (gone) return;
@@ -168,21 +172,22 @@ export const experiment = (main, id, does) => {
       const show = i => {
         if (shown) shown.end();
         [...tabs.children].forEach((t, k) => { t.setAttribute('aria-selected', k === i); t.tabIndex = k === i ? 0 : -1; });
+        if (x.groups.length > 1) { body.setAttribute('role', 'tabpanel'); body.setAttribute('aria-labelledby', 'tab-' + i); }
         shown = results(x.brief.id, x.groups[i], i);
         put(body, shown.e);
         shown.update(state.live);
       };
       tabs.hidden = x.groups.length < 2;
-      put(tabs, x.groups.map((g, i) => el('button', { type: 'button', role: 'tab', onclick: () => show(i) }, `${g.task} \u00b7 ${g.method}${g.unit[0] === 'head' ? '' : ', ' + g.unit[1]}`)));
-      tabs.addEventListener('keydown', ev => {
+      put(tabs, x.groups.map((g, i) => el('button', { type: 'button', role: 'tab', id: 'tab-' + i, 'aria-controls': 'shown', onclick: () => show(i) }, `${g.task} \u00b7 ${g.method}${g.unit[0] === 'head' ? '' : ', ' + g.unit[1]}`)));
+      tabs.onkeydown = ev => {
         const all = [...tabs.children], i = all.indexOf(document.activeElement), next = { ArrowRight: i + 1, ArrowLeft: i - 1 }[ev.key];
         if (next != null && all[next]) { ev.preventDefault(); all[next].focus(); show(next); }
-      });
+      };
       if (x.groups.length) show(0);
     } catch (e) {
       if (gone) return;
       if (e.status === 404) { text(head, 'No such experiment'); text(lede, e.message); for (const a of [top.e, crowd.e]) a.hidden = true; } else wait = setTimeout(load, 1500);
-    }
+    } finally { loading = false; }
   };
   set(brief());
   load(); crowd.update();

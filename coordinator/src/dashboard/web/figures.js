@@ -87,9 +87,10 @@ export const heatMap = group => {
     }
     return y;
   };
+  // Many layers are wider than a phone: what doesn't fit is scrolled to.
   const size = () => {
-    const w = b.canvas.parentElement?.clientWidth || 320;
-    return [w, layout(w)];
+    const w = b.canvas.parentElement?.clientWidth || 320, h = layout(w);
+    return [Math.max(w, ...boxes.map(g => g.left + g.layers * g.c + 4)), h];
   };
   const find = (box, l, r) => box.at.get(l * 4096 + r);
   const read = i => {
@@ -200,7 +201,7 @@ export const pairMatrix = group => {
   const draw = (canvas, place) => {
     const w = canvas.parentElement?.clientWidth || 320;
     side = Math.max(120, Math.min(w - pad - 4, 560));
-    const ctx = paint(canvas, w, side + pad + 6);
+    const ctx = paint(canvas, Math.max(w, side + pad + 4), side + pad + 6);
     if (stale) bake();
     ctx.fillStyle = css('--blank');
     ctx.fillRect(pad, pad, side, side);

@@ -7,6 +7,7 @@ export const bar = () => {
   const e = el('div', { class: 'bar-of', role: 'progressbar', 'aria-valuemin': 0, 'aria-valuemax': 100 });
   return { e, set: b => {
     const percent = Math.floor(b.share * 100);
+    e.setAttribute('aria-label', 'Progress of ' + b.name);
     e.setAttribute('aria-valuenow', percent);
     e.setAttribute('aria-valuetext', done(b.share) + ', ' + b.state);
     e.className = 'bar-of ' + b.state;
@@ -89,7 +90,8 @@ export const overview = main => {
   let wait = 0;
   find.addEventListener('input', () => { clearTimeout(wait); wait = setTimeout(() => { state.find = find.value.trim(); refresh().catch(() => {}); }, 200); });
   const none = el('div', { class: 'empty' }, el('h2', {}, 'No experiment yet'), el('p', {}, 'Hand one in: ', el('code', {}, 'ablate submit sweep.toml')));
-  put(main, el('div', { class: 'head' }, el('div', {}, el('h1', {}, 'Experiments'), head), find), grid, none, crowd.e);
+  const missed = el('p', { class: 'empty', role: 'status' }, 'Nothing has that name.');
+  put(main, el('div', { class: 'head' }, el('div', {}, el('h1', {}, 'Experiments'), head), find), grid, none, missed, crowd.e);
   const rank = b => ['running', 'paused', 'failed'].indexOf(b.state) + 1 || 9;
   const update = () => {
     const wanted = state.find.toLowerCase();
@@ -99,6 +101,7 @@ export const overview = main => {
     text(head, total ? `${count(total)} in all, ${count(working)} at work` + (total > all.length ? `; ${count(all.length)} shown` : '') : '');
     find.hidden = total < 7 && !state.find;
     none.hidden = all.length > 0 || !!state.find;
+    missed.hidden = all.length > 0 || !state.find;
     const keep = new Set();
     all.slice(0, 200).forEach((b, i) => {
       keep.add(b.id);

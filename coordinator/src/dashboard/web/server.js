@@ -46,23 +46,29 @@ export const refresh = async () => {
   tell('role'); tell('experiments');
 };
 
-let source = null, following = '', timer = 0, beat = 0;
+/** A stream that says nothing for so long is dead: it beats every 15 seconds. */
+const SILENCE = 40000;
+let source = null, following = '', timer = 0, beat = 0, spoke = 0;
 const link = now => { if (state.link !== now) { state.link = now; tell('link'); } };
-const heard = () => { state.heard = Date.now(); link('live'); };
+const heard = () => { state.heard = spoke = Date.now(); link('live'); };
 
 const open = () => {
   close();
   if (document.hidden) return;
+  spoke = Date.now();
   source = new EventSource('/api/v1/events' + (following ? '?id=' + following : ''));
   const at = (name, f) => source.addEventListener(name, e => { heard(); f(JSON.parse(e.data)); });
   at('role', r => {
     const before = state.role;
     Object.assign(state, { role: r.role, leader: r.leader ?? null });
+    // Versions of a coordinator before this one say nothing.
+    if (r.fresh) state.live = null;
     if (before !== r.role || r.role !== 'leading') tell('role');
     if (r.role === 'leading' && r.fresh) refresh().catch(() => {});
   });
   at('experiments', e => { take(e.items); tell('experiments'); });
   at('workers', c => { state.crowd = c; tell('workers'); });
+  at('beat', () => {});
   at('live', l => { state.live = l; tell('live'); });
   source.onerror = () => {
     // Until the browser has the stream again, or where too many follow, it asks now and then.
@@ -76,6 +82,8 @@ const poll = async () => {
   try {
     await refresh();
     link('asking');
+    // Nobody says how far it is: all that changed is asked for.
+    state.live = null;
     tell('live');
     if (++beat % 5 === 0) return open();
   } catch { link('lost'); }
@@ -83,5 +91,6 @@ const poll = async () => {
 };
 /** Follows all experiments, and what is computed of one of them. */
 export const follow = id => { following = id ?? ''; state.live = null; open(); };
+setInterval(() => { if (source && Date.now() - spoke > SILENCE) { link('lost'); open(); } }, 5000);
 document.addEventListener('visibilitychange', () => document.hidden ? close() : open());
 addEventListener('pagehide', close);

@@ -55,6 +55,7 @@ _ALL = (
         'a sweep of kind "single", "gradient" or "attention"',
         ("single", "gradient", "attention"),
     ),
+    Table("selected", 'a sweep of kind "single" or "pairs"', ("single", "pairs")),
     Table("scores", "every run", ()),
     Table("examples", "every run", ()),
 )
@@ -66,11 +67,11 @@ _HEAD = pa.struct([("stream", pa.string()), ("layer", pa.uint32()), ("head", pa.
 
 _TEXT = """
 task metric method unit stream name relation order objective scope score score_a score_b sweep loss_name a_stream
-a_name b_stream b_name c_stream c_name query_token key_token strongest at_stream
+a_name b_stream b_name c_stream c_name query_token key_token strongest at_stream effect_kind
 """.split()
 _WHOLE = """
 layer head a_layer a_head b_layer b_head c_layer c_head n clusters unit_heads step steps removed half greedy_sweep
-sweep_index round index cluster tokens scored example query key at_layer group size top_k
+sweep_index round index cluster tokens scored example query key at_layer group size top_k resolved
 """.split()
 _FLOATS = """
 baseline value delta se ci_low ci_high p_value q_value delta_a delta_b delta_ab interaction normalised fraction
@@ -80,6 +81,7 @@ duplicate_token induction rollout direct total repair unablated norm largest ref
 sum_pairs interaction_se interaction_low interaction_high interaction_p interaction_q participation split_half
 corrected r_079 r_079_low r_079_high largest_99 largest_95 largest_90 area area_low area_high cpr cmd loss_mean
 confidence_se entropy_se first_token_se previous_token_se duplicate_token_se induction_se rollout_se
+strongest_share effect effect_select
 """.split()
 _LISTS = """
 deltas ses constant cosine nll correct logit_diff prob_diff prediction label kl
@@ -102,6 +104,7 @@ _OWN: dict[str, dict[str, pa.DataType]] = {
     "gradients": {"loss": pa.string()},
     "constants": {"loss": pa.float64()},
     "patterns": {"attention": pa.float64()},
+    "selected": {"rank": pa.uint32()},
 }
 
 #: Columns that may hold nothing but nulls, which JSON of older releases leaves out.
@@ -114,6 +117,8 @@ NULLABLE: dict[str, tuple[str, ...]] = {
     "examples": ("half",),
     "attention": ("duplicate_token", "induction"),
     "shift": ("stream", "layer", "head", "reference", "reference_ratio"),
+    "polysemanticity": ("stream", "layer", "head", "participation", "strongest_share"),
+    "selected": ("a_stream", "a_layer", "a_head", "b_stream", "b_layer", "b_head", "b_name"),
 }
 
 #: Columns of `scores` that describe a row; all others are lists of scores, one value per example.

@@ -50,7 +50,7 @@ class Tables:
 
         `order`: "greedy", "importance", "gradient", "rollout" or "random-NN". `objective`: the task that the order is
         made for. `greedy_sweep`: which greedy sweep it belongs to. `half`: the half of the documents that it is
-        reported on; null: all. `step`, and the unit that it removed. `removed`: units gone. `fraction`: κ = heads
+        reported on; null: all. `step`, and the unit that it removed. `removed`: heads gone. `fraction`: κ = heads
         gone / all heads. `value`: the metric P(κ). `retained`: (P(κ) − P_floor) / (P(0) − P_floor), where the floor
         has every head removed; not cut to [0, 1]; null where the floor isn't worse than P(0) beyond the interval of
         their difference. `ratio`: P(κ)/P(0), or P(0)/P(κ) where lower is better; of a log
@@ -188,8 +188,10 @@ class Tables:
     def polysemanticity(self) -> Any:
         """How many tasks a unit matters for; a row per method and unit. It has no `task` and no `metric`.
 
-        `participation`: (Σ a)² / Σ a² of a = |Δ| / SE over tasks, from 1 (one task) to their number. `tasks`,
-        `deltas`, `ses`: lists, a value per task. `strongest`: the task with the largest a.
+        `participation`: (Σ a)² / Σ a² of a = |Δ| / SE over tasks, from 1 (one task) to their number; null where every
+        delta is 0. `resolved`: on how many tasks q ≤ 0.05; a unit that does nothing has noise in all tasks alike, and
+        so a high participation too. `tasks`, `deltas`, `ses`: lists, a value per task. `strongest`: the task with the
+        largest a. `strongest_share`: its share of Σ a.
         """
         return self.table("polysemanticity")
 
@@ -202,3 +204,15 @@ class Tables:
         for all of them; `ci_low`, `ci_high`: its interval. `n`: units.
         """
         return self.table("reliability")
+
+    @property
+    def selected(self) -> Any:
+        """The largest effects of one half of the documents, measured on the other, as the largest of many estimates is
+        the largest by luck too; up to ten units and ten pairs per condition.
+
+        `effect_kind`: "delta" of a unit, or "interaction" of a pair. `rank`: its place, from 1, on the half that
+        selects. `a_…`, `b_…`: the unit, or the two of a pair; `b_…` is null for a unit. `effect_select`: the effect on
+        the half that selects. `effect`: on the half that reports, with `se`, `ci_low`, `ci_high` and `p_value`. `n`,
+        `clusters`: examples and documents of the latter.
+        """
+        return self.table("selected")

@@ -273,25 +273,23 @@ class Client:
         out = Path(folder)
         first, more = self._line.stream("Export", pb.ExportRequest(id=_id(which), format=format))
         out.mkdir(parents=True, exist_ok=True)
-        opened: dict[str, Any] = {}
+        opened: dict[Path, Any] = {}
         try:
             for part in _with(first, more):
-                # A name with a folder in it would be a coordinator's fault: it stays in this folder.
-                name = PurePosixPath(part.name).name
-                if name in ("", "..") or "\\" in name:
-                    raise CoordinatorError(f"the coordinator sends a file named {part.name!r}, which is no name")
-                if name not in opened:
-                    opened[name] = (out / f".{name}.part").open("wb")
-                opened[name].write(part.data)
+                path = out / _within(part.name)
+                if path not in opened:
+                    path.parent.mkdir(exist_ok=True)
+                    opened[path] = _unfinished(path).open("wb")
+                opened[path].write(part.data)
         except BaseException:
-            for name, file in opened.items():
+            for path, file in opened.items():
                 file.close()
-                (out / f".{name}.part").unlink(missing_ok=True)
+                _unfinished(path).unlink(missing_ok=True)
             raise
-        for name, file in opened.items():
+        for path, file in opened.items():
             file.close()
             # Under its own name once it is whole.
-            (out / f".{name}.part").replace(out / name)
+            _unfinished(path).replace(path)
         if not opened:
             raise NotResults(f"the coordinator sent no files of {_id(which)}")
         return out
@@ -302,6 +300,22 @@ class Client:
 
     def _control(self, which: Which, action: Any) -> Status:
         return _status(self._line.call("Control", pb.ControlRequest(id=_id(which), action=action)))
+
+
+def _within(name: str) -> PurePosixPath:
+    """Give the place of a file that a coordinator named: in the folder of an export, or in one plain folder of that.
+
+    Any other name would be the coordinator's fault: of it only the last part is taken.
+    """
+    path = PurePosixPath(name)
+    if path.name in ("", "..") or "\\" in name:
+        raise CoordinatorError(f"the coordinator sends a file named {name!r}, which is no name")
+    plain = path.parent.parent == PurePosixPath() and path.parent.name != ".."
+    return path if plain else PurePosixPath(path.name)
+
+
+def _unfinished(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
 
 
 def _with(first: Any, more: Any) -> Iterator[Any]:

@@ -28,11 +28,11 @@ pub fn panelled(area: Rect, buf: &mut Buffer, state: &State, look: Look) {
         state.shown().into_iter().flat_map(|g| &g.curves).filter(|c| !c.points.is_empty()).collect();
     if known.is_empty() {
         let text = if state.shown().is_some() {
-            "No step of a pruning curve is known yet."
+            "No step of a pruning curve is known yet.".to_owned()
         } else {
             no_effects(state)
         };
-        return say(inner, buf, text, look);
+        return say(inner, buf, &text, look);
     }
     let curves = drawn(&known);
     let words = (curves.len() as u16).min(inner.height.saturating_sub(6));

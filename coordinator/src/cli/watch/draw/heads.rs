@@ -106,7 +106,7 @@ fn cell(u: &v1::LiveUnit, extent: f64, width: usize, look: Look) -> (String, Sty
 pub fn map(area: Rect, buf: &mut Buffer, state: &State, look: Look, scroll: u16) -> u16 {
     let inner = panel(area, buf, &title(state, "Effects"), look);
     let Some(group) = state.shown().filter(|g| !g.units.is_empty()) else {
-        say(inner, buf, no_effects(state), look);
+        say(inner, buf, &no_effects(state), look);
         return 0;
     };
     if inner.height < 3 {
@@ -219,7 +219,7 @@ fn described(u: &v1::LiveUnit, delta: f64) -> String {
 pub fn largest(area: Rect, buf: &mut Buffer, state: &State, look: Look, scroll: u16) -> u16 {
     let inner = panel(area, buf, "Largest effects, with 95 % intervals", look);
     let Some(group) = state.shown() else {
-        say(inner, buf, no_effects(state), look);
+        say(inner, buf, &no_effects(state), look);
         return 0;
     };
     let mut known: Vec<(&v1::LiveUnit, f64)> =
@@ -236,7 +236,7 @@ pub fn largest(area: Rect, buf: &mut Buffer, state: &State, look: Look, scroll: 
         buf.set_stringn(inner.x, y, cut(&text, width), width, style);
     }
     if known.is_empty() {
-        say(inner, buf, no_effects(state), look);
+        say(inner, buf, &no_effects(state), look);
     }
     last
 }

@@ -81,14 +81,16 @@ fn say(area: Rect, buf: &mut Buffer, text: &str, look: Look) {
 }
 
 /// Why there are no effects to show.
-fn no_effects(state: &State) -> &'static str {
-    match state.effects {
+fn no_effects(state: &State) -> String {
+    let words = match &state.effects {
         Effects::Untold => {
             "This coordinator tells no effects while an experiment goes on: it is of an earlier release."
         }
+        Effects::Failed(why) => return format!("Results can't be followed: {why}"),
         Effects::Unknown if state.status.is_none() => "No experiment is open: choose one under Experiments.",
         _ => "No results yet.",
-    }
+    };
+    words.to_owned()
 }
 
 fn header(area: Rect, buf: &mut Buffer, state: &State, look: Look) {
@@ -239,7 +241,7 @@ fn small(area: Rect, buf: &mut Buffer, state: &State, look: Look) {
 /// What is wrong with the experiment, and the chunks that are set aside.
 fn errors(area: Rect, buf: &mut Buffer, state: &mut State, look: Look) {
     let inner = panel(area, buf, "Errors", look);
-    let Some(s) = &state.status else { return say(inner, buf, no_effects(state), look) };
+    let Some(s) = &state.status else { return say(inner, buf, &no_effects(state), look) };
     let mut lines = Vec::new();
     if !s.error.is_empty() {
         lines.push(Line::styled(s.error.clone(), look.alarm()));

@@ -56,13 +56,13 @@ demo: rust libtorch models build
 
 lint: rust libtorch
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --release --workspace --features ablate-simulation/mutations,ablate-tests/browser --all-targets -- -D warnings
+	$(CARGO) clippy --release --workspace --features ablate-simulation/mutations --all-targets -- -D warnings
 
 fmt: rust
 	$(CARGO) fmt --all
 
 # The binaries come first: the integration tests start them. Tests run side by side, so each takes one thread.
-test: rust libtorch models reference postgres lint build python
+test: rust libtorch models reference postgres browser lint build python
 	OMP_NUM_THREADS=1 $(CARGO) test --release --workspace
 	$(CARGO) test --release --workspace --features ablate-simulation/mutations --test mutations
 
@@ -74,7 +74,7 @@ python: rust libtorch models results build
 
 # The report and the dashboard in Chromium: read as a reader does, and watched while a run goes on.
 see: rust libtorch models browser build
-	OMP_NUM_THREADS=1 $(CARGO) test --release --workspace --features ablate-tests/browser --test programs -- report:: dashboard_live::
+	OMP_NUM_THREADS=1 $(CARGO) test --release --workspace --test programs -- report:: dashboard_live::
 
 # Every comparison with a reference, one after the other; each appends its rows to target/proof/parity.jsonl.
 PARITY := parity language architectures kinds seq2seq images tasks probe gradients real_gradients optimal reactions

@@ -5,13 +5,11 @@
 mod cluster;
 mod compare;
 mod dashboard;
-#[cfg(feature = "browser")]
 mod dashboard_live;
 mod drain;
 mod failover;
 mod readme;
 mod refusals;
-#[cfg(feature = "browser")]
 mod report;
 mod run;
 mod secure;

@@ -15,7 +15,7 @@ pub mod classify;
 mod decode;
 mod decoder;
 mod direct;
-
+mod feed;
 mod fused;
 mod gradient;
 mod group;

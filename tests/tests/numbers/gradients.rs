@@ -3,46 +3,27 @@
 //! to replace z; and the engine's own derivative by differences.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use super::plans::{self, methods};
 use ablate_common::head::HeadIx;
-use ablate_common::metric::Metric;
-use ablate_common::model::{ModelInfo, inspect};
-use ablate_common::plan::{
-    Ablation, Batch, Donors, Plan, PlannedAblation, PlannedSweep, PlannedTask, Pool, Source, SweepKind,
-};
+use ablate_common::model::ModelInfo;
+use ablate_common::plan::{Plan, PlannedSweep, SweepKind};
 use ablate_common::scores::TaskScores;
-use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Prepared, Scope, TaskKind};
 use ablate_common::units::{UnitKind, UnitMap};
 use ablate_tests::proof::{Worst, proved};
-use ablate_tests::root;
 use ablate_tests::tiny::tasks;
+use ablate_worker::engine::Engine;
 use ablate_worker::engine::trie::{Cut, Intervention};
-use ablate_worker::engine::{Engine, SharedModel, arch};
-use ablate_worker::load::Weights;
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tch::{Device, Kind};
+use tch::Kind;
 
 const LIMIT: f64 = 1e-9;
-/// Shorter, longer and equally long donors.
-const DONORS: [u32; 5] = [1, 3, 4, 0, 2];
 
 /// Column or method → head → row.
 type Answer = BTreeMap<String, Vec<Vec<f64>>>;
-
-fn methods() -> [(&'static str, Ablation); 5] {
-    [
-        ("zero", Ablation::Zero),
-        ("half", Ablation::Scale { scale: 0.5 }),
-        ("mean", Ablation::Mean { pool: Pool::Tokens }),
-        ("mean-position", Ablation::Mean { pool: Pool::Position }),
-        ("resample", Ablation::Resample { donors: Donors::Seeded }),
-    ]
-}
 
 /// Models of tiny.py and seq2seq.py, and the tasks that each is asked.
 const CASES: &[(&str, &[&str])] = &[
@@ -75,22 +56,8 @@ const CASES: &[(&str, &[&str])] = &[
 ];
 
 /// Gradient sweeps over heads, then layers, for each method; `chunk` units at once.
-fn plan(info: &ModelInfo, prepared: &[&Prepared], chunk: u32, dtype: Dtype) -> Plan {
+fn plan(info: &ModelInfo, prepared: &[&Prepared], chunk: u32) -> Plan {
     let units = [UnitKind::Head, UnitKind::Layer].map(|kind| UnitMap::of(kind, info, &[]).unwrap());
-    let batch = |p: &Prepared, items: Vec<u32>| Batch {
-        len: items.iter().map(|&i| p.items[i as usize].tokens.len() as u32).max().unwrap(),
-        items,
-    };
-    let planned = |p: &&Prepared| PlannedTask {
-        name: p.kind.name().into(),
-        kind: p.kind,
-        metric: Metric::of(p.kind)[0],
-        prepared: String::new(),
-        items: p.items.len() as u32,
-        examples: p.examples.len() as u32,
-        all: vec![batch(p, vec![0, 2, 4]), batch(p, vec![1, 3])],
-        select: vec![batch(p, p.items_in(Scope::Select))],
-    };
     let mut sweeps = Vec::new();
     for ablation in 0..methods().len() as u32 {
         for (units, scope) in [(0, Scope::All), (1, Scope::All), (0, Scope::Select)] {
@@ -99,40 +66,12 @@ fn plan(info: &ModelInfo, prepared: &[&Prepared], chunk: u32, dtype: Dtype) -> P
             sweeps.push(PlannedSweep { kind, ablation, tasks, units, scope, chunk });
         }
     }
-    let source =
-        |donors: bool| Source { reference: None, donors: if donors { DONORS.to_vec() } else { Vec::new() } };
-    let ablation = |(name, method): (&str, Ablation)| PlannedAblation {
-        method,
-        unit: UnitKind::Head,
-        sources: vec![source(name == "resample"); prepared.len()],
-    };
-    Plan {
-        engine: ablate_common::ENGINE_VERSION,
-        spec: Spec {
-            name: "tiny".into(),
-            seed: 0,
-            model: ModelSpec { source: String::new(), dtype, sha256: None },
-            tasks: Vec::new(),
-            ablations: Vec::new(),
-            sweeps: Vec::new(),
-        },
-        model: info.clone(),
-        tasks: prepared.iter().map(planned).collect(),
-        ablations: methods().map(ablation).to_vec(),
-        units: units.to_vec(),
-        references: Vec::new(),
-        sweeps,
-    }
+    plans::plan(info, prepared, units.to_vec(), sweeps)
 }
 
 fn engine(path: &Path, prepared: &[&Prepared], chunk: u32, kind: Kind) -> (Engine, Arc<Plan>) {
-    let inspected = inspect(path).unwrap();
-    let weights = Weights::open(&inspected.weights, Device::Cpu, kind).unwrap();
-    let model =
-        tch::no_grad(|| arch::load(&inspected.info, &weights, Device::Cpu, kind, &|_, _, _| {}).unwrap());
-    let plan = Arc::new(plan(&inspected.info, prepared, chunk, Dtype::F64));
-    let data = prepared.iter().map(|&p| p.clone()).collect();
-    (Engine::new(Arc::new(SharedModel::new(model)), Arc::clone(&plan), Arc::new(data)), plan)
+    let (info, model) = plans::load(path, kind);
+    plans::engine(model, plan(&info, prepared, chunk), prepared)
 }
 
 /// By task the columns of a sweep by unit: [task][column][unit][row].
@@ -193,20 +132,7 @@ fn differences(engine: &mut Engine, plan: &Plan, case: &str, got: &[[Vec<Vec<f64
 fn every_gradient_is_that_of_autograd() {
     let folder = tempfile::tempdir().unwrap();
     let all = tasks();
-    let cases: BTreeMap<&str, &[&str]> = CASES.iter().copied().collect();
-    let donors: BTreeMap<&str, _> = all.keys().map(|&t| (t, DONORS)).collect();
-    let job = json!({"cases": cases, "tasks": all, "donors": donors});
-    let question = folder.path().join("job.json");
-    std::fs::write(&question, job.to_string()).unwrap();
-    let python = root().join(".deps/ref/bin/python");
-    assert!(python.exists(), "{} is missing: run deploy/setup/reference.sh", python.display());
-    let out = Command::new(python)
-        .arg(root().join("tests/reference/gradients.py"))
-        .args([&question, &folder.path().to_path_buf()])
-        .env("OMP_NUM_THREADS", "1")
-        .output()
-        .unwrap();
-    assert!(out.status.success(), "the reference failed:\n{}", String::from_utf8_lossy(&out.stderr));
+    plans::ask("gradients.py", CASES, &all, folder.path());
 
     let mut worst: BTreeMap<(&str, &str), Worst> = BTreeMap::new();
     for &(case, names) in CASES {

@@ -10,6 +10,7 @@ mod language;
 mod observed;
 mod optimal;
 mod parity;
+mod plans;
 mod planted;
 mod probe;
 mod reactions;

@@ -3,34 +3,25 @@
 //! stream.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use super::plans::{self, methods};
 use ablate_common::attention::{COLUMNS, begins, queries};
 use ablate_common::head::Stream;
-use ablate_common::metric::Metric;
-use ablate_common::model::{ModelInfo, inspect};
-use ablate_common::plan::{
-    Ablation, Batch, Donors, Plan, PlannedAblation, PlannedSweep, PlannedTask, Pool, Shown, Source, SweepKind,
-};
+use ablate_common::model::ModelInfo;
+use ablate_common::plan::{Plan, PlannedSweep, Shown, SweepKind};
 use ablate_common::scores::TaskScores;
 use ablate_common::shift::points;
-use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Prepared, Scope};
 use ablate_common::units::{UnitIx, UnitKind, UnitMap};
-use ablate_tests::root;
 use ablate_tests::tiny::tasks;
-use ablate_worker::engine::{Engine, SharedModel, arch};
-use ablate_worker::load::Weights;
+use ablate_worker::engine::Engine;
 use serde::Deserialize;
-use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tch::{Device, Kind};
+use tch::Kind;
 
 const LIMIT: f64 = 1e-9;
-/// Shorter, longer and equally long donors.
-const DONORS: [u32; 5] = [1, 3, 4, 0, 2];
 
 /// What the reference says of a task.
 #[derive(Deserialize)]
@@ -49,16 +40,6 @@ struct Answer {
 struct Norms {
     norm: Vec<Vec<f64>>,
     largest: Vec<Vec<f64>>,
-}
-
-fn methods() -> [(&'static str, Ablation); 5] {
-    [
-        ("zero", Ablation::Zero),
-        ("half", Ablation::Scale { scale: 0.5 }),
-        ("mean", Ablation::Mean { pool: Pool::Tokens }),
-        ("mean-position", Ablation::Mean { pool: Pool::Position }),
-        ("resample", Ablation::Resample { donors: Donors::Seeded }),
-    ]
 }
 
 /// Models of tiny.py and seq2seq.py, and the tasks that each is asked.
@@ -100,20 +81,6 @@ struct Sweeps {
 fn plan(info: &ModelInfo, prepared: &[&Prepared], chunk: u32) -> (Plan, Sweeps) {
     let mut units =
         [UnitKind::Head, UnitKind::Layer].map(|kind| UnitMap::of(kind, info, &[]).unwrap()).to_vec();
-    let batch = |p: &Prepared, items: Vec<u32>| Batch {
-        len: items.iter().map(|&i| p.items[i as usize].tokens.len() as u32).max().unwrap(),
-        items,
-    };
-    let planned = |p: &&Prepared| PlannedTask {
-        name: p.kind.name().into(),
-        kind: p.kind,
-        metric: Metric::of(p.kind)[0],
-        prepared: String::new(),
-        items: p.items.len() as u32,
-        examples: p.examples.len() as u32,
-        all: vec![batch(p, vec![0, 2, 4]), batch(p, vec![1, 3])],
-        select: vec![batch(p, p.items_in(Scope::Select))],
-    };
     let mut sweeps = Vec::new();
     let every: Vec<u32> = (0..prepared.len() as u32).collect();
     let mut add = |kind, ablation, tasks: &[u32], units, scope| {
@@ -147,42 +114,14 @@ fn plan(info: &ModelInfo, prepared: &[&Prepared], chunk: u32) -> (Plan, Sweeps) 
             .map(|(kind, units)| add(kind, ablation, &every, units, Scope::All))
     };
     let by_method = (0..methods().len() as u32).map(of_method).collect();
-    let source =
-        |donors: bool| Source { reference: None, donors: if donors { DONORS.to_vec() } else { Vec::new() } };
-    let ablation = |(name, method): (&str, Ablation)| PlannedAblation {
-        method,
-        unit: UnitKind::Head,
-        sources: vec![source(name == "resample"); prepared.len()],
-    };
-    let plan = Plan {
-        engine: ablate_common::ENGINE_VERSION,
-        spec: Spec {
-            name: "tiny".into(),
-            seed: 0,
-            model: ModelSpec { source: String::new(), dtype: Dtype::F64, sha256: None },
-            tasks: Vec::new(),
-            ablations: Vec::new(),
-            sweeps: Vec::new(),
-        },
-        model: info.clone(),
-        tasks: prepared.iter().map(planned).collect(),
-        ablations: methods().map(ablation).to_vec(),
-        units,
-        references: Vec::new(),
-        sweeps,
-    };
-    (plan, Sweeps { attention, patterns, by_method })
+    (plans::plan(info, prepared, units, sweeps), Sweeps { attention, patterns, by_method })
 }
 
 fn engine(path: &Path, prepared: &[&Prepared], chunk: u32, kind: Kind) -> (Engine, Arc<Plan>, Sweeps) {
-    let inspected = inspect(path).unwrap();
-    let weights = Weights::open(&inspected.weights, Device::Cpu, kind).unwrap();
-    let model =
-        tch::no_grad(|| arch::load(&inspected.info, &weights, Device::Cpu, kind, &|_, _, _| {}).unwrap());
-    let (plan, sweeps) = plan(&inspected.info, prepared, chunk);
-    let plan = Arc::new(plan);
-    let data = prepared.iter().map(|&p| p.clone()).collect();
-    (Engine::new(Arc::new(SharedModel::new(model)), Arc::clone(&plan), Arc::new(data)), plan, sweeps)
+    let (info, model) = plans::load(path, kind);
+    let (plan, sweeps) = plan(&info, prepared, chunk);
+    let (engine, plan) = plans::engine(model, plan, prepared);
+    (engine, plan, sweeps)
 }
 
 /// By task and column the scores of a sweep by unit: [task][column][unit][row].
@@ -341,20 +280,7 @@ fn downstream(case: &str, plan: &Plan, direct: &[Vec<Vec<Vec<f64>>>], total: &[V
 fn patterns_direct_effects_and_norms_are_those_of_transformers() {
     let folder = tempfile::tempdir().unwrap();
     let all = tasks();
-    let cases: BTreeMap<&str, &[&str]> = CASES.iter().copied().collect();
-    let donors: BTreeMap<&str, _> = all.keys().map(|&t| (t, DONORS)).collect();
-    let job = json!({"cases": cases, "tasks": all, "donors": donors});
-    let question = folder.path().join("job.json");
-    std::fs::write(&question, job.to_string()).unwrap();
-    let python = root().join(".deps/ref/bin/python");
-    assert!(python.exists(), "{} is missing: run deploy/setup/reference.sh", python.display());
-    let out = Command::new(python)
-        .arg(root().join("tests/reference/observed.py"))
-        .args([&question, &folder.path().to_path_buf()])
-        .env("OMP_NUM_THREADS", "1")
-        .output()
-        .unwrap();
-    assert!(out.status.success(), "the reference failed:\n{}", String::from_utf8_lossy(&out.stderr));
+    plans::ask("observed.py", CASES, &all, folder.path());
     let worst: BTreeMap<&str, f64> =
         CASES.iter().map(|&(case, names)| (case, compare(case, names, &all, folder.path()))).collect();
     println!("largest deviation from transformers, relative to the largest number of its table: {worst:#?}");

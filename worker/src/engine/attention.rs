@@ -5,7 +5,8 @@ use super::attend::{hidden, weights};
 use super::base::{BaseSet, BaseState, DeviceBatch};
 use super::model::{AttnView, Model};
 use super::score::host;
-use super::{Engine, Error, room, state_bytes};
+use super::walk::Unablated;
+use super::{Engine, Error};
 use ablate_common::attention::{COLUMNS, ROLLOUT, begins};
 use ablate_common::head::{Head, HeadIx, Stream};
 use ablate_common::plan::{Batch, Shown};
@@ -57,21 +58,15 @@ impl Engine {
         stop: &AtomicBool,
     ) -> Result<TaskScores, Error> {
         let scope = self.plan.sweeps[sweep as usize].scope;
-        self.prepare_batches(task, scope);
-        let (model, prepared) = (Arc::clone(&self.model), Arc::clone(&self.prepared));
-        let (model, data) = (&model.0, &prepared[task as usize]);
+        let prepared = Arc::clone(&self.prepared);
+        let data = &prepared[task as usize];
         let heads = self.plan.heads().clone();
         let places = self.places(sweep, units);
         let n = data.items.len();
         let mut sums = vec![0.0; units.len() * COLUMNS.len() * n];
-        let batches = &self.batches[&(task, scope)];
-        let set = self
-            .bases
-            .entry((self.sharing.first(task), scope, None))
-            .or_insert_with(|| BaseSet::empty(model, batches.len()));
-        let (mut held, room) = (0, room(self.room, model, batches, false));
-        for (at, batch) in batches.iter().enumerate() {
-            let (base, views) = set.state(model, at, batch);
+        let mut walk = self.walk(task, scope, None);
+        let model = walk.model;
+        while let Some(Unablated { batch, base, views, .. }) = walk.next_batch() {
             let seen = Seen { model, batch, base, views };
             let mut flow = seen.begin(&data.items);
             for stage in (0..model.blocks.len()).rev() {
@@ -93,10 +88,6 @@ impl Engine {
                         }
                     }
                 }
-            }
-            held += state_bytes(model, batch);
-            if held > room {
-                set.forget(at);
             }
         }
         let rows = self.plan.rows(sweep, data);

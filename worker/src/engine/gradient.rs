@@ -2,16 +2,16 @@
 //! forward and one backward pass over each batch give them for all heads.
 
 use super::backward::Backward;
-use super::base::{BaseSet, DeviceBatch};
+use super::base::DeviceBatch;
 use super::classify;
 use super::loss::{Given, top, toward_pearson};
 use super::model::Model;
 use super::replace::Replacement;
 use super::score::host;
-use super::{Engine, Error, donor_bytes, room, state_bytes};
+use super::walk::Unablated;
+use super::{Engine, Error};
 use ablate_common::gradient::{COLUMNS, by_item};
 use ablate_common::head::{Head, HeadIx};
-use ablate_common::plan::Ablation;
 use ablate_common::scores::{ChunkScores, TaskScores};
 use ablate_common::task::{Prepared, Scope, TaskKind};
 use ablate_common::units::UnitIx;
@@ -69,15 +69,11 @@ impl Engine {
             let planned = &self.plan.sweeps[sweep as usize];
             (planned.ablation, planned.scope)
         };
-        self.prepare_batches(task, scope);
-        let first = self.sharing.first_under(&self.plan, ablation, task);
-        self.prepare_replacement(first, ablation);
         self.prepare_probe(task, stop)?;
         let prepared = Arc::clone(&self.prepared);
         let data = &prepared[task as usize];
         let toward = self.toward(task, scope, data);
-        let shared = Arc::clone(&self.model);
-        let model = &shared.0;
+        let keep = self.keep(ablation);
         let heads = self.plan.heads().clone();
         let mut sums = Sums {
             units: self.places(sweep, units),
@@ -85,24 +81,10 @@ impl Engine {
             values: vec![0.0; units.len() * COLUMNS.len() * data.items.len()],
             nll: vec![f64::NAN; data.items.len()],
         };
-        let batches = &self.batches[&(task, scope)];
-        let (keep, source) = (self.keep(ablation), self.source(task, ablation));
-        let fixed = self.replacements.get(&(first, ablation)).map(Arc::as_ref);
-        let resampled = matches!(self.plan.ablations[ablation as usize].method, Ablation::Resample { .. });
-        let donated =
-            &prepared[source.reference.map_or(task as usize, |r| self.plan.tasks.len() + r as usize)];
-        let mut donors = resampled.then(|| self.donors.entry((first, scope, ablation)).or_default());
-        let set = self
-            .bases
-            .entry((self.sharing.first(task), scope, None))
-            .or_insert_with(|| BaseSet::empty(model, batches.len()));
-        let given = Given { prepared: data, probe: self.probes.get(&task), toward: toward.as_ref() };
-        let (mut held, room) = (0, room(self.room, model, batches, resampled));
-        for (at, batch) in batches.iter().enumerate() {
-            let tokens =
-                donors.as_deref_mut().map(|s| s.get(at, || shared.donated(donated, &source.donors, batch)));
-            let replacement = tokens.or(fixed);
-            let (base, views) = set.state(model, at, batch);
+        let mut walk = self.walk(task, scope, Some(ablation));
+        let model = walk.model;
+        let given = Given { prepared: data, probe: walk.probe, toward: toward.as_ref() };
+        while let Some(Unablated { batch, base, views, replacement, .. }) = walk.next_batch() {
             let begins = top(model, batch, given, &base.x[model.blocks.len()]);
             for (&item, nll) in batch.items.iter().zip(begins.losses) {
                 sums.nll[item as usize] = nll;
@@ -119,13 +101,6 @@ impl Engine {
             };
             let backward = Backward { model, batch, base, views };
             backward.run(begins.gradient, see, stop).map_err(|_| Error::Stopped)?;
-            held += state_bytes(model, batch) + if resampled { donor_bytes(model, batch) } else { 0 };
-            if held > room {
-                set.forget(at);
-                if let Some(donors) = donors.as_deref_mut() {
-                    donors.forget(at);
-                }
-            }
         }
         Ok(block(task, data, scope, &self.plan.rows(sweep, data), &sums))
     }
@@ -135,24 +110,15 @@ impl Engine {
         if data.kind != TaskKind::Similarity {
             return None;
         }
-        let (model, batches) = (&self.model.0, &self.batches[&(task, scope)]);
-        let set = self
-            .bases
-            .entry((self.sharing.first(task), scope, None))
-            .or_insert_with(|| BaseSet::empty(model, batches.len()));
+        let mut walk = self.walk(task, scope, None);
+        let model = walk.model;
         let shape = [data.items.len() as i64, model.d_model()];
         let embedded = Tensor::zeros(shape, (Kind::Double, model.device));
-        let (mut held, room) = (0, room(self.room, model, batches, false));
-        for (at, batch) in batches.iter().enumerate() {
-            let (state, _) = set.state(model, at, batch);
-            let last = state.x[model.blocks.len()].view([1, batch.final_tokens(), model.d_model()]);
+        while let Some(Unablated { batch, base, .. }) = walk.next_batch() {
+            let last = base.x[model.blocks.len()].view([1, batch.final_tokens(), model.d_model()]);
             let own = classify::embeddings(model, batch, &model.finish(&batch.at_scored(last)));
             let items = model.indices(&batch.items.iter().map(|&i| i64::from(i)).collect::<Vec<_>>());
             let _ = embedded.shallow_clone().index_copy_(0, &items, &own.squeeze_dim(0));
-            held += state_bytes(model, batch);
-            if held > room {
-                set.forget(at);
-            }
         }
         Some(toward_pearson(model, data, &data.examples_in(scope), &embedded).1)
     }

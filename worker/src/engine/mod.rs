@@ -15,7 +15,7 @@ pub mod classify;
 mod decode;
 mod decoder;
 mod direct;
-
+mod feed;
 mod fused;
 mod gradient;
 mod group;
@@ -32,6 +32,7 @@ pub mod score;
 mod shared;
 mod shift;
 pub mod trie;
+mod walk;
 
 pub use opener::TorchOpener;
 pub use shared::SharedModel;
@@ -57,6 +58,7 @@ use std::sync::atomic::AtomicBool;
 use tch::Tensor;
 use thiserror::Error;
 use trie::{Cut, Intervention, Trie};
+use walk::Unablated;
 
 /// Why a chunk could not be computed.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -302,21 +304,12 @@ impl Engine {
         if self.plan.tasks[task as usize].metric != Metric::Kl || self.finals.contains_key(&(task, scope)) {
             return;
         }
-        let (model, batches) = (&self.model.0, &self.batches[&(task, scope)]);
-        let set = self
-            .bases
-            .entry((self.sharing.first(task), scope, None))
-            .or_insert_with(|| BaseSet::empty(model, batches.len()));
-        let (mut finals, mut held) = (Vec::with_capacity(batches.len()), 0);
-        let room = room(self.room, model, batches, false);
-        for (at, batch) in batches.iter().enumerate() {
-            let (state, _) = set.state(model, at, batch);
-            let last = state.x[model.blocks.len()].view([1, batch.final_tokens(), model.d_model()]);
+        let mut walk = self.walk(task, scope, None);
+        let model = walk.model;
+        let mut finals = Vec::with_capacity(walk.batches.len());
+        while let Some(Unablated { batch, base, .. }) = walk.next_batch() {
+            let last = base.x[model.blocks.len()].view([1, batch.final_tokens(), model.d_model()]);
             finals.push(model.finish(&batch.at_scored(last)).squeeze_dim(0));
-            held += state_bytes(model, batch);
-            if held > room {
-                set.forget(at);
-            }
         }
         self.finals.insert((task, scope), finals);
     }
@@ -391,21 +384,11 @@ impl Engine {
     }
 
     fn own_means(&mut self, task: u32, pool: Pool) -> Replacement {
-        self.prepare_batches(task, Scope::All);
-        let model = &self.model.0;
-        let batches = &self.batches[&(task, Scope::All)];
-        let set = self
-            .bases
-            .entry((self.sharing.first(task), Scope::All, None))
-            .or_insert_with(|| BaseSet::empty(model, batches.len()));
-        let mut means = Means::new(model, pool, batches);
-        let (mut held, room) = (0, room(self.room, model, batches, false));
-        for (at, batch) in batches.iter().enumerate() {
-            means.add(set.state(model, at, batch).0, batch);
-            held += state_bytes(model, batch);
-            if held > room {
-                set.forget(at);
-            }
+        let mut walk = self.walk(task, Scope::All, None);
+        let model = walk.model;
+        let mut means = Means::new(model, pool, walk.batches);
+        while let Some(Unablated { batch, base, .. }) = walk.next_batch() {
+            means.add(base, batch);
         }
         means.finish(model)
     }

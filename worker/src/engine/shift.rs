@@ -5,13 +5,12 @@ use super::model::Model;
 use super::pass::Pass;
 use super::score::host;
 use super::trie::{Intervention, Trie};
-use super::{Engine, Error, donor_bytes, room, state_bytes};
+use super::walk::Unablated;
+use super::{Engine, Error};
 use ablate_common::head::{HeadMap, Stream};
-use ablate_common::plan::Ablation;
 use ablate_common::scores::{ChunkScores, TaskScores};
 use ablate_common::shift::{COLUMNS, behind, points};
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tch::{Kind, Tensor};
 
@@ -96,37 +95,19 @@ impl Engine {
             let planned = &self.plan.sweeps[sweep as usize];
             (planned.ablation, planned.scope)
         };
-        self.prepare_batches(task, scope);
-        let first = self.sharing.first_under(&self.plan, ablation, task);
-        self.prepare_replacement(first, ablation);
-        let source = self.source(task, ablation);
-        let reference = source.reference.map(|r| self.reference_norms(r));
-        let (shared, prepared) = (Arc::clone(&self.model), Arc::clone(&self.prepared));
-        let model = &shared.0;
-        let batches = &self.batches[&(task, scope)];
-        let fixed = self.replacements.get(&(first, ablation));
-        let resampled = matches!(self.plan.ablations[ablation as usize].method, Ablation::Resample { .. });
-        let donated =
-            &prepared[source.reference.map_or(task as usize, |r| self.plan.tasks.len() + r as usize)];
-        let mut donors = resampled.then(|| self.donors.entry((first, scope, ablation)).or_default());
-        let set = self
-            .bases
-            .entry((self.sharing.first(task), scope, None))
-            .or_insert_with(|| BaseSet::empty(model, batches.len()));
+        let reference = self.source(task, ablation).reference.map(|r| self.reference_norms(r));
+        let mut walk = self.walk(task, scope, Some(ablation));
+        let model = walk.model;
         let trie = Trie::new(interventions);
         let through = through(&trie, interventions.len());
         let mut norms = Norms::new(&model.info.heads, interventions.len());
-        let (mut held, room) = (0, room(self.room, model, batches, resampled));
-        for (at, batch) in batches.iter().enumerate() {
-            let tokens =
-                donors.as_deref_mut().map(|s| s.get(at, || shared.donated(donated, &source.donors, batch)));
-            let (base, views) = set.state(model, at, batch);
+        while let Some(Unablated { batch, base, views, replacement, passes }) = walk.next_batch() {
             // All positions, whichever are scored.
             let batch = &batch.unscored();
             let unablated = of_base(model, batch, base);
             let mut own = BTreeMap::new();
-            let pass = Pass { model, batch, base, views, replacement: tokens.or(fixed.map(Arc::as_ref)) };
-            self.passes += 1;
+            let pass = Pass { model, batch, base, views, replacement };
+            *passes += 1;
             let see = |stage: usize, nodes: &[usize], x: &Tensor| {
                 let point = behind(&model.info.heads, stage);
                 for (row, node) in nodes.iter().enumerate() {
@@ -138,13 +119,6 @@ impl Engine {
             };
             pass.run_seen(&trie, stop, see).map_err(|_| Error::Stopped)?;
             norms.add(batch, &unablated, &own);
-            held += state_bytes(model, batch) + if resampled { donor_bytes(model, batch) } else { 0 };
-            if held > room {
-                set.forget(at);
-                if let Some(donors) = donors.as_deref_mut() {
-                    donors.forget(at);
-                }
-            }
         }
         Ok(block(task, interventions.len(), &norms, reference.as_deref()))
     }

@@ -11,7 +11,7 @@ import sys
 from page import Page, chromium
 
 URL, WORKER, TOKEN = sys.argv[1], int(sys.argv[2]), sys.argv[3]
-LONG = 180_000
+LONG = 400_000
 
 # How many colours a canvas shows: an empty figure has few.
 COLOURS = """canvas => {

@@ -31,7 +31,7 @@ fn address(log: &str) -> String {
 #[test]
 fn a_run_is_watched_in_a_browser_while_one_of_its_workers_is_killed() {
     let folder = tempfile::tempdir().unwrap();
-    let spec = minilm_spec(folder.path(), "watched", 30, 12, 0.1);
+    let spec = minilm_spec(folder.path(), "watched", 16, 12, 0.1);
     let tokens = ["worker", "submit"].map(|role| token(folder.path(), role, role));
     let models = ablate_tests::root().join("models").canonicalize().unwrap();
     let allow = ["--allow", models.to_str().unwrap(), "--allow", folder.path().to_str().unwrap()];

@@ -48,7 +48,7 @@ fn poly(method: &str, many: &str, rows: &[&PolyRow]) -> Option<Figure> {
     let most = listed.iter().map(|r| strength(r)).fold(0.0, f64::max);
     let (left, wide, high, top) = (96.0, (560.0 / tasks.len() as f64).clamp(84.0, 150.0), 25.0, 34.0);
     let right = left + wide * tasks.len() as f64;
-    let mut svg = Svg::new((right + 190.0).max(520.0), top + high * listed.len() as f64 + 52.0);
+    let mut svg = Svg::new((right + 190.0).max(520.0), top + high * listed.len() as f64 + 62.0);
     for (k, task) in tasks.iter().enumerate() {
         let x = left + wide * (k as f64 + 0.5);
         svg.text(x, top - 11.0, &cut(task, (wide / 7.0) as usize), Type::NAME.bold().middle());
@@ -158,6 +158,8 @@ fn reliability(analysis: &Analysis) -> Option<Figure> {
         axis: "reliability (Spearman–Brown)",
         beside: Some("Spearman's correlation between the two halves of the documents"),
         span: (0.0, 1.0),
+        // A correction for length has no bound below, and few units leave wide intervals.
+        within: (-1.0, 1.0),
         width: 980.0,
         label: &finding,
     };

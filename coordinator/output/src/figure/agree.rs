@@ -70,6 +70,7 @@ pub fn figures(analysis: &Analysis, out: &mut Vec<Figure>) {
         axis: "Spearman's rank correlation over all units",
         beside: beside.then_some("mean correlation within layers: free of the effect of depth"),
         span: (0.0, 1.0),
+        within: super::forest::ALL,
         width: 980.0,
         label: &finding,
     };

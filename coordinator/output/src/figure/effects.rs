@@ -98,7 +98,14 @@ pub fn groups(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
     let axis = format!("Δ {metric} of the whole group");
     let label = format!("{title}: redundancy groups. {finding}");
     let beside = Some("sum of Δ alone");
-    let set = Forest { axis: &axis, beside, span: (0.0, 0.0), width: 980.0, label: &label };
+    let set = Forest {
+        axis: &axis,
+        beside,
+        span: (0.0, 0.0),
+        within: super::forest::ALL,
+        width: 980.0,
+        label: &label,
+    };
     Some((forest(&set, &rows), finding))
 }
 
@@ -137,7 +144,14 @@ pub fn triples(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
         .collect();
     let axis = format!("third-order interaction ({metric})");
     let label = format!("{title}: triples. {finding}");
-    let set = Forest { axis: &axis, beside: None, span: (0.0, 0.0), width: 500.0, label: &label };
+    let set = Forest {
+        axis: &axis,
+        beside: None,
+        span: (0.0, 0.0),
+        within: super::forest::ALL,
+        width: 500.0,
+        label: &label,
+    };
     Some((forest(&set, &rows), finding))
 }
 
@@ -176,7 +190,14 @@ pub fn selected(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
     let axis = format!("Δ {metric}");
     let label = format!("{title}: the largest effects measured again. {finding}");
     let beside = Some("on the half of the documents that chose");
-    let set = Forest { axis: &axis, beside, span: (0.0, 0.0), width: 500.0, label: &label };
+    let set = Forest {
+        axis: &axis,
+        beside,
+        span: (0.0, 0.0),
+        within: super::forest::ALL,
+        width: 500.0,
+        label: &label,
+    };
     Some((forest(&set, &rows), finding))
 }
 

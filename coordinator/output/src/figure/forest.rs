@@ -28,6 +28,8 @@ pub struct Forest<'a> {
     pub beside: Option<&'a str>,
     /// Values that the axis must show.
     pub span: (f64, f64),
+    /// The least and the most that the axis shows: intervals end there.
+    pub within: (f64, f64),
     /// Width of the chart.
     pub width: f64,
     /// The label of the whole for those who can't see it.
@@ -35,6 +37,8 @@ pub struct Forest<'a> {
 }
 
 const ROW: f64 = 23.0;
+/// [`Forest::within`] where the axis goes as far as the rows do.
+pub const ALL: (f64, f64) = (f64::NEG_INFINITY, f64::INFINITY);
 
 /// Draws rows from above.
 pub fn forest(set: &Forest<'_>, rows: &[Row]) -> String {
@@ -54,8 +58,9 @@ pub fn forest(set: &Forest<'_>, rows: &[Row]) -> String {
     let finite =
         |r: &Row| r.value.into_iter().chain(r.beside).filter(|v| v.is_finite()).collect::<Vec<f64>>();
     let all: Vec<f64> = rows.iter().flat_map(finite).collect();
-    let low = all.iter().copied().fold(set.span.0, f64::min);
-    let high = all.iter().copied().fold(set.span.1, f64::max);
+    let low = all.iter().copied().fold(set.span.0, f64::min).max(set.within.0);
+    let high = all.iter().copied().fold(set.span.1, f64::max).min(set.within.1);
+    let inside = |v: f64| v.clamp(low, high);
     let scale = Scale::new((low, high), (left + 8.0, set.width - right - 12.0));
     let bottom = top + ROW * rows.len() as f64;
     let ticks = scale.ticks(4);
@@ -73,16 +78,21 @@ pub fn forest(set: &Forest<'_>, rows: &[Row]) -> String {
         svg.rect([0.0, y - ROW / 2.0, set.width, ROW], "transparent", "class=\"hit\"");
         svg.text(left, y + 4.0, name, Type::NAME.end());
         if let Some(beside) = row.beside.filter(|v| v.is_finite()) {
-            let x = scale.at(beside);
+            let x = scale.at(inside(beside));
             svg.line([x, y - 7.0, x, y + 7.0], "var(--faint)", 2.0, "");
         }
         if low.is_finite() && high.is_finite() {
-            svg.line([scale.at(low), y, scale.at(high), y], row.colour, 2.0, "stroke-linecap=\"round\"");
+            svg.line(
+                [scale.at(inside(low)), y, scale.at(inside(high)), y],
+                row.colour,
+                2.0,
+                "stroke-linecap=\"round\"",
+            );
         }
         if value.is_finite() {
             let fill = if row.filled { row.colour } else { "var(--paper)" };
             svg.circle(
-                [scale.at(value), y, 4.6],
+                [scale.at(inside(value)), y, 4.6],
                 fill,
                 &format!("stroke=\"{}\" stroke-width=\"1.8\"", row.colour),
             );
@@ -115,7 +125,8 @@ mod tests {
             beside: None,
             tip: "L0.H1".into(),
         };
-        let set = Forest { axis: "Δ", beside: None, span: (0.0, 0.0), width: 520.0, label: "rows" };
+        let set =
+            Forest { axis: "Δ", beside: None, span: (0.0, 0.0), within: ALL, width: 520.0, label: "rows" };
         let svg = forest(&set, &[row([1.0, 0.5, 1.5]), row([f64::NAN; 3])]);
         assert_eq!((svg.matches("<circle").count(), svg.matches("data-tip").count()), (1, 2));
         assert!(!svg.contains("NaN"), "{svg}");

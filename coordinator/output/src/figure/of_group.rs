@@ -167,7 +167,14 @@ impl Maker<'_> {
         let how = "Lines are 95 % intervals, paired by example and clustered by document; filled marks are resolved at q ≤ 0.05."
             .to_owned();
         let label = format!("{}: {title}. {finding}", self.title);
-        let set = Forest { axis: &axis, beside: None, span: (0.0, 0.0), width: 500.0, label: &label };
+        let set = Forest {
+            axis: &axis,
+            beside: None,
+            span: (0.0, 0.0),
+            within: super::forest::ALL,
+            width: 500.0,
+            label: &label,
+        };
         let svg = forest(&set, &rows);
         out.push(self.figure("top", Part::Heads, &title, finding, how, svg));
     }
@@ -417,7 +424,14 @@ impl Maker<'_> {
         };
         let label = format!("{}: the strongest interactions. {finding}", self.title);
         let axis = format!("interaction ({})", metric(g));
-        let set = Forest { axis: &axis, beside: None, span: (0.0, 0.0), width: 500.0, label: &label };
+        let set = Forest {
+            axis: &axis,
+            beside: None,
+            span: (0.0, 0.0),
+            within: super::forest::ALL,
+            width: 500.0,
+            label: &label,
+        };
         let svg = forest(&set, &rows);
         let how = "The pairs with the largest interactions, and those with the smallest where resolved. Lines are 95 % intervals; filled marks are resolved at q ≤ 0.05 over all pairs."
             .to_owned();

@@ -76,7 +76,9 @@ for (const svg of document.querySelectorAll('.drawing svg')) {
     if (!way && ev.key !== 'Home' && ev.key !== 'End') return;
     ev.preventDefault();
     if (pane) return keyed(pane, way || [0, 0]);
-    const to = ev.key === 'Home' ? marks[0] : ev.key === 'End' ? marks[marks.length - 1] : at ? next(marks, at, way) : marks[0];
+    // Marks may lie on one another, or none on that side: they are read in their order then.
+    const to = ev.key === 'Home' ? marks[0] : ev.key === 'End' ? marks[marks.length - 1] :
+      at ? next(marks, at, way) || marks[marks.indexOf(at) + way[0] + way[1]] : marks[0];
     if (to) show(to);
   });
 }

@@ -210,7 +210,11 @@ impl Page<'_> {
 
     /// The number of a figure: its place among those that are shown.
     fn number(&self, figure: &Figure) -> usize {
-        self.figures.iter().filter(|f| !f.instead).position(|f| f.name == figure.name).map_or(0, |k| k + 1)
+        // Sections come in the order of groups and parts; what is of no group comes last.
+        let place = |f: &Figure| (f.group.unwrap_or(usize::MAX), f.part);
+        let mut shown: Vec<&Figure> = self.figures.iter().filter(|f| !f.instead).collect();
+        shown.sort_by_key(|f| place(f));
+        shown.iter().position(|f| f.name == figure.name).map_or(0, |k| k + 1)
     }
 
     fn group(&self, out: &mut String, at: usize, g: &Group) -> anyhow::Result<()> {

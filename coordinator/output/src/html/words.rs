@@ -46,6 +46,8 @@ fn most_important(g: &Group) -> Option<Finding> {
     let sure = first.q <= crate::analyse::RESOLVED;
     let lead = if sure {
         format!("{} matters most.", g.name_of(first.ix))
+    } else if facts::resolved_heads(g) != (0, 0) {
+        format!("{} costs most, though that isn't resolved.", g.name_of(first.ix))
     } else {
         format!("No {} matters measurably; {} comes first.", of_group::one(g.unit), g.name_of(first.ix))
     };
@@ -77,10 +79,11 @@ fn resolved(g: &Group) -> Option<Finding> {
         return None;
     }
     let lead = format!(
-        "{} of {} {} have a measurable effect alone.",
+        "{} of {} {} {} a measurable effect alone.",
         count(hurts + helps),
         count(n),
-        g.unit.plural()
+        g.unit.plural(),
+        if hurts + helps == 1 { "has" } else { "have" }
     );
     let text = format!(
         "Removing one hurts for {hurts} and helps for {helps}, at a false discovery rate of 5 %; for the other {} nothing is resolved with {} examples.",

@@ -62,7 +62,7 @@ fn pairs_and_pruning_are_read_in_chromium() {
     std::fs::write(&path, text).unwrap();
     said(run(&path, &out, &[]));
     let report = out.join("report.html");
-    let kinds = ["pairs-lee-mean", "top-pairs", "curve", "heads", "agreement"];
+    let kinds = ["pairs-lee-mean", "top-pairs", "curve", "heads"];
     let mut args: Vec<&dyn AsRef<std::ffi::OsStr>> = vec![&report, &"minilm"];
     args.extend(kinds.iter().map(|k| k as &dyn AsRef<std::ffi::OsStr>));
     print!("{}", drive("report.py", &args));

@@ -126,6 +126,11 @@ impl Scheduler {
             };
             self.leases.values().filter(same).count()
         };
+        // Set aside while its worker still works on it: a copy would fail as the others did.
+        let aside = |l: &Lease, chunk: u32| {
+            let round = self.experiments.get(&l.experiment).and_then(|e| e.rounds.get(&(l.sweep, l.round)));
+            round.is_some_and(|r| r.aside.contains(&chunk))
+        };
         let slowest = self
             .leases
             .values()
@@ -142,7 +147,7 @@ impl Scheduler {
                     return None;
                 }
                 // From its end: its worker goes from the beginning.
-                let &chunk = l.open.iter().rev().find(|&&c| copies(l, c) == 1)?;
+                let &chunk = l.open.iter().rev().find(|&&c| copies(l, c) == 1 && !aside(l, c))?;
                 Some((l.since, l, chunk))
             })
             .min_by_key(|(since, ..)| *since)

@@ -72,6 +72,8 @@ impl Driver {
             match action {
                 Action::Shard { worker, lease, sweep, round, list, first, count, .. } => {
                     assert_eq!(list.len() as u32, if sweep == 2 { round } else { 0 });
+                    let aside = (first..first + count).any(|c| self.aside.contains(&(sweep, round, c)));
+                    assert!(!aside, "leased while it is set aside");
                     self.shards.push((worker, lease, sweep, round, (first..first + count).collect()));
                 }
                 Action::Decide(id, sweep, round) => {

@@ -172,7 +172,8 @@ impl Heard {
             expired: cluster.logged("a lease ran out")?,
             dropped: cluster.logged("lease ran out without a renewal")?,
             late: cluster.logged("a result came after its lease")?,
-            dead: cluster.logged("keep-alive timed out")?,
+            // What is told where this side gives a connection up; of a peer that is killed other words come.
+            dead: cluster.logged("stream closed because of a broken pipe")?,
         })
     }
 }

@@ -131,6 +131,8 @@ impl<'a> Session<'a> {
             let ready = self.ready;
             let done = async {
                 match ready {
+                    // A timer has milliseconds: chunks that take none would take one.
+                    Some(at) if at <= Instant::now() => {}
                     Some(at) => sleep_until(at).await,
                     None => std::future::pending().await,
                 }

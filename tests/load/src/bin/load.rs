@@ -88,7 +88,7 @@ async fn main() -> anyhow::Result<()> {
     let (alone, alone_us) = measured(&service, one.clone()).await?;
     // One that goes on as real ones do: chunks of the next shard follow while results wait for their acknowledgements.
     // The others need chunks as well.
-    let lone = Options { window: REAL_WINDOW, chunks: Some(20_000), ..one };
+    let lone = Options { window: REAL_WINDOW, chunks: Some(5_000), ..one };
     let (lone, lone_us) = measured(&service, lone).await?;
     let (paced, paced_us) = measured(&service, options.clone()).await?;
     let paced_mb = service.peak_mb()?;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::security::Limits;
 use crate::server::tests::{Habit, until, work};
-use crate::server::{Options, Service, Status, listen};
+use crate::server::{Control, Options, Service, Status, listen};
 use crate::store::conformance::experiment;
 use crate::store::{MemoryStore, NewExperiment, SqliteStore, Store};
 use crate::token::{Role as May, Token};
@@ -136,18 +136,21 @@ async fn what_is_shown_in_the_end_is_what_the_tables_say() {
         // One who looks from the start, while it is worked on.
         let (_, first) = get(at, &format!("{ONE}/heads")).await;
         assert_eq!(first["data"]["known"], 0);
+        // Held until its pages have heard of both workers, however slow this machine is.
+        service.control(&id, Control::Pause).await.unwrap();
+        for _ in 0..2 {
+            tokio::spawn(work(service.local_addr(), new.clone(), Habit::Good, Duration::ZERO));
+        }
+        let both = |seen: &[(String, Value)]| seen.iter().any(|(n, v)| n == "workers" && v["connected"] == 2);
+        let seen = events(at, "?id=test-1 HTTP/1.1", both).await;
+        assert!(both(&seen), "{seen:?}");
         let watching = tokio::spawn(events(at, "?id=test-1 HTTP/1.1", |seen| {
             seen.iter().any(|(n, v)| n == "experiments" && v["items"][0]["state"] == "done")
         }));
-        for _ in 0..2 {
-            // Slow enough that pages hear of the workers before they are through.
-            let pace = Duration::from_millis(100);
-            tokio::spawn(work(service.local_addr(), new.clone(), Habit::Good, pace));
-        }
+        service.control(&id, Control::Resume).await.unwrap();
         until(&service, &id, Status::ended).await;
         let seen = watching.await.unwrap();
         assert_eq!((seen[0].0.as_str(), &seen[0].1["fresh"]), ("role", &json!(true)));
-        assert!(seen.iter().any(|(n, v)| n == "workers" && v["connected"] == 2), "{seen:?}");
         let table = ablate_output::analyse(&store.results(&id).await.unwrap()).groups.remove(0);
         let heads = settle(at, &format!("{ONE}/heads"), |v| v["data"]["known"] == 6).await;
         for (row, own) in heads["data"]["rows"].as_array().unwrap().iter().zip(&table.heads) {

@@ -6,10 +6,10 @@ use super::decode::Decoding;
 use super::pass::{Finished, Pass};
 use super::score::{Beside, Collector};
 use super::trie::Trie;
-use super::{Engine, Error, donor_bytes, room, state_bytes};
+use super::walk::{Donors, Room};
+use super::{Engine, Error};
 use ablate_common::head::HeadIx;
 use ablate_common::metric::Metric;
-use ablate_common::plan::Ablation;
 use ablate_common::scores::{ChunkScores, TaskScores};
 use ablate_common::task::Scope;
 use std::collections::BTreeMap;
@@ -100,7 +100,7 @@ impl Engine {
         let joint = self.joint.get(&(tasks.to_vec(), scope));
         let batches = &self.batches[&(task, scope)];
         let replacement = self.replacements.get(&(first, ablation)).map(Arc::as_ref);
-        let (keep, source) = (self.keep(ablation), self.source(task, ablation));
+        let (keep, donated) = (self.keep(ablation), self.donors_of(task, ablation));
         let key = match base {
             [] => (self.sharing.first(task), scope, None),
             _ => (first, scope, Some(ablation)),
@@ -117,18 +117,19 @@ impl Engine {
             .zip(&metrics)
             .map(|(&t, &metric)| Collector::new(model, t, &prepared[t as usize], metric, scope, subsets))
             .collect();
-        let resampled = matches!(self.plan.ablations[ablation as usize].method, Ablation::Resample { .. });
-        let donated =
-            &prepared[source.reference.map_or(task as usize, |r| self.plan.tasks.len() + r as usize)];
-        let mut states = resampled.then(|| self.donors.entry((first, scope, ablation)).or_default());
-        let (mut held, room) = (0, room(self.room, model, batches, resampled));
+        let mut donors = donated.map(|(items, of)| Donors {
+            shared: &shared,
+            items: &prepared[items],
+            of,
+            states: self.donors.entry((first, scope, ablation)).or_default(),
+        });
+        let mut room = Room::of(self.room, model, batches, donors.is_some());
         for (at, alone) in batches.iter().enumerate() {
             let (batch, picks) = match joint.and_then(|j| j.get(at)) {
                 Some((batch, picks)) => (batch, picks.as_slice()),
                 None => (alone, &[][..]),
             };
-            let tokens =
-                states.as_deref_mut().map(|s| s.get(at, || shared.donated(donated, &source.donors, batch)));
+            let tokens = donors.as_mut().map(|d| d.get(at, batch));
             let replacement = tokens.or(replacement);
             let (state, views) = set.state_with(model, at, batch, tokens);
             self.passes += 1;
@@ -158,16 +159,7 @@ impl Engine {
                 let decoded = decoding.run(trie, subsets, stop).map_err(|_| Error::Stopped)?;
                 collector.take_decoded(&self.batches[&(task, scope)][at], &decoded);
             }
-            held += state_bytes(model, batch);
-            if resampled {
-                held += donor_bytes(model, batch);
-            }
-            if held > room {
-                set.forget(at);
-                if let Some(states) = states.as_deref_mut() {
-                    states.forget(at);
-                }
-            }
+            room.leave(model, at, batch, set, donors.as_mut());
         }
         Ok(collectors.into_iter().map(|c| c.finish(model)).collect())
     }

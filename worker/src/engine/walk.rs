@@ -26,17 +26,22 @@ pub(super) struct Walk<'a> {
     ahead: Enumerate<Iter<'a, DeviceBatch>>,
     /// The batch that was shown last.
     last: Option<(usize, &'a DeviceBatch)>,
-    held: u64,
-    room: u64,
+    room: Room,
 }
 
 /// Where z of donors comes from, and where it is kept.
-struct Donors<'a> {
-    shared: &'a SharedModel,
-    items: &'a Prepared,
+pub(super) struct Donors<'a> {
+    pub shared: &'a SharedModel,
+    pub items: &'a Prepared,
     /// For each item of the task its donor among `items`.
-    of: Vec<u32>,
-    states: &'a mut DonorStates,
+    pub of: Vec<u32>,
+    pub states: &'a mut DonorStates,
+}
+
+/// How many bytes of what was computed of batches may stay in memory, and do.
+pub(super) struct Room {
+    bytes: u64,
+    held: u64,
 }
 
 /// A batch as the unablated model runs over it.
@@ -59,14 +64,11 @@ impl Engine {
         if let Some((first, ablation)) = key {
             self.prepare_replacement(first, ablation);
         }
-        let source = ablation.map(|a| self.source(task, a)).unwrap_or_default();
-        let resampled =
-            key.filter(|k| matches!(self.plan.ablations[k.1 as usize].method, Ablation::Resample { .. }));
-        let donated = source.reference.map_or(task as usize, |r| self.plan.tasks.len() + r as usize);
-        let donors = resampled.map(|(first, ablation)| Donors {
+        let donated = ablation.and_then(|a| self.donors_of(task, a));
+        let donors = key.zip(donated).map(|((first, ablation), (items, of))| Donors {
             shared: &self.model,
-            items: &self.prepared[donated],
-            of: source.donors,
+            items: &self.prepared[items],
+            of,
             states: self.donors.entry((first, scope, ablation)).or_default(),
         });
         let model = &self.model.0;
@@ -81,13 +83,23 @@ impl Engine {
             probe: self.probes.get(&task),
             set,
             fixed: key.and_then(|k| self.replacements.get(&k)).map(Arc::as_ref),
-            room: room(self.room, model, batches, donors.is_some()),
+            room: Room::of(self.room, model, batches, donors.is_some()),
             donors,
             passes: &mut self.passes,
             ahead: batches.iter().enumerate(),
             last: None,
-            held: 0,
         }
+    }
+
+    /// Where an ablation takes z of a task's donors from, if it does: the number of what was prepared, and for each item its
+    /// donor there.
+    pub(super) fn donors_of(&self, task: u32, ablation: u32) -> Option<(usize, Vec<u32>)> {
+        let source = match self.plan.ablations[ablation as usize].method {
+            Ablation::Resample { .. } => self.source(task, ablation),
+            _ => return None,
+        };
+        let items = source.reference.map_or(task as usize, |r| self.plan.tasks.len() + r as usize);
+        Some((items, source.donors))
     }
 }
 
@@ -95,7 +107,7 @@ impl Walk<'_> {
     /// The next batch. The one before isn't needed any more.
     pub fn next_batch(&mut self) -> Option<Unablated<'_>> {
         if let Some((at, batch)) = self.last.take() {
-            self.leave(at, batch);
+            self.room.leave(self.model, at, batch, self.set, self.donors.as_mut());
         }
         let (at, batch) = self.ahead.next()?;
         self.last = Some((at, batch));
@@ -104,16 +116,29 @@ impl Walk<'_> {
         let replacement = tokens.or(self.fixed);
         Some(Unablated { batch, base, views, replacement, passes: &mut *self.passes })
     }
+}
+
+impl Room {
+    pub fn of(given: (u64, u64), model: &Model, batches: &[DeviceBatch], resampled: bool) -> Self {
+        Self { bytes: room(given, model, batches, resampled), held: 0 }
+    }
 
     /// Gives back a batch's memory where there is no room for more.
-    fn leave(&mut self, at: usize, batch: &DeviceBatch) {
-        self.held += state_bytes(self.model, batch);
-        if self.donors.is_some() {
-            self.held += donor_bytes(self.model, batch);
+    pub fn leave(
+        &mut self,
+        model: &Model,
+        at: usize,
+        batch: &DeviceBatch,
+        set: &mut BaseSet,
+        donors: Option<&mut Donors<'_>>,
+    ) {
+        self.held += state_bytes(model, batch);
+        if donors.is_some() {
+            self.held += donor_bytes(model, batch);
         }
-        if self.held > self.room {
-            self.set.forget(at);
-            if let Some(donors) = &mut self.donors {
+        if self.held > self.bytes {
+            set.forget(at);
+            if let Some(donors) = donors {
                 donors.states.forget(at);
             }
         }
@@ -121,7 +146,7 @@ impl Walk<'_> {
 }
 
 impl Donors<'_> {
-    fn get(&mut self, at: usize, batch: &DeviceBatch) -> &Replacement {
+    pub fn get(&mut self, at: usize, batch: &DeviceBatch) -> &Replacement {
         self.states.get(at, || self.shared.donated(self.items, &self.of, batch))
     }
 }

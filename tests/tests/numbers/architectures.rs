@@ -7,13 +7,11 @@
 //! token), and all in one; and transformers is asked with each item alone, in a batch padded on the left, and in one padded on the right.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use super::plans::{load, of_heads, sweep, task};
 use ablate_common::head::HeadIx;
-use ablate_common::metric::Metric;
 use ablate_common::model::{DECODERS, ENCODERS, ModelInfo, inspect};
-use ablate_common::plan::{Ablation, Batch, Plan, PlannedSweep, PlannedTask, Pool, SweepKind};
-use ablate_common::spec::{Dtype, ModelSpec, Spec};
+use ablate_common::plan::{Ablation, Batch, Plan, Pool, SweepKind};
 use ablate_common::task::{Example, Item, Prepared, Scope, Scored, TaskKind};
-use ablate_common::units::UnitMap;
 use ablate_tests::proof::{Worst, proved};
 use ablate_tests::root;
 use ablate_tests::tensors::every_tensor_is_checked;
@@ -21,15 +19,14 @@ use ablate_worker::engine::base::{BaseSet, DeviceBatch};
 use ablate_worker::engine::model::Model;
 use ablate_worker::engine::score::host;
 use ablate_worker::engine::trie::{Cut, Intervention};
-use ablate_worker::engine::{Engine, SharedModel, arch};
-use ablate_worker::load::Weights;
+use ablate_worker::engine::{Engine, SharedModel};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tch::{Device, Kind};
+use tch::Kind;
 
 const ITEMS: [&[u32]; 4] = [&[7], &[3, 60], &[5, 9, 22, 5, 41, 13, 2], &[1, 0, 33, 17, 4, 52, 8, 29, 11]];
 const FOILS: [u32; 4] = [1, 3, 5, 7];
@@ -98,46 +95,14 @@ fn prepared(kind: TaskKind) -> Prepared {
 }
 
 fn plan(info: &ModelInfo, prepared: &[Prepared], all: &[Batch]) -> Plan {
-    let ablations = vec![Ablation::Zero, Ablation::Mean { pool: Pool::Tokens }];
-    let tasks: Vec<PlannedTask> = prepared
-        .iter()
-        .map(|p| PlannedTask {
-            name: p.kind.name().into(),
-            kind: p.kind,
-            metric: Metric::of(p.kind)[0],
-            prepared: String::new(),
-            items: p.items.len() as u32,
-            examples: p.examples.len() as u32,
-            all: all.to_vec(),
-            select: Vec::new(),
-        })
-        .collect();
-    let sweep = |kind, ablation, chunk| PlannedSweep {
-        kind,
-        ablation,
-        tasks: (0..tasks.len() as u32).collect(),
-        units: 0,
-        scope: Scope::All,
-        chunk,
-    };
+    let sweep = |kind, ablation, chunk| sweep(kind, ablation, prepared.len(), chunk);
     Plan {
-        engine: ablate_common::ENGINE_VERSION,
-        spec: Spec {
-            name: "tiny".into(),
-            seed: 0,
-            model: ModelSpec { source: String::new(), dtype: Dtype::F64, sha256: None },
-            tasks: Vec::new(),
-            ablations: ablations.iter().map(|a| (*a).into()).collect(),
-            sweeps: Vec::new(),
-        },
-        model: info.clone(),
+        tasks: prepared.iter().map(|p| task(p, all.to_vec())).collect(),
+        ablations: vec![Ablation::Zero.into(), Ablation::Mean { pool: Pool::Tokens }.into()],
         sweeps: (0..2)
             .flat_map(|a| [sweep(SweepKind::Single, a, 7), sweep(SweepKind::Pairs, a, 40)])
             .collect(),
-        tasks,
-        ablations: ablations.into_iter().map(Into::into).collect(),
-        units: vec![UnitMap::heads(&info.heads)],
-        references: Vec::new(),
+        ..of_heads(info)
     }
 }
 
@@ -315,14 +280,6 @@ impl Compared<'_> {
         assert_eq!(seen.len(), 2 * small, "every single head and asked pair was compared");
         (worst, seen)
     }
-}
-
-fn load(path: &Path, kind: Kind) -> (ModelInfo, Model) {
-    let inspected = inspect(path).unwrap();
-    let weights = Weights::open(&inspected.weights, Device::Cpu, kind).unwrap();
-    let model =
-        tch::no_grad(|| arch::load(&inspected.info, &weights, Device::Cpu, kind, &|_, _, _| {}).unwrap());
-    (inspected.info, model)
 }
 
 /// Compares a model with the reference, and records it; false where a limit is passed.

@@ -2,28 +2,24 @@
 //! each unit alone, pairs, and a unit on top of a greedy sweep's base.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use super::plans::{batch, load, of_heads, sweep, task};
 use ablate_common::head::{Head, HeadIx, Stream};
-use ablate_common::metric::Metric;
-use ablate_common::model::{ModelInfo, inspect};
+use ablate_common::model::ModelInfo;
 use ablate_common::plan::{
-    Ablation, Batch, Donors, Plan, PlannedAblation, PlannedReference, PlannedSweep, PlannedTask, Pool,
-    Source, SweepKind,
+    Ablation, Donors, Plan, PlannedAblation, PlannedReference, PlannedSweep, Pool, Source, SweepKind,
 };
-use ablate_common::spec::{Dtype, ModelSpec, Spec};
-use ablate_common::task::{Example, Item, Prepared, Scope, Scored, TaskKind};
+use ablate_common::task::{Example, Item, Prepared, Scored, TaskKind};
 use ablate_common::units::{HeadSet, UnitIx, UnitKind, UnitMap};
 use ablate_tests::proof::{Worst, proved};
 use ablate_tests::root;
-use ablate_worker::engine::model::Model;
-use ablate_worker::engine::{Engine, SharedModel, arch};
-use ablate_worker::load::Weights;
+use ablate_worker::engine::{Engine, SharedModel};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tch::{Device, Kind};
+use tch::Kind;
 
 /// Items of mixed lengths, two of them equally long.
 const ITEMS: [&[u32]; 5] =
@@ -120,26 +116,13 @@ fn prepared(kind: TaskKind, tokens: &[&[u32]]) -> Prepared {
     Prepared { kind, item_half: vec![0; items.len()], items, examples, probe: None }
 }
 
-fn batch(tokens: &[&[u32]], items: &[u32]) -> Batch {
-    let len = items.iter().map(|&i| tokens[i as usize].len() as u32).max().unwrap();
-    Batch { items: items.to_vec(), len }
+/// What means and donors come from where they don't come from the task.
+fn elsewhere() -> Prepared {
+    prepared(TaskKind::Similarity, &ELSEWHERE)
 }
 
 fn plan(info: &ModelInfo, prepared: &[Prepared]) -> Plan {
     let units = units(info);
-    let tasks: Vec<PlannedTask> = prepared
-        .iter()
-        .map(|p| PlannedTask {
-            name: p.kind.name().into(),
-            kind: p.kind,
-            metric: Metric::of(p.kind)[0],
-            prepared: String::new(),
-            items: p.items.len() as u32,
-            examples: p.examples.len() as u32,
-            all: vec![batch(&ITEMS, &[0, 3]), batch(&ITEMS, &[1, 2, 4])],
-            select: Vec::new(),
-        })
-        .collect();
     let (mut ablations, mut sweeps) = (Vec::new(), Vec::new());
     for (_, method, source) in methods() {
         for (u, map) in (0u32..).zip(&units) {
@@ -147,36 +130,28 @@ fn plan(info: &ModelInfo, prepared: &[Prepared]) -> Plan {
             ablations.push(PlannedAblation {
                 method,
                 unit: map.kind,
-                sources: vec![source.clone(); tasks.len()],
+                sources: vec![source.clone(); prepared.len()],
             });
             let greedy = SweepKind::Greedy { steps: map.len() as u32 - 1, objective: 0 };
             for (kind, chunk) in [(SweepKind::Single, 4), (SweepKind::Pairs, 40), (greedy, 5)] {
-                let tasks = (0..tasks.len() as u32).collect();
-                sweeps.push(PlannedSweep { kind, ablation, tasks, units: u, scope: Scope::All, chunk });
+                sweeps.push(PlannedSweep { units: u, ..sweep(kind, ablation, prepared.len(), chunk) });
             }
         }
     }
+    let planned = |p: &Prepared| task(p, vec![batch(p, &[0, 3]), batch(p, &[1, 2, 4])]);
+    let other = elsewhere();
     Plan {
-        engine: ablate_common::ENGINE_VERSION,
-        spec: Spec {
-            name: "tiny".into(),
-            seed: 0,
-            model: ModelSpec { source: String::new(), dtype: Dtype::F64, sha256: None },
-            tasks: Vec::new(),
-            ablations: Vec::new(),
-            sweeps: Vec::new(),
-        },
-        model: info.clone(),
-        tasks,
+        tasks: prepared.iter().map(planned).collect(),
         ablations,
         units,
         references: vec![PlannedReference {
             prepared: String::new(),
             items: 3,
             examples: 0,
-            batches: vec![batch(&ELSEWHERE, &[0, 1]), batch(&ELSEWHERE, &[2])],
+            batches: vec![batch(&other, &[0, 1]), batch(&other, &[2])],
         }],
         sweeps,
+        ..of_heads(info)
     }
 }
 
@@ -216,14 +191,6 @@ fn heads(subset: &[HeadIx]) -> Vec<(u32, u32)> {
     subset.iter().map(|h| (h.0 / HEADS, h.0 % HEADS)).collect()
 }
 
-fn load(path: &Path) -> (ModelInfo, Model) {
-    let inspected = inspect(path).unwrap();
-    let (cpu, kind) = (Device::Cpu, Kind::Double);
-    let weights = Weights::open(&inspected.weights, cpu, kind).unwrap();
-    let model = tch::no_grad(|| arch::load(&inspected.info, &weights, cpu, kind, &|_, _, _| {}).unwrap());
-    (inspected.info, model)
-}
-
 /// Subsets of every round of `plan` that are compared.
 fn subsets(plan: &Plan) -> BTreeSet<Vec<HeadIx>> {
     let mut out = BTreeSet::new();
@@ -240,7 +207,7 @@ fn subsets(plan: &Plan) -> BTreeSet<Vec<HeadIx>> {
 fn check(path: &Path, subsets: &[Vec<HeadIx>]) -> BTreeMap<(String, &'static str), Worst> {
     let answer: Answer =
         serde_json::from_slice(&std::fs::read(path.with_extension("json")).unwrap()).unwrap();
-    let (info, model) = load(path);
+    let (info, model) = load(path, Kind::Double);
     let (kinds, columns): (&[TaskKind], &[&str]) = if info.causal() {
         (&[TaskKind::LanguageModeling, TaskKind::LogitDifference], &["nll", "logit_diff"])
     } else {
@@ -248,7 +215,7 @@ fn check(path: &Path, subsets: &[Vec<HeadIx>]) -> BTreeMap<(String, &'static str
     };
     let mut data: Vec<Prepared> = kinds.iter().map(|&k| prepared(k, &ITEMS)).collect();
     let plan = Arc::new(plan(&info, &data));
-    data.push(prepared(TaskKind::Similarity, &ELSEWHERE));
+    data.push(elsewhere());
     let mut engine = Engine::new(Arc::new(SharedModel::new(model)), Arc::clone(&plan), Arc::new(data));
     let mut worst: BTreeMap<_, Worst> = BTreeMap::new();
     for (sweep, round, list) in rounds(&plan) {

@@ -1,11 +1,12 @@
-//! Plans over tiny models and the tasks of [`ablate_tests::tiny`], with every way to replace z, and the reference that answers for them:
-//! what tests of attention, repair, shift and gradient sweeps share.
+//! Plans over tiny models, and the models themselves: what tests against transformers share. Those of attention, repair, shift and
+//! gradient sweeps also share a plan over the tasks of [`ablate_tests::tiny`] with every way to replace z, and the reference that
+//! answers for it.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use ablate_common::metric::Metric;
 use ablate_common::model::{ModelInfo, inspect};
 use ablate_common::plan::{
-    Ablation, Batch, Donors, Plan, PlannedAblation, PlannedSweep, PlannedTask, Pool, Source,
+    Ablation, Batch, Donors, Plan, PlannedAblation, PlannedSweep, PlannedTask, Pool, Source, SweepKind,
 };
 use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Prepared, Scope};
@@ -35,34 +36,8 @@ pub fn methods() -> [(&'static str, Ablation); 5] {
     ]
 }
 
-/// A plan of these sweeps, which run over each task's items in two batches.
-pub fn plan(
-    info: &ModelInfo,
-    prepared: &[&Prepared],
-    units: Vec<UnitMap>,
-    sweeps: Vec<PlannedSweep>,
-) -> Plan {
-    let batch = |p: &Prepared, items: Vec<u32>| Batch {
-        len: items.iter().map(|&i| p.items[i as usize].tokens.len() as u32).max().unwrap(),
-        items,
-    };
-    let planned = |p: &&Prepared| PlannedTask {
-        name: p.kind.name().into(),
-        kind: p.kind,
-        metric: Metric::of(p.kind)[0],
-        prepared: String::new(),
-        items: p.items.len() as u32,
-        examples: p.examples.len() as u32,
-        all: vec![batch(p, vec![0, 2, 4]), batch(p, vec![1, 3])],
-        select: vec![batch(p, p.items_in(Scope::Select))],
-    };
-    let source =
-        |donors: bool| Source { reference: None, donors: if donors { DONORS.to_vec() } else { Vec::new() } };
-    let ablation = |(name, method): (&str, Ablation)| PlannedAblation {
-        method,
-        unit: UnitKind::Head,
-        sources: vec![source(name == "resample"); prepared.len()],
-    };
+/// A plan over heads in f64, as yet of nothing.
+pub fn of_heads(info: &ModelInfo) -> Plan {
     Plan {
         engine: ablate_common::ENGINE_VERSION,
         spec: Spec {
@@ -74,11 +49,64 @@ pub fn plan(
             sweeps: Vec::new(),
         },
         model: info.clone(),
+        tasks: Vec::new(),
+        ablations: Vec::new(),
+        units: vec![UnitMap::heads(&info.heads)],
+        references: Vec::new(),
+        sweeps: Vec::new(),
+    }
+}
+
+/// Items that go through the model together.
+pub fn batch(p: &Prepared, items: &[u32]) -> Batch {
+    let len = items.iter().map(|&i| p.items[i as usize].tokens.len() as u32).max().unwrap();
+    Batch { items: items.to_vec(), len }
+}
+
+/// A task in these batches, by the first metric of its kind; nothing selects on it.
+pub fn task(p: &Prepared, all: Vec<Batch>) -> PlannedTask {
+    PlannedTask {
+        name: p.kind.name().into(),
+        kind: p.kind,
+        metric: Metric::of(p.kind)[0],
+        prepared: String::new(),
+        items: p.items.len() as u32,
+        examples: p.examples.len() as u32,
+        all,
+        select: Vec::new(),
+    }
+}
+
+/// A sweep over the first units of a plan, for the first `tasks` tasks.
+pub fn sweep(kind: SweepKind, ablation: u32, tasks: usize, chunk: u32) -> PlannedSweep {
+    let tasks = (0..tasks as u32).collect();
+    PlannedSweep { kind, ablation, tasks, units: 0, scope: Scope::All, chunk }
+}
+
+/// A plan of these sweeps, which run over each task's items in two batches.
+pub fn plan(
+    info: &ModelInfo,
+    prepared: &[&Prepared],
+    units: Vec<UnitMap>,
+    sweeps: Vec<PlannedSweep>,
+) -> Plan {
+    let planned = |p: &&Prepared| PlannedTask {
+        select: vec![batch(p, &p.items_in(Scope::Select))],
+        ..task(p, vec![batch(p, &[0, 2, 4]), batch(p, &[1, 3])])
+    };
+    let source =
+        |donors: bool| Source { reference: None, donors: if donors { DONORS.to_vec() } else { Vec::new() } };
+    let ablation = |(name, method): (&str, Ablation)| PlannedAblation {
+        method,
+        unit: UnitKind::Head,
+        sources: vec![source(name == "resample"); prepared.len()],
+    };
+    Plan {
         tasks: prepared.iter().map(planned).collect(),
         ablations: methods().map(ablation).to_vec(),
         units,
-        references: Vec::new(),
         sweeps,
+        ..of_heads(info)
     }
 }
 

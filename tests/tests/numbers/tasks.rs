@@ -3,28 +3,25 @@
 //! base set, by zero and by mean.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use super::plans::{self, batch, of_heads, sweep, task};
 use ablate_common::head::HeadIx;
 use ablate_common::metric::Metric;
-use ablate_common::model::{ModelInfo, inspect};
-use ablate_common::plan::{Ablation, Batch, Plan, PlannedSweep, PlannedTask, Pool, SweepKind};
+use ablate_common::model::ModelInfo;
+use ablate_common::plan::{Ablation, Plan, PlannedTask, Pool, SweepKind};
 use ablate_common::scores::TaskScores;
-use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Example, Item, Prepared, Scope, Scored, TaskKind};
-use ablate_common::units::UnitMap;
 use ablate_tests::proof::{Worst, proved};
 use ablate_tests::root;
 use ablate_tests::tensors::every_tensor_is_checked;
-use ablate_worker::engine::model::Model;
+use ablate_worker::engine::Engine;
 use ablate_worker::engine::trie::{Cut, Intervention};
-use ablate_worker::engine::{Engine, SharedModel, arch};
-use ablate_worker::load::Weights;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tch::{Device, Kind};
+use tch::Kind;
 
 const LAYERS: u32 = 3;
 const HEADS: u32 = 6;
@@ -151,46 +148,24 @@ const BASE: [u32; 3] = [1, 4, 9];
 const MORE: u32 = 14;
 
 fn plan(info: &ModelInfo, tasks: &[&Task]) -> Plan {
-    let ablations = vec![Ablation::Zero, Ablation::Mean { pool: Pool::Tokens }];
     let planned = |t: &&Task| {
         let p = &t.prepared;
-        let batch = |items: Vec<u32>| Batch {
-            len: items.iter().map(|&i| p.items[i as usize].tokens.len() as u32).max().unwrap(),
-            items,
+        // Batches of unlike lengths, and an example's items in different ones.
+        let half = |first: u32| {
+            let items: Vec<u32> = (first..p.items.len() as u32).step_by(2).collect();
+            batch(p, &items)
         };
-        let n = p.items.len() as u32;
         PlannedTask {
             name: t.name.into(),
-            kind: p.kind,
             metric: t.metric,
-            prepared: String::new(),
-            items: n,
-            examples: p.examples.len() as u32,
-            // Batches of unlike lengths, and an example's items in different ones.
-            all: vec![batch((0..n).step_by(2).collect()), batch((1..n).step_by(2).collect())],
-            select: vec![batch(p.items_in(Scope::Select))],
+            select: vec![batch(p, &p.items_in(Scope::Select))],
+            ..task(p, vec![half(0), half(1)])
         }
     };
-    let sweep = |kind, ablation, chunk| PlannedSweep {
-        kind,
-        ablation,
-        tasks: (0..tasks.len() as u32).collect(),
-        units: 0,
-        scope: Scope::All,
-        chunk,
-    };
+    let sweep = |kind, ablation, chunk| sweep(kind, ablation, tasks.len(), chunk);
     Plan {
-        engine: ablate_common::ENGINE_VERSION,
-        spec: Spec {
-            name: "tiny".into(),
-            seed: 0,
-            model: ModelSpec { source: String::new(), dtype: Dtype::F64, sha256: None },
-            tasks: Vec::new(),
-            ablations: ablations.iter().map(|a| (*a).into()).collect(),
-            sweeps: Vec::new(),
-        },
-        model: info.clone(),
         tasks: tasks.iter().map(planned).collect(),
+        ablations: vec![Ablation::Zero.into(), Ablation::Mean { pool: Pool::Tokens }.into()],
         sweeps: (0..2)
             .flat_map(|a| {
                 [
@@ -200,25 +175,14 @@ fn plan(info: &ModelInfo, tasks: &[&Task]) -> Plan {
                 ]
             })
             .collect(),
-        ablations: ablations.into_iter().map(Into::into).collect(),
-        units: vec![UnitMap::heads(&info.heads)],
-        references: Vec::new(),
+        ..of_heads(info)
     }
 }
 
-fn load(path: &Path, kind: Kind) -> (ModelInfo, Model) {
-    let inspected = inspect(path).unwrap();
-    let weights = Weights::open(&inspected.weights, Device::Cpu, kind).unwrap();
-    let model =
-        tch::no_grad(|| arch::load(&inspected.info, &weights, Device::Cpu, kind, &|_, _, _| {}).unwrap());
-    (inspected.info, model)
-}
-
 fn engine(path: &Path, kind: Kind, tasks: &[&Task]) -> (Engine, Arc<Plan>) {
-    let (info, model) = load(path, kind);
-    let plan = Arc::new(plan(&info, tasks));
-    let prepared = tasks.iter().map(|t| t.prepared.clone()).collect();
-    (Engine::new(Arc::new(SharedModel::new(model)), Arc::clone(&plan), Arc::new(prepared)), plan)
+    let (info, model) = plans::load(path, kind);
+    let prepared: Vec<&Prepared> = tasks.iter().map(|t| &t.prepared).collect();
+    plans::engine(model, plan(&info, tasks), &prepared)
 }
 
 /// |got − want| / max(1, |want|) of a subset's columns, which are as many as were asked.

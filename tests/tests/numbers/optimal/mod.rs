@@ -4,23 +4,17 @@
 
 mod cluster;
 
+use super::plans::{batch, load, of_heads, sweep, task};
 use ablate_common::fit::{self, Fitted};
 use ablate_common::head::HeadIx;
-use ablate_common::metric::Metric;
-use ablate_common::model::{ModelInfo, inspect};
-use ablate_common::plan::{
-    Ablation, Batch, Plan, PlannedAblation, PlannedSweep, PlannedTask, Source, SweepKind,
-};
+use ablate_common::model::ModelInfo;
+use ablate_common::plan::{Ablation, Plan, SweepKind};
 use ablate_common::scores::ChunkScores;
-use ablate_common::spec::{Dtype, ModelSpec, Spec};
-use ablate_common::task::{Prepared, Scope, TaskKind};
-use ablate_common::units::{UnitKind, UnitMap};
+use ablate_common::task::{Prepared, TaskKind};
 use ablate_tests::proof::{Worst, proved};
 use ablate_tests::root;
 use ablate_tests::tiny::tasks;
-use ablate_worker::engine::model::Model;
-use ablate_worker::engine::{Engine, SharedModel, arch};
-use ablate_worker::load::Weights;
+use ablate_worker::engine::{Engine, SharedModel};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
@@ -28,7 +22,7 @@ use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tch::{Device, Kind};
+use tch::Kind;
 
 const STEPS: u32 = 6;
 /// Large enough that some heads overshoot, so that the best is not always the last.
@@ -71,57 +65,19 @@ struct Answer {
 
 /// A fit, every head, and every pair; `chunk` heads are fitted at once.
 fn plan(info: &ModelInfo, prepared: &[&Prepared], chunk: u32) -> Plan {
-    let batch = |p: &Prepared, items: Vec<u32>| Batch {
-        len: items.iter().map(|&i| p.items[i as usize].tokens.len() as u32).max().unwrap(),
-        items,
-    };
-    let planned = |p: &&Prepared| PlannedTask {
-        name: p.kind.name().into(),
-        kind: p.kind,
-        metric: Metric::of(p.kind)[0],
-        prepared: String::new(),
-        items: p.items.len() as u32,
-        examples: p.examples.len() as u32,
-        all: vec![batch(p, vec![0, 2, 4]), batch(p, vec![1, 3])],
-        select: Vec::new(),
-    };
-    let sweep = |(kind, chunk)| PlannedSweep {
-        kind,
-        ablation: 0,
-        tasks: (0..prepared.len() as u32).collect(),
-        units: 0,
-        scope: Scope::All,
-        chunk,
-    };
+    let planned = |p: &&Prepared| task(p, vec![batch(p, &[0, 2, 4]), batch(p, &[1, 3])]);
+    let sweep = |(kind, chunk)| sweep(kind, 0, prepared.len(), chunk);
     Plan {
-        engine: ablate_common::ENGINE_VERSION,
-        spec: Spec {
-            name: "tiny".into(),
-            seed: 0,
-            model: ModelSpec { source: String::new(), dtype: Dtype::F64, sha256: None },
-            tasks: Vec::new(),
-            ablations: Vec::new(),
-            sweeps: Vec::new(),
-        },
-        model: info.clone(),
         tasks: prepared.iter().map(planned).collect(),
-        ablations: vec![PlannedAblation {
-            method: Ablation::Optimal { steps: STEPS, rate: RATE },
-            unit: UnitKind::Head,
-            sources: vec![Source::default(); prepared.len()],
-        }],
-        units: vec![UnitMap::heads(&info.heads)],
-        references: Vec::new(),
+        ablations: vec![Ablation::Optimal { steps: STEPS, rate: RATE }.into()],
         sweeps: [(SweepKind::Fit, chunk), (SweepKind::Single, 5), (SweepKind::Pairs, 40)].map(sweep).to_vec(),
+        ..of_heads(info)
     }
 }
 
 fn model(path: &Path, kind: Kind) -> (ModelInfo, Arc<SharedModel>) {
-    let inspected = inspect(path).unwrap();
-    let weights = Weights::open(&inspected.weights, Device::Cpu, kind).unwrap();
-    let model: Model =
-        tch::no_grad(|| arch::load(&inspected.info, &weights, Device::Cpu, kind, &|_, _, _| {}).unwrap());
-    (inspected.info, Arc::new(SharedModel::new(model)))
+    let (info, model) = load(path, kind);
+    (info, Arc::new(SharedModel::new(model)))
 }
 
 fn run(engine: &mut Engine, plan: &Plan, sweep: u32) -> HashMap<u32, ChunkScores> {

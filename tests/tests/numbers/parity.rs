@@ -3,9 +3,9 @@
 //! (ABLATE_PARITY_LONG=1).
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use super::plans;
 use ablate_common::decide::{self, Round};
 use ablate_common::head::HeadIx;
-use ablate_common::model::inspect;
 use ablate_common::plan::{Plan, SweepKind};
 use ablate_common::scores::TaskScores;
 use ablate_common::spec::{self, Dtype};
@@ -16,12 +16,11 @@ use ablate_tests::program::lee;
 use ablate_tests::proof::{Worst, proved};
 use ablate_tests::reference::{Job, JobGreedy, JobModel, pairs_of, run};
 use ablate_tests::{minilm, root, smollm2};
-use ablate_worker::engine::{Engine, SharedModel, arch};
-use ablate_worker::load::Weights;
+use ablate_worker::engine::{Engine, SharedModel};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tch::{Device, Kind};
+use tch::Kind;
 
 struct Case {
     name: &'static str,
@@ -85,10 +84,8 @@ struct Loaded {
 fn load(case: &Case, dtype: Dtype) -> Loaded {
     let spec = spec::parse(&case.spec, "parity.toml").unwrap();
     let made = ablate_prepare::prepare(&spec, Path::new("."), &|_, _, _| {}).unwrap();
-    let inspected = inspect(&case.path).unwrap();
     let kind = if dtype == Dtype::F64 { Kind::Double } else { Kind::Float };
-    let weights = Weights::open(&inspected.weights, Device::Cpu, kind).unwrap();
-    let model = arch::load(&inspected.info, &weights, Device::Cpu, kind, &|_, _, _| {}).unwrap();
+    let (_, model) = plans::load(&case.path, kind);
     let mut plan = made.plan;
     // Only a few pairs are asked for, far apart: a pair and its neighbour in a chunk instead of dozens.
     plan.sweeps.iter_mut().filter(|s| s.kind == SweepKind::Pairs).for_each(|s| s.chunk = 2);

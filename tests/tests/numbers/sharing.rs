@@ -2,21 +2,20 @@
 //! share what is measured of the unablated model, and get the bits that each would measure.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+use super::plans::load;
 use ablate_common::head::HeadIx;
-use ablate_common::model::inspect;
 use ablate_common::plan::{Plan, SweepKind};
 use ablate_common::scores::ChunkScores;
 use ablate_common::spec;
 use ablate_common::task::Scope;
 use ablate_tests::smollm2;
 use ablate_worker::engine::trie::{Cut, Intervention};
-use ablate_worker::engine::{Engine, SharedModel, arch};
-use ablate_worker::load::Weights;
+use ablate_worker::engine::{Engine, SharedModel};
 use std::fmt::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tch::{Device, Kind};
+use tch::Kind;
 
 const PROMPTS: [(&str, &str, &str); 4] = [
     ("When Mary and John went to the store, John gave a drink to", " Mary", " John"),
@@ -50,10 +49,7 @@ fn tasks(folder: &Path) -> Vec<(&'static str, String)> {
 }
 
 fn model() -> Arc<SharedModel> {
-    let inspected = inspect(&smollm2()).unwrap();
-    let weights = Weights::open(&inspected.weights, Device::Cpu, Kind::Double).unwrap();
-    let model = arch::load(&inspected.info, &weights, Device::Cpu, Kind::Double, &|_, _, _| {}).unwrap();
-    Arc::new(SharedModel::new(model))
+    Arc::new(SharedModel::new(load(&smollm2(), Kind::Double).1))
 }
 
 fn engine(model: &Arc<SharedModel>, tasks: &[&(&str, String)], ablations: &str) -> (Arc<Plan>, Engine) {

@@ -1,6 +1,7 @@
 //! Tiny random ViTs: every ablation, of every head alone, of pairs, and on top of a base set.
 
 use super::{Answer, LIMIT, ask, image, made, records};
+use crate::plans::load;
 use ablate_common::head::HeadIx;
 use ablate_common::model::inspect;
 use ablate_common::pixels::Pixels;
@@ -16,14 +17,13 @@ use ablate_worker::engine::base::{BaseSet, DeviceBatch};
 use ablate_worker::engine::model::Model;
 use ablate_worker::engine::score::host;
 use ablate_worker::engine::trie::{Cut, Intervention};
-use ablate_worker::engine::{Engine, SharedModel, arch, classify};
-use ablate_worker::load::Weights;
+use ablate_worker::engine::{Engine, SharedModel, classify};
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tch::{Device, Kind};
+use tch::Kind;
 
 /// Ablations of two specs: one spec takes a method once.
 const METHODS: [&str; 2] = [
@@ -161,12 +161,6 @@ fn sums(image: &Pixels) -> Vec<[f64; 2]> {
     planes.enumerate().map(one).collect()
 }
 
-fn load(path: &Path, kind: Kind) -> Model {
-    let inspected = inspect(path).unwrap();
-    let weights = Weights::open(&inspected.weights, Device::Cpu, kind).unwrap();
-    tch::no_grad(|| arch::load(&inspected.info, &weights, Device::Cpu, kind, &|_, _, _| {}).unwrap())
-}
-
 /// Deviations of what the unablated model says of its images: number by number, and of each batch's as a vector.
 fn finals(model: &Model, plan: &Plan, prepared: &Prepared, expected: &[Vec<f64>]) -> [Worst; 2] {
     let (mut each, mut whole) = (Worst::default(), Worst::default());
@@ -208,14 +202,14 @@ fn compare_spec(name: &str, made: PreparedExperiment, asked: &[Vec<HeadIx>], ans
             of_pixels.see_all(&got, &want.iter().flatten().copied().collect::<Vec<f64>>());
         }
     }
-    let model = load(&path, Kind::Double);
+    let (_, model) = load(&path, Kind::Double);
     let off = |model: &Model| tch::no_grad(|| finals(model, &plan, &prepared[0], &answer.last));
     let mut rows: Rows = vec![
         ("pixels".into(), of_pixels, LIMIT),
         ("logits or embeddings, f64".into(), off(&model)[0], LIMIT),
     ];
     for (kind, narrow, limit) in NARROW {
-        let off = off(&load(&path, kind))[1];
+        let off = off(&load(&path, kind).1)[1];
         rows.push((format!("logits or embeddings as vectors, {narrow}"), off, limit));
     }
     let plan: Arc<Plan> = Arc::new(plan);

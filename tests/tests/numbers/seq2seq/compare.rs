@@ -1,16 +1,14 @@
 //! Asks tests/reference/seq2seq.py about encoder-decoders, and compares the engine with its answers.
 
+use crate::plans::{batch, of_heads, sweep, task};
 use ablate_common::head::{HeadIx, HeadMap};
 use ablate_common::metric::Metric;
 use ablate_common::model::ModelInfo;
-use ablate_common::plan::{
-    Ablation, Batch, Plan, PlannedAblation, PlannedReference, PlannedSweep, PlannedTask, SweepKind,
-};
+use ablate_common::plan::{Ablation, Batch, Plan, PlannedAblation, PlannedReference, PlannedTask, SweepKind};
 use ablate_common::scores::ChunkScores;
-use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::stats::bleu;
 use ablate_common::task::{Item, Prepared, Scope};
-use ablate_common::units::{UnitIx, UnitMap};
+use ablate_common::units::UnitIx;
 use ablate_tests::proof::Worst;
 use ablate_tests::root;
 use ablate_worker::engine::Engine;
@@ -113,8 +111,7 @@ pub fn ask(questions: &[Question], folder: &Path) -> Vec<Answer> {
 
 /// Items of a task as batches.
 fn batches(prepared: &Prepared, items: &[Vec<u32>]) -> Vec<Batch> {
-    let len = |i: &u32| prepared.items[*i as usize].tokens.len() as u32;
-    items.iter().map(|b| Batch { len: b.iter().map(len).max().unwrap_or(0), items: b.clone() }).collect()
+    items.iter().map(|b| batch(prepared, b)).collect()
 }
 
 /// A plan of single heads and pairs for each ablation, in f64.
@@ -126,37 +123,9 @@ pub fn plan(
     ablations: &[PlannedAblation],
     items: &[Vec<u32>],
 ) -> Plan {
-    let sweep = |kind, ablation, chunk| PlannedSweep {
-        kind,
-        ablation,
-        tasks: vec![0],
-        units: 0,
-        scope: Scope::All,
-        chunk,
-    };
     Plan {
-        engine: ablate_common::ENGINE_VERSION,
-        spec: Spec {
-            name: "seq2seq".into(),
-            seed: 0,
-            model: ModelSpec { source: String::new(), dtype: Dtype::F64, sha256: None },
-            tasks: Vec::new(),
-            ablations: ablations.iter().map(|a| a.method.into()).collect(),
-            sweeps: Vec::new(),
-        },
-        model: info.clone(),
-        tasks: vec![PlannedTask {
-            name: "seq2seq".into(),
-            kind: prepared.kind,
-            metric,
-            prepared: String::new(),
-            items: prepared.items.len() as u32,
-            examples: prepared.examples.len() as u32,
-            all: batches(prepared, items),
-            select: Vec::new(),
-        }],
+        tasks: vec![PlannedTask { metric, ..task(prepared, batches(prepared, items)) }],
         ablations: ablations.to_vec(),
-        units: vec![UnitMap::heads(&info.heads)],
         references: vec![PlannedReference {
             prepared: String::new(),
             items: prepared.items.len() as u32,
@@ -164,8 +133,9 @@ pub fn plan(
             batches: batches(prepared, items),
         }],
         sweeps: (0..ablations.len() as u32)
-            .flat_map(|a| [sweep(SweepKind::Single, a, 7), sweep(SweepKind::Pairs, a, 40)])
+            .flat_map(|a| [sweep(SweepKind::Single, a, 1, 7), sweep(SweepKind::Pairs, a, 1, 40)])
             .collect(),
+        ..of_heads(info)
     }
 }
 

@@ -2,20 +2,19 @@
 //! of its three streams alone, pairs across them, and a greedy order, against transformers.
 
 use super::compare::{Compared, Question, ask, given, plan};
+use crate::plans::load;
 use ablate_common::head::{Head, HeadIx, Stream};
 use ablate_common::metric::Metric;
-use ablate_common::model::inspect;
 use ablate_common::plan::{Ablation, Pool};
 use ablate_common::spec;
 use ablate_tests::program::{ablate, finish, json, run};
 use ablate_tests::proof::{Worst, proved};
 use ablate_tests::root;
-use ablate_worker::engine::{Engine, SharedModel, arch};
-use ablate_worker::load::Weights;
+use ablate_worker::engine::{Engine, SharedModel};
 use serde_json::Value;
 use std::path::Path;
 use std::sync::Arc;
-use tch::{Device, Kind};
+use tch::Kind;
 
 const LIMIT: f64 = 1e-9;
 
@@ -126,12 +125,8 @@ fn compared<'a>(
     model: &Path,
     batches: &[Vec<u32>],
 ) -> Compared<'a> {
-    let inspected = inspect(model).unwrap();
-    let weights = Weights::open(&inspected.weights, Device::Cpu, Kind::Double).unwrap();
-    let load = || arch::load(&inspected.info, &weights, Device::Cpu, Kind::Double, &|_, _, _| {});
-    let loaded = tch::no_grad(load).unwrap();
-    let plan =
-        Arc::new(plan(&inspected.info, &question.prepared, Metric::Bleu, &question.ablations, batches));
+    let (info, loaded) = load(model, Kind::Double);
+    let plan = Arc::new(plan(&info, &question.prepared, Metric::Bleu, &question.ablations, batches));
     let tasks = given(&question.prepared);
     let engine = Engine::new(Arc::new(SharedModel::new(loaded)), Arc::clone(&plan), tasks);
     Compared { engine, plan, question, answer }

@@ -5,6 +5,7 @@
 //! transformers with each item alone, and in batches padded on the right and, for T5, on the left. (Marian counts
 //! positions from where the batch begins, so that it can't be padded there.)
 use super::compare::{Answer, Compared, Question, ask, given, logits, plan};
+use crate::plans::load;
 use ablate_common::head::Stream::{Cross, Decoder, Encoder};
 use ablate_common::head::{HeadIx, HeadMap};
 use ablate_common::metric::Metric;
@@ -13,11 +14,10 @@ use ablate_common::plan::{Ablation, Donors, PlannedAblation, Pool, Source};
 use ablate_common::task::{Example, Item, Prepared, Scored, TaskKind};
 use ablate_tests::proof::{Worst, proved};
 use ablate_tests::tensors::every_tensor_is_checked;
-use ablate_worker::engine::{Engine, SharedModel, arch};
-use ablate_worker::load::Weights;
+use ablate_worker::engine::{Engine, SharedModel};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use tch::{Device, Kind};
+use tch::Kind;
 
 const CASES: [&str; 5] = ["marian", "marian-swish", "marian-two", "t5", "t5-gated"];
 /// Cases that decode.
@@ -117,19 +117,12 @@ fn decoded(subsets: &[Vec<HeadIx>], heads: &HeadMap) -> Vec<usize> {
     vec![0, 1, 2 + 3, 2 + decoder + 1, 1 + n, across, subsets.iter().position(|s| s.len() == 4).unwrap()]
 }
 
-/// A made model in a number format.
-pub fn load(info: &ModelInfo, path: &std::path::Path, kind: Kind) -> ablate_worker::engine::model::Model {
-    let inspected = inspect(path).unwrap();
-    let weights = Weights::open(&inspected.weights, Device::Cpu, kind).unwrap();
-    tch::no_grad(|| arch::load(info, &weights, Device::Cpu, kind, &|_, _, _| {}).unwrap())
-}
-
 /// Compares a model with the reference, and records it; false where a limit is passed.
 fn check(question: &Question, answer: &Answer, info: &ModelInfo, path: &std::path::Path) -> bool {
     let name = format!("tiny {}", question.name);
     let layouts = LAYOUTS.map(|l| l.iter().map(|items| items.to_vec()).collect::<Vec<_>>());
     let states = |kind: Kind, expected: &[Vec<Vec<f64>>]| {
-        let (model, mut all) = (load(info, path, kind), [Worst::default(); 2]);
+        let (model, mut all) = (load(path, kind).1, [Worst::default(); 2]);
         for batches in &layouts {
             let of = tch::no_grad(|| logits(&model, &question.prepared, batches, expected));
             all.iter_mut().zip(of).for_each(|(all, of)| all.join(of));
@@ -146,7 +139,7 @@ fn check(question: &Question, answer: &Answer, info: &ModelInfo, path: &std::pat
         let off = states(kind, &answer.logits)[1];
         rows.push((format!("all logits as one vector, {narrow}"), off, limit));
     }
-    let model = Arc::new(SharedModel::new(load(info, path, Kind::Double)));
+    let model = Arc::new(SharedModel::new(load(path, Kind::Double).1));
     let metric = if question.decoded.is_empty() { Metric::Loss } else { Metric::Bleu };
     let (mut swept, mut on_base) = (Worst::default(), Worst::default());
     let mut padded: BTreeMap<&String, Worst> = BTreeMap::new();

@@ -1,10 +1,11 @@
 //! Units other than heads on the three streams of tiny encoder-decoders: KV groups, layers of the encoder, of the decoder and of
 //! its cross-attention, and sets across all three; each alone, in pairs, and on top of a greedy sweep's base.
 use super::compare::{Answer, Question, ask, given, plan as heads_plan};
+use crate::plans::load;
 use ablate_common::head::Stream::{Cross, Decoder, Encoder};
 use ablate_common::head::{Head, HeadIx, HeadMap, Stream};
 use ablate_common::metric::Metric;
-use ablate_common::model::{ModelInfo, inspect};
+use ablate_common::model::ModelInfo;
 use ablate_common::plan::{Ablation, Donors, Plan, PlannedAblation, PlannedSweep, Pool, Source, SweepKind};
 use ablate_common::task::Scope;
 use ablate_common::units::{HeadSet, UnitIx, UnitKind, UnitMap};
@@ -170,10 +171,10 @@ fn groups_layers_and_sets_of_encoder_decoders_equal_transformers() {
     let mut failed = Vec::new();
     for ((question, answer), (_, encoder, decoder)) in questions.iter().zip(&answers).zip(CASES) {
         let path = folder.path().join(&question.name);
-        let info = inspect(&path).unwrap().info;
+        let (info, model) = load(&path, Kind::Double);
         assert_eq!(units(&info), units(&shape(encoder, decoder)), "what was asked is what the model has");
         let plan = Arc::new(plan(&info, question));
-        let model = Arc::new(SharedModel::new(super::tiny::load(&info, &path, Kind::Double)));
+        let model = Arc::new(SharedModel::new(model));
         let mut engine = Engine::new(model, Arc::clone(&plan), given(&question.prepared));
         for (what, worst) in compare(question, answer, &plan, &mut engine) {
             println!("{:9} {what:22} {:.1e}", question.name, worst.rel);

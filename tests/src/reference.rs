@@ -1,4 +1,4 @@
-//! Runs the Python reference (tests/reference/reference.py) and compares chunks of the engine with it.
+//! Runs the Python references (tests/reference), of which reference.py is one, and compares chunks of the engine with that.
 
 use crate::root;
 use ablate_common::head::HeadIx;
@@ -63,16 +63,34 @@ pub struct Answer {
 /// # Errors
 /// Where its environment is missing (`make setup`) or it fails.
 pub fn run(job: &Job<'_>) -> Result<Answer> {
-    let python = root().join(".deps/ref/bin/python");
-    ensure!(python.exists(), "{} is missing: run deploy/setup/reference.sh", python.display());
     let folder = tempfile::tempdir()?;
     let (question, answer) = (folder.path().join("job.json"), folder.path().join("result.json"));
     std::fs::write(&question, serde_json::to_vec(job)?)?;
-    let script = root().join("tests/reference/reference.py");
-    let out = Command::new(python).arg(script).args([&question, &answer]).output()?;
-    ensure!(out.status.success(), "the reference failed:\n{}", String::from_utf8_lossy(&out.stderr));
+    finished(python("reference.py")?.args([&question, &answer]))?;
     serde_json::from_slice(&std::fs::read(&answer).context("the reference wrote no answer")?)
         .context("the answer isn't JSON")
+}
+
+/// Runs a script of tests/reference on one thread.
+///
+/// # Errors
+/// Where its environment is missing (`make reference`) or it fails.
+pub fn script(name: &str, arguments: &[&Path]) -> Result<()> {
+    finished(python(name)?.args(arguments).env("OMP_NUM_THREADS", "1"))
+}
+
+fn python(script: &str) -> Result<Command> {
+    let python = root().join(".deps/ref/bin/python");
+    ensure!(python.exists(), "{} is missing: run deploy/setup/reference.sh", python.display());
+    let mut command = Command::new(python);
+    command.arg(root().join("tests/reference").join(script));
+    Ok(command)
+}
+
+fn finished(command: &mut Command) -> Result<()> {
+    let out = command.output()?;
+    ensure!(out.status.success(), "the reference failed:\n{}", String::from_utf8_lossy(&out.stderr));
+    Ok(())
 }
 
 /// (layer, head) of every head of a subset of a model with `heads` heads a layer.

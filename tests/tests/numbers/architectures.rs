@@ -13,7 +13,7 @@ use ablate_common::model::{DECODERS, ENCODERS, ModelInfo, inspect};
 use ablate_common::plan::{Ablation, Batch, Plan, Pool, SweepKind};
 use ablate_common::task::{Example, Item, Prepared, Scope, Scored, TaskKind};
 use ablate_tests::proof::{Worst, proved};
-use ablate_tests::root;
+use ablate_tests::reference::script;
 use ablate_tests::tensors::every_tensor_is_checked;
 use ablate_worker::engine::base::{BaseSet, DeviceBatch};
 use ablate_worker::engine::model::Model;
@@ -23,7 +23,6 @@ use ablate_worker::engine::{Engine, SharedModel};
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tch::Kind;
@@ -345,8 +344,6 @@ fn check(path: &Path, subsets: &[Vec<HeadIx>]) -> bool {
 
 #[test]
 fn every_architecture_equals_transformers() {
-    let python = root().join(".deps/ref/bin/python");
-    assert!(python.exists(), "{} is missing: run deploy/setup/reference.sh", python.display());
     let folder = tempfile::tempdir().unwrap();
     let subsets = subsets();
     let targets: Vec<Vec<u32>> =
@@ -357,14 +354,7 @@ fn every_architecture_equals_transformers() {
     let question = folder.path().join("job.json");
     std::fs::write(&question, job.to_string()).unwrap();
     let made = folder.path().join("made");
-    let script = root().join("tests/reference/tiny.py");
-    let out = Command::new(python)
-        .arg(script)
-        .args([&question, &made])
-        .env("OMP_NUM_THREADS", "1")
-        .output()
-        .unwrap();
-    assert!(out.status.success(), "the reference failed:\n{}", String::from_utf8_lossy(&out.stderr));
+    script("tiny.py", &[&question, &made]).unwrap();
     let mut names: Vec<_> =
         std::fs::read_dir(&made).unwrap().map(|e| e.unwrap().path()).filter(|p| p.is_dir()).collect();
     names.sort();

@@ -11,12 +11,11 @@ use ablate_common::plan::{
 use ablate_common::task::{Example, Item, Prepared, Scored, TaskKind};
 use ablate_common::units::{HeadSet, UnitIx, UnitKind, UnitMap};
 use ablate_tests::proof::{Worst, proved};
-use ablate_tests::root;
+use ablate_tests::reference::script;
 use ablate_worker::engine::{Engine, SharedModel};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tch::Kind;
@@ -243,8 +242,6 @@ fn check(path: &Path, subsets: &[Vec<HeadIx>]) -> BTreeMap<(String, &'static str
 
 #[test]
 fn every_kind_of_ablation_and_unit_equals_transformers() {
-    let python = root().join(".deps/ref/bin/python");
-    assert!(python.exists(), "{} is missing: run deploy/setup/reference.sh", python.display());
     let folder = tempfile::tempdir().unwrap();
     // KV groups of these models have 1 or 3 heads: all subsets of both are asked of every model.
     let info = |kv: u32| -> ModelInfo {
@@ -265,14 +262,7 @@ fn every_kind_of_ablation_and_unit_equals_transformers() {
     let question = folder.path().join("job.json");
     std::fs::write(&question, job.to_string()).unwrap();
     let made = folder.path().join("made");
-    let script = root().join("tests/reference/kinds.py");
-    let out = Command::new(python)
-        .arg(script)
-        .args([&question, &made])
-        .env("OMP_NUM_THREADS", "1")
-        .output()
-        .unwrap();
-    assert!(out.status.success(), "the reference failed:\n{}", String::from_utf8_lossy(&out.stderr));
+    script("kinds.py", &[&question, &made]).unwrap();
     let mut failed = Vec::new();
     for case in CASES {
         let worst = check(&made.join(case), &all);

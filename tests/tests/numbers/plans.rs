@@ -11,14 +11,13 @@ use ablate_common::plan::{
 use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Prepared, Scope};
 use ablate_common::units::{UnitKind, UnitMap};
-use ablate_tests::root;
+use ablate_tests::reference;
 use ablate_worker::engine::model::Model;
 use ablate_worker::engine::{Engine, SharedModel, arch};
 use ablate_worker::load::Weights;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use tch::{Device, Kind};
 
@@ -133,13 +132,5 @@ pub fn ask(script: &str, cases: &[(&str, &[&str])], tasks: &BTreeMap<&str, Prepa
     let job = json!({"cases": cases, "tasks": tasks, "donors": donors});
     let question = folder.join("job.json");
     std::fs::write(&question, job.to_string()).unwrap();
-    let python = root().join(".deps/ref/bin/python");
-    assert!(python.exists(), "{} is missing: run deploy/setup/reference.sh", python.display());
-    let out = Command::new(python)
-        .arg(root().join("tests/reference").join(script))
-        .args([question.as_path(), folder])
-        .env("OMP_NUM_THREADS", "1")
-        .output()
-        .unwrap();
-    assert!(out.status.success(), "the reference failed:\n{}", String::from_utf8_lossy(&out.stderr));
+    reference::script(script, &[&question, folder]).unwrap();
 }

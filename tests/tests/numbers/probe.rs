@@ -6,10 +6,10 @@ use ablate_common::head::HeadIx;
 use ablate_common::model::inspect;
 use ablate_common::spec;
 use ablate_common::task::Scope;
+use ablate_tests::minilm;
 use ablate_tests::program::{ablate, differing, json as read_json, refused, run, said, tables};
 use ablate_tests::proof::{Worst, proved};
-use ablate_tests::reference::pairs_of;
-use ablate_tests::{minilm, root};
+use ablate_tests::reference::{pairs_of, script};
 use ablate_worker::engine::classify::FittedProbe;
 use ablate_worker::engine::trie::{Cut, Intervention};
 use ablate_worker::engine::{Engine, SharedModel, arch};
@@ -17,7 +17,6 @@ use ablate_worker::load::Weights;
 use serde::Deserialize;
 use serde_json::json;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tch::{Device, Kind};
@@ -98,13 +97,7 @@ fn a_probe_and_what_it_says_with_heads_removed_equal_scikit_learn() {
     let (question, answer) = (folder.path().join("job.json"), folder.path().join("result.json"));
     std::fs::write(&question, json!({"path": minilm(), "cases": cases, "subsets": asked}).to_string())
         .unwrap();
-    let out = Command::new(root().join(".deps/ref/bin/python"))
-        .arg(root().join("tests/reference/probe.py"))
-        .args([&question, &answer])
-        .env("OMP_NUM_THREADS", "1")
-        .output()
-        .unwrap();
-    assert!(out.status.success(), "the reference failed:\n{}", String::from_utf8_lossy(&out.stderr));
+    script("probe.py", &[&question, &answer]).unwrap();
     let answers: Vec<Answer> = serde_json::from_slice(&std::fs::read(&answer).unwrap()).unwrap();
 
     let inspected = inspect(&minilm()).unwrap();

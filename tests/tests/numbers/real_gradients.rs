@@ -7,11 +7,11 @@ use ablate_common::spec;
 use ablate_common::task::Prepared;
 use ablate_tests::program::{ablate, differing, json as read_json, run, said, signal, tables};
 use ablate_tests::proof::{Worst, proved};
+use ablate_tests::reference::script;
 use ablate_tests::{minilm, root, smollm2};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 /// Of every number, relative to the largest of its kind.
@@ -26,16 +26,6 @@ struct Case {
     model: PathBuf,
     task: String,
     images: Vec<PathBuf>,
-}
-
-fn python(script: &str, arguments: &[&Path]) {
-    let out = Command::new(root().join(".deps/ref/bin/python"))
-        .arg(root().join("tests/reference").join(script))
-        .args(arguments)
-        .env("OMP_NUM_THREADS", "1")
-        .output()
-        .unwrap();
-    assert!(out.status.success(), "the reference failed:\n{}", String::from_utf8_lossy(&out.stderr));
 }
 
 fn written(file: PathBuf, records: &[Value]) -> PathBuf {
@@ -69,7 +59,7 @@ fn cases(folder: &Path) -> Vec<Case> {
     let sequences = written(folder.join("sequences.jsonl"), &sequences);
     let made = folder.join("images-made");
     std::fs::create_dir(&made).unwrap();
-    python("images.py", &[Path::new("make"), &made]);
+    script("images.py", &[Path::new("make"), &made]).unwrap();
     let images: Vec<PathBuf> = FILES.iter().map(|f| made.join("images").join(f)).collect();
     let pictures: Vec<Value> = (0..FILES.len())
         .map(|k| json!({"image": format!("images/{}", FILES[k]), "label": (["cat", "dog", "owl"][k % 3])}))
@@ -165,7 +155,7 @@ fn gradients_of_real_models_are_those_of_autograd() {
     }
     let [question, answer] = ["job.json", "answer.json"].map(|f| folder.path().join(f));
     std::fs::write(&question, Value::Object(job).to_string()).unwrap();
-    python("real_gradients.py", &[&question, &answer]);
+    script("real_gradients.py", &[&question, &answer]).unwrap();
     let answers: BTreeMap<String, BTreeMap<String, Vec<Vec<f64>>>> =
         serde_json::from_slice(&std::fs::read(&answer).unwrap()).unwrap();
 

@@ -9,9 +9,8 @@ use ablate_common::stats::paired::{Link, Weighted};
 use ablate_common::stats::point::{midranks, pearson, same};
 use ablate_common::stats::rank::{kendall, spearman, top_jaccard, top_of};
 use ablate_common::stats::{normal_two_sided, t_quantile_975, t_two_sided};
-use ablate_tests::root;
+use ablate_tests::reference::script;
 use serde::{Deserialize, Serialize};
-use std::process::Command;
 
 type Two = (Vec<f64>, Vec<f64>);
 
@@ -117,13 +116,7 @@ fn every_statistic_is_that_of_scipy_or_scikit_learn() {
     let folder = tempfile::tempdir().unwrap();
     let (question, answer) = (folder.path().join("job.json"), folder.path().join("result.json"));
     std::fs::write(&question, serde_json::to_vec(&job).unwrap()).unwrap();
-    let out = Command::new(root().join(".deps/ref/bin/python"))
-        .arg(root().join("tests/reference/scipy_stats.py"))
-        .args([&question, &answer])
-        .env("OMP_NUM_THREADS", "1")
-        .output()
-        .unwrap();
-    assert!(out.status.success(), "the reference failed:\n{}", String::from_utf8_lossy(&out.stderr));
+    script("scipy_stats.py", &[&question, &answer]).unwrap();
     let text = std::fs::read_to_string(&answer).unwrap();
     let want: Answer = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
 

@@ -11,14 +11,13 @@ use ablate_common::plan::{Ablation, Plan, PlannedTask, Pool, SweepKind};
 use ablate_common::scores::TaskScores;
 use ablate_common::task::{Example, Item, Prepared, Scope, Scored, TaskKind};
 use ablate_tests::proof::{Worst, proved};
-use ablate_tests::root;
+use ablate_tests::reference::script;
 use ablate_tests::tensors::every_tensor_is_checked;
 use ablate_worker::engine::Engine;
 use ablate_worker::engine::trie::{Cut, Intervention};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tch::Kind;
@@ -263,8 +262,6 @@ fn divergence_begins_at_zero(path: &Path, tasks: &[&Task]) {
 
 #[test]
 fn every_task_equals_transformers() {
-    let python = root().join(".deps/ref/bin/python");
-    assert!(python.exists(), "{} is missing: run deploy/setup/reference.sh", python.display());
     let folder = tempfile::tempdir().unwrap();
     let (subsets, tasks) = (subsets(), tasks());
     let asked: Vec<Vec<(u32, u32)>> =
@@ -275,14 +272,7 @@ fn every_task_equals_transformers() {
     let question = folder.path().join("job.json");
     std::fs::write(&question, json!({"cases": cases, "tasks": told, "subsets": asked}).to_string()).unwrap();
     let made = folder.path().join("made");
-    let script = root().join("tests/reference/tasks.py");
-    let out = Command::new(python)
-        .arg(script)
-        .args([&question, &made])
-        .env("OMP_NUM_THREADS", "1")
-        .output()
-        .unwrap();
-    assert!(out.status.success(), "the reference failed:\n{}", String::from_utf8_lossy(&out.stderr));
+    script("tasks.py", &[&question, &made]).unwrap();
     let mut failed = Vec::new();
     for (case, names) in CASES {
         let path = made.join(case);

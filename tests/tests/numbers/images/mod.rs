@@ -5,36 +5,22 @@ mod files;
 mod run;
 mod tiny;
 
-use ablate_tests::root;
+use ablate_tests::reference::script;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::OnceLock;
 
 /// Largest deviation from transformers, relative to max(1, |expected|).
 const LIMIT: f64 = 1e-9;
-
-fn python(arguments: &[&Path], step: &str) {
-    let python = root().join(".deps/ref/bin/python");
-    assert!(python.exists(), "{} is missing: run deploy/setup/reference.sh", python.display());
-    let out = Command::new(python)
-        .arg(root().join("tests/reference/images.py"))
-        .arg(step)
-        .args(arguments)
-        .env("OMP_NUM_THREADS", "1")
-        .output()
-        .unwrap();
-    assert!(out.status.success(), "the reference failed:\n{}", String::from_utf8_lossy(&out.stderr));
-}
 
 /// The models and images of the reference, made once for all tests.
 fn made() -> &'static Path {
     static MADE: OnceLock<tempfile::TempDir> = OnceLock::new();
     MADE.get_or_init(|| {
         let folder = tempfile::tempdir().unwrap();
-        python(&[folder.path()], "make");
+        script("images.py", &[Path::new("make"), folder.path()]).unwrap();
         folder
     })
     .path()
@@ -65,7 +51,7 @@ fn ask(cases: &[Value]) -> Vec<Answer> {
     let folder = tempfile::tempdir().unwrap();
     let [question, answer] = ["job.json", "result.json"].map(|name| folder.path().join(name));
     std::fs::write(&question, json!({"cases": cases}).to_string()).unwrap();
-    python(&[&question, &answer], "ask");
+    script("images.py", &[Path::new("ask"), &question, &answer]).unwrap();
     serde_json::from_slice(&std::fs::read(&answer).unwrap()).unwrap()
 }
 

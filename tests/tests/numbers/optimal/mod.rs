@@ -12,14 +12,13 @@ use ablate_common::plan::{Ablation, Plan, SweepKind};
 use ablate_common::scores::ChunkScores;
 use ablate_common::task::{Prepared, TaskKind};
 use ablate_tests::proof::{Worst, proved};
-use ablate_tests::root;
+use ablate_tests::reference::script;
 use ablate_tests::tiny::tasks;
 use ablate_worker::engine::{Engine, SharedModel};
 use serde::Deserialize;
 use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use tch::Kind;
@@ -111,15 +110,7 @@ fn subsets(plan: &Plan) -> Vec<(u32, u64, Vec<HeadIx>)> {
 fn ask(folder: &Path, job: &serde_json::Value) {
     let question = folder.join("job.json");
     std::fs::write(&question, job.to_string()).unwrap();
-    let python = root().join(".deps/ref/bin/python");
-    assert!(python.exists(), "{} is missing: run deploy/setup/reference.sh", python.display());
-    let script = root().join("tests/reference/optimal.py");
-    let out = Command::new(python)
-        .args([&script, &question, &folder.to_path_buf()])
-        .env("OMP_NUM_THREADS", "1")
-        .output()
-        .unwrap();
-    assert!(out.status.success(), "the reference failed:\n{}", String::from_utf8_lossy(&out.stderr));
+    script("optimal.py", &[&question, folder]).unwrap();
 }
 
 fn near(got: f64, want: f64, scale: f64, limit: f64) -> bool {

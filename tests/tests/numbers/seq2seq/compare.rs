@@ -10,7 +10,7 @@ use ablate_common::stats::bleu;
 use ablate_common::task::{Item, Prepared, Scope};
 use ablate_common::units::UnitIx;
 use ablate_tests::proof::Worst;
-use ablate_tests::root;
+use ablate_tests::reference::script;
 use ablate_worker::engine::Engine;
 use ablate_worker::engine::base::{BaseSet, DeviceBatch};
 use ablate_worker::engine::model::Model;
@@ -20,7 +20,6 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -73,8 +72,6 @@ pub struct Padded {
 /// Asks; tiny models are left in `folder`, under their names.
 #[must_use]
 pub fn ask(questions: &[Question], folder: &Path) -> Vec<Answer> {
-    let python = root().join(".deps/ref/bin/python");
-    assert!(python.exists(), "{} is missing: run deploy/setup/reference.sh", python.display());
     let each = |of: &dyn Fn(&Question) -> Value| -> Map<String, Value> {
         questions.iter().map(|q| (q.name.clone(), of(q))).collect()
     };
@@ -95,13 +92,7 @@ pub fn ask(questions: &[Question], folder: &Path) -> Vec<Answer> {
     });
     let question = folder.join("job.json");
     std::fs::write(&question, job.to_string()).expect("the job can be written");
-    let out = Command::new(python)
-        .arg(root().join("tests/reference/seq2seq.py"))
-        .args([&question, &folder.to_path_buf()])
-        .env("OMP_NUM_THREADS", "1")
-        .output()
-        .expect("python runs");
-    assert!(out.status.success(), "the reference failed:\n{}", String::from_utf8_lossy(&out.stderr));
+    script("seq2seq.py", &[&question, folder]).expect("the reference runs");
     let read = |q: &Question| {
         let bytes = std::fs::read(folder.join(format!("{}.json", q.name))).expect("the reference answers");
         serde_json::from_slice(&bytes).expect("the answer has its form")

@@ -55,6 +55,30 @@ pub fn finish(command: &mut Command) -> Output {
     command.output().unwrap_or_else(|e| panic!("{command:?}: {e}"))
 }
 
+/// Exports a run's tables as JSON into a folder.
+///
+/// # Panics
+/// Where that fails.
+pub fn export_json(out: &Path, into: &Path) {
+    let mut export = ablate();
+    export.arg("export").arg(out).args(["--format", "json", "--out"]).arg(into);
+    drop(said(export));
+}
+
+/// Runs a spec with two workers, killed after each of so many milliseconds, and then to its end.
+///
+/// # Panics
+/// Where it ends before it is killed, or fails.
+pub fn run_shaken(spec: &Path, out: &Path, killed: &[u64]) {
+    for &ms in killed {
+        let mut child = run(spec, out, &["--workers", "2"]).spawn().expect("the program starts");
+        std::thread::sleep(Duration::from_millis(ms));
+        signal(child.id(), "KILL");
+        child.wait().expect("the program ends");
+    }
+    drop(said(run(spec, out, &[])));
+}
+
 /// Asserts that a command ended as wrong usage, and said all `words`.
 ///
 /// # Panics
@@ -80,6 +104,17 @@ pub fn lee(folder: &Path, texts: usize) -> PathBuf {
     let path = folder.join("pairs.jsonl");
     std::fs::write(&path, rows).expect("the folder can be written");
     path
+}
+
+/// Writes records to a file, one a line.
+///
+/// # Panics
+/// Where it can't be written.
+#[must_use]
+pub fn jsonl(file: PathBuf, records: &[serde_json::Value]) -> PathBuf {
+    let lines: String = records.iter().map(|r| format!("{r}\n")).collect();
+    std::fs::write(&file, lines).expect("the file can be written");
+    file
 }
 
 /// A spec of MiniLM on 12 texts of 8 tokens: all sweeps in seconds.

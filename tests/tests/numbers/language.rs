@@ -4,7 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use ablate_common::spec;
-use ablate_tests::program::{ablate, json, run as ablate_run, said};
+use ablate_tests::program::{export_json, json, run as ablate_run, said};
 use ablate_tests::proof::{Worst, proved};
 use ablate_tests::reference::{Job, JobGreedy, JobModel, run};
 use ablate_tests::{root, smollm2};
@@ -52,9 +52,7 @@ fn smollm2_on_texts_by_the_programs_equals_transformers() {
     std::fs::write(&file, &text).unwrap();
     let (out, tables) = (folder.path().join("out"), folder.path().join("tables"));
     said(ablate_run(&file, &out, &[]));
-    let mut export = ablate();
-    export.arg("export").arg(&out).args(["--format", "json", "--out"]).arg(&tables);
-    said(export);
+    export_json(&out, &tables);
     let [singles, pairs, curve] = ["heads", "pairs", "curve"]
         .map(|t| json(&tables.join(format!("{t}.json"))).as_array().unwrap().clone());
     assert_eq!((singles.len(), pairs.len()), (heads.len(), heads.len() * (heads.len() - 1) / 2));

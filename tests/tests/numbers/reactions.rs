@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use ablate_common::spec;
-use ablate_tests::program::{ablate, finish, json, run};
+use ablate_tests::program::{export_json, json, run, said};
 use ablate_tests::proof::{Worst, proved};
 use ablate_tests::root;
 use serde_json::{Value, json};
@@ -46,10 +46,8 @@ fn every_head_equals_transformers(model: &str, heads: usize, ablation: &str, tas
     let spec_file = folder.path().join("spec.toml");
     std::fs::write(&spec_file, &text).unwrap();
     let (out, tables) = (folder.path().join("out"), folder.path().join("tables"));
-    let ran = finish(&mut run(&spec_file, &out, &[]));
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-    let exported = finish(ablate().arg("export").arg(&out).args(["--format", "json", "--out"]).arg(&tables));
-    assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+    said(run(&spec_file, &out, &[]));
+    export_json(&out, &tables);
     let rows = json(&tables.join("heads.json"));
     let rows = rows.as_array().unwrap();
     assert_eq!(rows.len(), heads);

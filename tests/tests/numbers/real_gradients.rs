@@ -5,14 +5,15 @@
 
 use ablate_common::spec;
 use ablate_common::task::Prepared;
-use ablate_tests::program::{ablate, differing, json as read_json, run, said, signal, tables};
+use ablate_tests::program::{
+    differing, export_json, json as read_json, jsonl, run, run_shaken, said, tables,
+};
 use ablate_tests::proof::{Worst, proved};
 use ablate_tests::reference::script;
 use ablate_tests::{minilm, root, smollm2};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Of every number, relative to the largest of its kind.
 const LIMIT: f64 = 1e-9;
@@ -28,11 +29,6 @@ struct Case {
     images: Vec<PathBuf>,
 }
 
-fn written(file: PathBuf, records: &[Value]) -> PathBuf {
-    std::fs::write(&file, records.iter().map(|r| format!("{r}\n")).collect::<String>()).unwrap();
-    file
-}
-
 fn cases(folder: &Path) -> Vec<Case> {
     let text = [
         "The kettle was broken on arrival.",
@@ -45,18 +41,18 @@ fn cases(folder: &Path) -> Vec<Case> {
         "I would come again, and again.",
     ];
     let pair = |k: usize| json!({"a": text[k], "b": text[(3 * k + 2) % 8], "score": (k * 5) % 7});
-    let pairs = written(folder.join("pairs.jsonl"), &[0, 1, 3, 4, 6].map(pair));
+    let pairs = jsonl(folder.join("pairs.jsonl"), &[0, 1, 3, 4, 6].map(pair));
     let label = |k: usize| json!({"text": text[k], "label": (["bad", "good"][k * 3 / 4 % 2]), "document": k});
-    let labels = written(folder.join("labels.jsonl"), &[0, 1, 2, 3, 4, 5, 6, 7].map(label));
+    let labels = jsonl(folder.join("labels.jsonl"), &[0, 1, 2, 3, 4, 5, 6, 7].map(label));
     let reactions = ["CC(=O)O.CCO>>CC(=O)OCC", "C=CC=C.C=C>>C1=CCCCC1", "CCCC(=O)Cl.CN>>CCCC(=O)NC"];
-    let masked = written(folder.join("masked.jsonl"), &reactions.map(|t| json!({"text": t})));
+    let masked = jsonl(folder.join("masked.jsonl"), &reactions.map(|t| json!({"text": t})));
     let classes = [0, 1, 2].map(|k: usize| json!({"text": reactions[k], "label": 7 * k}));
-    let classes = written(folder.join("classes.jsonl"), &classes);
+    let classes = jsonl(folder.join("classes.jsonl"), &classes);
     let sequences = [
         json!({"source": "EVQLVESGGGLV", "target_tokens": [4, 5, 6, 7, 8]}),
         json!({"source": "QVQLQQSG", "target_tokens": [9, 4, 12]}),
     ];
-    let sequences = written(folder.join("sequences.jsonl"), &sequences);
+    let sequences = jsonl(folder.join("sequences.jsonl"), &sequences);
     let made = folder.join("images-made");
     std::fs::create_dir(&made).unwrap();
     script("images.py", &[Path::new("make"), &made]).unwrap();
@@ -64,7 +60,7 @@ fn cases(folder: &Path) -> Vec<Case> {
     let pictures: Vec<Value> = (0..FILES.len())
         .map(|k| json!({"image": format!("images/{}", FILES[k]), "label": (["cat", "dog", "owl"][k % 3])}))
         .collect();
-    let pictures = written(made.join("pictures.jsonl"), &pictures);
+    let pictures = jsonl(made.join("pictures.jsonl"), &pictures);
     let case =
         |name, family, model: PathBuf, task: String| Case { name, family, model, task, images: Vec::new() };
     let models = root().join("models");
@@ -102,9 +98,7 @@ fn spec_of(case: &Case, dtype: &str) -> String {
 /// By column and method: head → row.
 fn columns(out: &Path, prepared: &Prepared) -> BTreeMap<String, Vec<Vec<f64>>> {
     let json = out.join("json");
-    let mut export = ablate();
-    export.arg("export").arg(out).args(["--format", "json", "--out"]).arg(&json);
-    said(export);
+    export_json(out, &json);
     let mut all: BTreeMap<String, Vec<Vec<f64>>> = BTreeMap::new();
     for row in read_json(&json.join("scores.json")).as_array().unwrap() {
         if row["sweep"] != "gradient" {
@@ -200,13 +194,7 @@ fn gradients_of_real_models_are_those_of_autograd() {
             continue;
         }
         let shaken = folder.path().join("shaken");
-        for ms in [700, 1500] {
-            let mut child = run(&path, &shaken, &["--workers", "2"]).spawn().unwrap();
-            std::thread::sleep(Duration::from_millis(ms));
-            signal(child.id(), "KILL");
-            child.wait().unwrap();
-        }
-        said(run(&path, &shaken, &[]));
+        run_shaken(&path, &shaken, &[700, 1500]);
         assert_eq!(differing(&tables(&out), &tables(&shaken)), [""; 0]);
     }
 }

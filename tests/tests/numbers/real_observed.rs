@@ -4,14 +4,15 @@
 
 use ablate_common::spec;
 use ablate_common::task::Prepared;
-use ablate_tests::program::{ablate, differing, json as read_json, refused, run, said, signal, tables};
+use ablate_tests::program::{
+    ablate, differing, export_json, json as read_json, jsonl, refused, run, run_shaken, said, tables,
+};
 use ablate_tests::{minilm, root, smollm2};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 /// Of every number, relative to the largest of its kind.
 const LIMIT: f64 = 1e-9;
@@ -48,11 +49,6 @@ struct Case {
     column: &'static str,
 }
 
-fn written(file: PathBuf, records: &[Value]) -> PathBuf {
-    std::fs::write(&file, records.iter().map(|r| format!("{r}\n")).collect::<String>()).unwrap();
-    file
-}
-
 fn cases(folder: &Path) -> Vec<Case> {
     let text = [
         "The kettle was broken on arrival.",
@@ -61,9 +57,9 @@ fn cases(folder: &Path) -> Vec<Case> {
         "Nobody.",
     ];
     let pair = |(a, b): (usize, usize)| json!({"a": text[a], "b": text[b], "score": a + 2 * b});
-    let pairs = written(folder.join("pairs.jsonl"), &[(0, 1), (1, 2), (2, 3), (0, 3)].map(pair));
-    let texts = written(folder.join("texts.jsonl"), &text.map(|t| json!({"text": t})));
-    let other = written(folder.join("other.jsonl"), &[(1, 0), (3, 2), (2, 0)].map(pair));
+    let pairs = jsonl(folder.join("pairs.jsonl"), &[(0, 1), (1, 2), (2, 3), (0, 3)].map(pair));
+    let texts = jsonl(folder.join("texts.jsonl"), &text.map(|t| json!({"text": t})));
+    let other = jsonl(folder.join("other.jsonl"), &[(1, 0), (3, 2), (2, 0)].map(pair));
     vec![
         Case {
             name: "smollm2",
@@ -99,9 +95,7 @@ fn spec_of(case: &Case) -> String {
 fn rows(out: &Path, name: &str) -> Vec<Value> {
     let json = out.join("json");
     if !json.exists() {
-        let mut export = ablate();
-        export.arg("export").arg(out).args(["--format", "json", "--out"]).arg(&json);
-        said(export);
+        export_json(out, &json);
     }
     read_json(&json.join(format!("{name}.json"))).as_array().unwrap().clone()
 }
@@ -273,13 +267,7 @@ fn patterns_direct_effects_and_norms_of_real_models_are_those_of_transformers() 
             continue;
         }
         let shaken = folder.path().join("shaken");
-        for ms in [400, 900] {
-            let mut child = run(&path, &shaken, &["--workers", "2"]).spawn().unwrap();
-            std::thread::sleep(Duration::from_millis(ms));
-            signal(child.id(), "KILL");
-            child.wait().unwrap();
-        }
-        said(run(&path, &shaken, &[]));
+        run_shaken(&path, &shaken, &[400, 900]);
         assert_eq!(differing(&tables(&out), &tables(&shaken)), [""; 0]);
     }
 }

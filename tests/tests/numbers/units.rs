@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use ablate_tests::minilm;
-use ablate_tests::program::{ablate, finish, json, lee, refused, run, said};
+use ablate_tests::program::{export_json, finish, json, lee, refused, run, said};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -24,9 +24,7 @@ fn tables(spec: &Path) -> (PathBuf, impl Fn(&str) -> Vec<Value> + use<>) {
     let out = spec.with_extension("out");
     drop(said(run(spec, &out, &[])));
     let exported = spec.with_extension("json");
-    let mut export = ablate();
-    export.arg("export").arg(&out).args(["--format", "json", "--out"]).arg(&exported);
-    drop(said(export));
+    export_json(&out, &exported);
     (out, move |name| json(&exported.join(name)).as_array().unwrap().clone())
 }
 

@@ -1,7 +1,7 @@
 //! Whole runs on image files by the built programs: the tables against transformers, and what is refused.
 
 use super::{Answer, LIMIT, ask, image, made, records};
-use ablate_tests::program::{ablate, differing, json as read_json, refused, run, said, tables};
+use ablate_tests::program::{ablate, differing, export_json, json as read_json, refused, run, said, tables};
 use serde_json::{Value, json};
 use std::path::Path;
 
@@ -39,12 +39,6 @@ fn spec_of(data: &Path) -> String {
 
 fn rows(folder: &Path, table: &str) -> Vec<Value> {
     read_json(&folder.join(format!("json/{table}.json"))).as_array().unwrap().clone()
-}
-
-fn export(folder: &Path) {
-    let mut export = ablate();
-    export.arg("export").arg(folder).args(["--format", "json", "--out"]).arg(folder.join("json"));
-    said(export);
 }
 
 fn close(got: &Value, want: f64, what: &str) {
@@ -90,7 +84,7 @@ fn a_run_on_images_gives_the_tables_of_transformers() {
     said(run(&path, &one, &[]));
     said(run(&path, &two, &["--workers", "2"]));
     assert_eq!(differing(&tables(&one), &tables(&two)), [""; 0]);
-    export(&one);
+    export_json(&one, &one.join("json"));
     let answer = reference();
     let scores = &answer.methods["position"];
     let value = |metric: &str, subset: usize| match metric {

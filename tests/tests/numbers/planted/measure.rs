@@ -1,7 +1,7 @@
 //! Runs a spec of a planted model and reads its tables.
 
 use ablate_tests::planted::Net;
-use ablate_tests::program::{ablate, finish, json, run};
+use ablate_tests::program::{export_json, json, run, said};
 use serde_json::Value;
 use std::path::Path;
 
@@ -31,11 +31,9 @@ pub fn swept(net: &Net, task: impl Fn(&Path) -> String, rest: &str) -> Tables {
     );
     std::fs::write(&spec, text).unwrap();
     let out = folder.path().join("out");
-    let ran = finish(&mut run(&spec, &out, &[]));
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+    said(run(&spec, &out, &[]));
     let tables = folder.path().join("json");
-    let exported = finish(ablate().arg("export").arg(&out).args(["--format", "json", "--out"]).arg(&tables));
-    assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+    export_json(&out, &tables);
     let rows = |name: &str| {
         let file = tables.join(name);
         if file.exists() { json(&file).as_array().unwrap().clone() } else { Vec::new() }

@@ -7,7 +7,7 @@ mod measure;
 mod signs;
 
 use ablate_tests::planted::{HeadSpec, Layer, Net};
-use ablate_tests::program::{ablate, differing, finish, json, run, tables};
+use ablate_tests::program::{differing, export_json, json, run, said, tables};
 use measure::measured;
 use serde_json::Value;
 use signs::{LOOK, OUT, WHOLE, backup, duplicates, prompts, sees_sign, series, signs};
@@ -153,16 +153,11 @@ fn attribution_is_delta_where_the_loss_is_linear_and_the_order_of_gradients_keep
         );
         let spec = folder.path().join("spec.toml");
         std::fs::write(&spec, text).unwrap();
-        let run_into = |out: &Path, more: &[&str]| {
-            let ran = finish(&mut run(&spec, out, more));
-            assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-        };
+        let run_into = |out: &Path, more: &[&str]| drop(said(run(&spec, out, more)));
         let out = folder.path().join("out");
         run_into(&out, &[]);
         let exported = folder.path().join("json");
-        let done =
-            finish(ablate().arg("export").arg(&out).args(["--format", "json", "--out"]).arg(&exported));
-        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        export_json(&out, &exported);
         let rows = |name: &str| json(&exported.join(name)).as_array().unwrap().clone();
         let (heads, gradients) = (rows("heads.json"), rows("gradients.json"));
         assert_eq!((heads.len(), gradients.len()), (8, 8));

@@ -7,7 +7,7 @@ use ablate_common::head::{Head, HeadIx, Stream};
 use ablate_common::metric::Metric;
 use ablate_common::plan::{Ablation, Pool};
 use ablate_common::spec;
-use ablate_tests::program::{ablate, finish, json, run};
+use ablate_tests::program::{export_json, json, run, said};
 use ablate_tests::proof::{Worst, proved};
 use ablate_tests::root;
 use ablate_worker::engine::{Engine, SharedModel};
@@ -43,10 +43,8 @@ fn anarcii_equals_transformers_head_by_head() {
     let spec_file = folder.path().join("spec.toml");
     std::fs::write(&spec_file, &text).unwrap();
     let (out, tables) = (folder.path().join("out"), folder.path().join("tables"));
-    let ran = finish(&mut run(&spec_file, &out, &[]));
-    assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
-    let exported = finish(ablate().arg("export").arg(&out).args(["--format", "json", "--out"]).arg(&tables));
-    assert!(exported.status.success(), "{}", String::from_utf8_lossy(&exported.stderr));
+    said(run(&spec_file, &out, &[]));
+    export_json(&out, &tables);
     let [heads, pairs, curve] = ["heads", "pairs", "curve"]
         .map(|t| json(&tables.join(format!("{t}.json"))).as_array().unwrap().clone());
     assert_eq!((heads.len(), pairs.len()), (24, 276));

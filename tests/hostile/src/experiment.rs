@@ -1,4 +1,5 @@
 //! The experiment that hostile streams are about: two layers of three heads, and every kind of sweep that needs no other first.
+//! The simulated cluster works on the same with other sweeps.
 
 use ablate_common::head::HeadMap;
 use ablate_common::metric::Metric;
@@ -62,10 +63,6 @@ pub fn plan() -> Plan {
         all: vec![],
         select: vec![],
     };
-    let sweep = |(kind, chunk)| {
-        let scope = if matches!(kind, SweepKind::Greedy { .. }) { Scope::Select } else { Scope::All };
-        PlannedSweep { kind, ablation: 0, tasks: vec![0], units: 0, scope, chunk }
-    };
     let kinds = [
         (SweepKind::Reference, 2),
         (SweepKind::Single, 2),
@@ -88,8 +85,15 @@ pub fn plan() -> Plan {
         ablations: vec![Ablation::Zero.into()],
         units: vec![UnitMap::heads(&heads)],
         references: vec![],
-        sweeps: kinds.into_iter().map(sweep).collect(),
+        sweeps: kinds.map(sweep).to_vec(),
     }
+}
+
+/// A sweep of a kind over all heads, of so many subsets a chunk.
+#[must_use]
+pub fn sweep((kind, chunk): (SweepKind, u32)) -> PlannedSweep {
+    let scope = if matches!(kind, SweepKind::Greedy { .. }) { Scope::Select } else { Scope::All };
+    PlannedSweep { kind, ablation: 0, tasks: vec![0], units: 0, scope, chunk }
 }
 
 /// Scores of the right shape for a chunk of a round without input.

@@ -1,38 +1,15 @@
 //! What the simulated cluster works on: every kind of sweep on a model of 2 layers of 3 heads, with scores that are
 //! a pure function of the subsets.
 
-use ablate_common::head::HeadMap;
-use ablate_common::metric::Metric;
-use ablate_common::model::ModelInfo;
-use ablate_common::plan::{Ablation, Order, Plan, PlannedSweep, PlannedTask, SweepKind};
+use ablate_common::plan::{Order, SweepKind};
 use ablate_common::scores::{ChunkScores, TaskScores};
-use ablate_common::spec::{Dtype, ModelSpec, Spec};
-use ablate_common::task::{Example, Item, Prepared, Scope, TaskKind};
-use ablate_common::units::{UnitIx, UnitMap};
+use ablate_common::units::UnitIx;
 use ablate_coordinator::store::NewExperiment;
+use ablate_hostile::experiment as hostile;
 use ablate_output::results::Results;
 
 /// An experiment on a model of 2 layers of 3 heads: every kind of sweep.
 pub fn experiment(seed: u64) -> NewExperiment {
-    let item = Item { tokens: vec![1, 2, 3], ..Item::default() };
-    let example = |i: u32| Example { a: i, b: i, gold: 0.0, cluster: i, half: Some((i % 2) as u8) };
-    let prepared = Prepared {
-        kind: TaskKind::Ioi,
-        items: vec![item; 4],
-        item_half: vec![0, 1, 0, 1],
-        examples: (0..4).map(example).collect(),
-        probe: None,
-    };
-    let task = PlannedTask {
-        name: "t".into(),
-        kind: TaskKind::Ioi,
-        metric: Metric::LogitDiff,
-        prepared: blake3::hash(&serde_json::to_vec(&prepared).unwrap_or_default()).to_hex().to_string(),
-        items: 4,
-        examples: 4,
-        all: vec![],
-        select: vec![],
-    };
     let kinds = [
         (SweepKind::Reference, 2),
         (SweepKind::Single, 2),
@@ -43,51 +20,13 @@ pub fn experiment(seed: u64) -> NewExperiment {
         (SweepKind::Random { orders: 2, seed, points: vec![1, 3, 5] }, 2),
         (SweepKind::Joint { pairs: 2, groups: 2, triples: 2 }, 3),
     ];
-    let sweeps = kinds
-        .into_iter()
-        .map(|(kind, chunk)| {
-            let scope = if matches!(kind, SweepKind::Greedy { .. }) { Scope::Select } else { Scope::All };
-            PlannedSweep { kind, ablation: 0, tasks: vec![0], units: 0, scope, chunk }
-        })
-        .collect();
-    let model = ModelInfo {
-        arch: "llama".into(),
-        title: "m".into(),
-        weights_sha256: "00".into(),
-        heads: HeadMap::single_stream(2, 3),
-        layers: 2,
-        d_model: 12,
-        n_heads: 3,
-        n_kv_heads: 3,
-        head_dim: 4,
-        d_ff: 16,
-        vocab: 8,
-        context: 16,
-        norm_eps: 1e-5,
-        rope_theta: None,
-        tied: true,
-        details: ablate_common::model::Details::default(),
-    };
-    let plan = Plan {
-        engine: ablate_common::ENGINE_VERSION,
-        spec: Spec {
-            name: format!("test-{seed}"),
-            seed,
-            model: ModelSpec { source: "m".into(), dtype: Dtype::F32, sha256: None },
-            tasks: vec![],
-            ablations: vec![Ablation::Zero.into()],
-            sweeps: vec![],
-        },
-        model,
-        tasks: vec![task],
-        ablations: vec![Ablation::Zero.into()],
-        units: vec![UnitMap::heads(&HeadMap::single_stream(2, 3))],
-        references: vec![],
-        sweeps,
-    };
+    let mut plan = hostile::plan();
+    plan.spec.name = format!("test-{seed}");
+    plan.spec.seed = seed;
+    plan.sweeps = kinds.map(hostile::sweep).to_vec();
     NewExperiment {
         plan,
-        prepared: vec![prepared],
+        prepared: vec![hostile::prepared()],
         model_path: "model".into(),
         spec_text: "spec".into(),
         output: "out".into(),

@@ -234,6 +234,11 @@ fn plan(arch: &str, kind: TaskKind, prepared: &Prepared, case: &Case) -> Plan {
             sweep(SweepKind::Greedy { steps, objective: 0 }, Scope::Select, 5),
             sweep(SweepKind::Path { greedy: 3, order: Order::Greedy }, Scope::All, 4),
             sweep(SweepKind::Random { orders: 2, seed: 5, points: vec![1, n / 2, n] }, Scope::All, 6),
+            sweep(
+                SweepKind::Matched { greedy: 3, orders: 2, seed: 5, points: vec![1, steps] },
+                Scope::All,
+                4,
+            ),
         ],
     }
 }
@@ -401,7 +406,7 @@ fn check_case(arch: &str, kind: TaskKind, case: &Case) {
         {
             let list = match sweep {
                 3 => random[..round as usize].to_vec(),
-                4 => random.clone(),
+                4 | 6 => random.clone(),
                 _ => Vec::new(),
             };
             let space = plan.space(sweep, &list);

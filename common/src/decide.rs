@@ -28,8 +28,8 @@ pub fn pick(candidates: &[(UnitIx, f64)], baseline_loss: f64) -> Option<UnitIx> 
 /// Scores of a round: chunk → its scores.
 pub type Round = HashMap<u32, ChunkScores>;
 
-/// The rounds that an experiment can start with, as (sweep, round, input): not those of paths and follow-ups, nor those that wait for
-/// the constants of a fit.
+/// The rounds that an experiment can start with, as (sweep, round, input): not those of paths, matched orders and follow-ups, nor
+/// those that wait for the constants of a fit.
 #[must_use]
 pub fn opening(plan: &Plan) -> Vec<(u32, u32, Vec<UnitIx>)> {
     starting(plan).filter(|&i| !fit::waits(plan, i)).map(|i| (i, 0, Vec::new())).collect()
@@ -37,7 +37,9 @@ pub fn opening(plan: &Plan) -> Vec<(u32, u32, Vec<UnitIx>)> {
 
 /// Sweeps that need no order, and no other's scores.
 fn starting(plan: &Plan) -> impl Iterator<Item = u32> {
-    let waits = |s: &PlannedSweep| matches!(s.kind, SweepKind::Path { .. } | SweepKind::Joint { .. });
+    let waits = |s: &PlannedSweep| {
+        matches!(s.kind, SweepKind::Path { .. } | SweepKind::Matched { .. } | SweepKind::Joint { .. })
+    };
     (0u32..).zip(&plan.sweeps).filter(move |(_, s)| !waits(s)).map(|(i, _)| i)
 }
 
@@ -108,8 +110,10 @@ pub fn decide(
     } else {
         for (i, s) in (0u32..).zip(&plan.sweeps) {
             match s.kind {
-                SweepKind::Path { greedy, order: Order::Greedy } if greedy == sweep => {
-                    opens.push((i, 0, removed.clone()))
+                SweepKind::Path { greedy, order: Order::Greedy } | SweepKind::Matched { greedy, .. }
+                    if greedy == sweep =>
+                {
+                    opens.push((i, 0, removed.clone()));
                 }
                 SweepKind::Path { greedy, order: Order::Importance } if greedy == sweep => {
                     let first = if round == 0 {

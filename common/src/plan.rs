@@ -324,7 +324,8 @@ impl Plan {
     }
 
     /// The subset space of a round. `list` is the round's input: for a greedy round the units removed so
-    /// far, in order; for a path the whole order; for follow-ups what [`joint::encode`] makes; otherwise empty.
+    /// far, in order; for a path the whole order; for matched orders that to which they are matched; for follow-ups what
+    /// [`joint::encode`] makes; otherwise empty.
     ///
     /// # Panics
     /// Where the plan has no such sweep.
@@ -356,6 +357,16 @@ impl Plan {
             SweepKind::Random { orders, seed, points } => {
                 SubsetSpace::Random(RandomOrders::new(n, *seed, *orders, points.clone()))
             }
+            SweepKind::Matched { orders, seed, points, .. } => {
+                let layers = self.units(sweep).layers(self.heads());
+                SubsetSpace::Random(RandomOrders::matched(
+                    layers,
+                    list.to_vec(),
+                    *seed,
+                    *orders,
+                    points.clone(),
+                ))
+            }
         }
     }
 
@@ -367,6 +378,7 @@ impl Plan {
             SweepKind::Greedy { .. } => n.saturating_sub(u64::from(round)),
             SweepKind::Path { greedy, .. } => u64::from(self.sweeps[*greedy as usize].rounds()),
             SweepKind::Joint { .. } => joint::slots(&self.sweeps[sweep as usize]),
+            SweepKind::Matched { orders, points, .. } => u64::from(*orders) * points.len() as u64,
             _ => self.space(sweep, &[]).len(),
         }
     }

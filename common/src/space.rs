@@ -6,6 +6,7 @@ use crate::units::UnitIx;
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
+use std::collections::BTreeMap;
 use std::sync::OnceLock;
 
 /// An ordered family of subsets of `n` units. Ranks are lexicographic in forward order wherever the
@@ -53,10 +54,27 @@ pub enum SubsetSpace {
     },
 }
 
+/// Streams of the generator from this one on are those of matched orders, which have nothing in common with plain ones of the same seed.
+const MATCHED: u64 = 1 << 32;
+
+/// How random orders are drawn.
+#[derive(Clone, Debug)]
+enum Draw {
+    /// Shuffles of so many units.
+    Plain(u32),
+    /// Shuffles within the layers.
+    Matched {
+        /// The layer of every unit.
+        layers: Vec<usize>,
+        /// The order whose sequence of layers they follow.
+        like: Vec<UnitIx>,
+    },
+}
+
 /// Seeded random removal orders, each evaluated where `points[k]` units are gone.
 #[derive(Clone, Debug)]
 pub struct RandomOrders {
-    n: u32,
+    draw: Draw,
     seed: u64,
     orders: u32,
     points: Vec<u32>,
@@ -67,19 +85,33 @@ impl RandomOrders {
     /// `orders` permutations of `n` units from `seed`, cut at `points` (each at most `n`).
     #[must_use]
     pub fn new(n: u32, seed: u64, orders: u32, points: Vec<u32>) -> Self {
-        Self { n, seed, orders, points, made: OnceLock::new() }
+        Self { draw: Draw::Plain(n), seed, orders, points, made: OnceLock::new() }
     }
 
-    /// The permutations. Order `k` depends on the seed and `k` only.
+    /// `orders` orders from `seed`, each as long as `like`, which names no unit twice, and cut at `points`. Where `like` removes a unit of
+    /// a layer, they remove the next of that layer's own shuffle, so that at each point as many units of each layer are gone.
+    /// `layers` says the layer of every unit.
+    #[must_use]
+    pub fn matched(layers: Vec<usize>, like: Vec<UnitIx>, seed: u64, orders: u32, points: Vec<u32>) -> Self {
+        Self { draw: Draw::Matched { layers, like }, seed, orders, points, made: OnceLock::new() }
+    }
+
+    /// The orders. Order `k` depends on the seed, `k`, and, where it is matched, on the order that it is like.
     pub fn orders(&self) -> &[Vec<UnitIx>] {
         self.made.get_or_init(|| {
-            (0..self.orders)
-                .map(|k| {
-                    let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
-                    rng.set_stream(u64::from(k) + 1);
-                    let mut units: Vec<UnitIx> = (0..self.n).map(UnitIx).collect();
-                    units.shuffle(&mut rng);
-                    units
+            let rng = |stream| {
+                let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+                rng.set_stream(stream);
+                rng
+            };
+            (0..u64::from(self.orders))
+                .map(|k| match &self.draw {
+                    Draw::Plain(n) => {
+                        let mut units: Vec<UnitIx> = (0..*n).map(UnitIx).collect();
+                        units.shuffle(&mut rng(k + 1));
+                        units
+                    }
+                    Draw::Matched { layers, like } => matched(layers, like, &mut rng(MATCHED + k)),
                 })
                 .collect()
         })
@@ -90,6 +122,26 @@ impl RandomOrders {
     pub fn points(&self) -> &[u32] {
         &self.points
     }
+
+    /// The units that are gone at a point of an order; fewer where the order ends before, as a matched one does while the order that it is
+    /// like isn't known.
+    fn gone(&self, order: usize, point: usize) -> &[UnitIx] {
+        let units = &self.orders()[order];
+        &units[..(self.points[point] as usize).min(units.len())]
+    }
+}
+
+/// An order like `like`, with each unit replaced by the next of the shuffle of its layer.
+fn matched(layers: &[usize], like: &[UnitIx], rng: &mut ChaCha8Rng) -> Vec<UnitIx> {
+    let mut left: BTreeMap<usize, Vec<UnitIx>> = BTreeMap::new();
+    for (&layer, unit) in layers.iter().zip((0..).map(UnitIx)) {
+        left.entry(layer).or_default().push(unit);
+    }
+    for units in left.values_mut() {
+        units.shuffle(rng);
+    }
+    // A layer has a unit left for each that `like` names, as that names none twice.
+    like.iter().filter_map(|unit| left.get_mut(layers.get(unit.at())?)?.pop()).collect()
 }
 
 impl SubsetSpace {
@@ -147,7 +199,7 @@ impl SubsetSpace {
             Self::Prefixes { order } => sorted(&order[..=rank as usize]),
             Self::Random(r) => {
                 let (order, point) = (rank as usize / r.points.len(), rank as usize % r.points.len());
-                sorted(&r.orders()[order][..r.points[point] as usize])
+                sorted(r.gone(order, point))
             }
             Self::Listed { sets } => sets[rank as usize].clone(),
         })
@@ -262,11 +314,69 @@ mod tests {
             }
         }
 
+        /// Random orders that are matched to another: at every length as many units of each layer, none twice, by the seed and the
+        /// order's number.
+        #[test]
+        fn matched_orders_follow_the_layers_of_another(
+            layers in proptest::collection::vec(0usize..5, 1..40), share in 0.0f64..1.0, seed: u64,
+        ) {
+            let n = layers.len() as u32;
+            let length = ((f64::from(n) * share) as u32).max(1);
+            let like = RandomOrders::new(n, seed ^ 1, 1, vec![n]).orders()[0][..length as usize].to_vec();
+            let draw = |seed, like: &[UnitIx]| {
+                RandomOrders::matched(layers.clone(), like.to_vec(), seed, 3, vec![1, length.div_ceil(2), length])
+            };
+            let drawn = draw(seed, &like);
+            let of = |units: &[UnitIx]| {
+                let mut of: Vec<usize> = units.iter().map(|u| layers[u.at()]).collect();
+                of.sort_unstable();
+                of
+            };
+            prop_assert_eq!(drawn.orders().len(), 3);
+            for order in drawn.orders() {
+                prop_assert_eq!(order.len(), like.len());
+                prop_assert!(sorted(order).windows(2).all(|w| w[0] < w[1]), "{order:?}");
+                for k in 1..=order.len() {
+                    prop_assert_eq!(of(&order[..k]), of(&like[..k]));
+                }
+            }
+            let again = draw(seed, &like);
+            prop_assert_eq!(drawn.orders(), again.orders());
+            // What is cut shorter begins alike: an order doesn't depend on how far it goes.
+            let half = &like[..like.len().div_ceil(2)];
+            let shorter = draw(seed, half);
+            for (long, short) in drawn.orders().iter().zip(shorter.orders()) {
+                prop_assert_eq!(&long[..half.len()], short.as_slice());
+            }
+            let space = SubsetSpace::Random(drawn);
+            prop_assert_eq!(space.len(), 9);
+            for rank in 0..space.len() {
+                let subset = space.subset(rank).unwrap();
+                prop_assert!(space.rank(&subset).unwrap() <= rank);
+            }
+            // Before the order is known the ranks are, and no subset is anything.
+            let unknown = SubsetSpace::Random(draw(seed, &[]));
+            prop_assert_eq!((unknown.len(), unknown.subset(8)), (9, Some(vec![])));
+        }
+
         #[test]
         fn pair_ranks_hold_at_thousands_of_heads(n in 2u32..6000, at in 0.0f64..1.0) {
             let space = SubsetSpace::Pairs { n };
             let rank = ((space.len() - 1) as f64 * at) as u64;
             prop_assert_eq!(space.rank(&space.subset(rank).unwrap()), Some(rank));
         }
+    }
+
+    #[test]
+    fn matched_orders_differ_from_one_another_and_with_the_seed() {
+        let layers: Vec<usize> = (0..72).map(|u| u / 12).collect();
+        let like: Vec<UnitIx> = (0..72).rev().map(UnitIx).collect();
+        let of =
+            |seed| RandomOrders::matched(layers.clone(), like.clone(), seed, 3, vec![72]).orders().to_vec();
+        let (first, second) = (of(7), of(8));
+        assert!(first[0] != first[1] && first[1] != first[2] && first[0] != first[2]);
+        assert!(first[0] != second[0] && first[0] != like);
+        let (less, more) = (of(7), RandomOrders::matched(layers.clone(), like.clone(), 7, 9, vec![72]));
+        assert_eq!(less, more.orders()[..3], "an order depends on its number, and not on how many there are");
     }
 }

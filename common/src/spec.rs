@@ -162,10 +162,13 @@ pub enum SweepKindSpec {
         objective: String,
         /// Whether it selects on one half of the documents and reports on the other.
         halves: bool,
-        /// Orders of the curve beside `random`.
+        /// Orders of the curve beside `random` and `matched`.
         orders: Vec<Order>,
-        /// Number of random orders (0: none).
+        /// Number of random orders that are plain shuffles (0: none).
         random: u32,
+        /// Number of random orders that remove as many units of each layer as greedy does (0: none).
+        #[serde(default, skip_serializing_if = "is_zero")]
+        matched: u32,
     },
 }
 

@@ -206,6 +206,15 @@ impl UnitMap {
         })
     }
 
+    /// The layer of each unit, as the stage of its attention, which is one of one stream; of a set, whose heads may lie anywhere, that of its
+    /// first head.
+    #[must_use]
+    pub fn layers(&self, map: &HeadMap) -> Vec<usize> {
+        let layer =
+            |unit: &Vec<HeadIx>| unit.first().and_then(|&h| map.head(h)).map_or(0, |head| map.stage_of(head));
+        self.units.iter().map(layer).collect()
+    }
+
     /// For each unit of `some`, a narrowed map of these units, its place here.
     #[must_use]
     pub fn places_of(&self, some: &Self) -> Vec<Option<UnitIx>> {
@@ -293,6 +302,9 @@ mod tests {
         assert_eq!(units.union(&[UnitIx(0), UnitIx(1)]), ix(&[1, 24]));
         let place = units.place(&model.heads, UnitIx(0)).unwrap();
         assert_eq!((place.name.as_str(), place.stream, place.head), ("b", None, None));
+        let layers = |kind| UnitMap::of(kind, &model, &[]).unwrap().layers(&model.heads);
+        assert_eq!(layers(UnitKind::Layer), [0, 1, 2, 4, 3, 5], "decoder and cross-attention take turns");
+        assert_eq!(layers(UnitKind::KvGroup), [0, 0, 1, 1, 2, 2, 4, 4, 3, 3, 5, 5]);
         let only = units.narrowed(&model.heads, &[Stream::Encoder]);
         assert_eq!((only.len(), only.place(&model.heads, UnitIx(0)).unwrap().name.as_str()), (1, "a"));
         let wrong = [HeadSet { name: "c".into(), heads: vec![head(Stream::SelfAttention, 0, 0)] }];

@@ -109,6 +109,17 @@ pub enum SweepKind {
         /// Numbers of removed units at which each order is evaluated.
         points: Vec<u32>,
     },
+    /// Seeded random orders that remove as many units of each layer as a greedy sweep did, once that has ended.
+    Matched {
+        /// Index of the greedy sweep in the plan.
+        greedy: u32,
+        /// Number of orders.
+        orders: u32,
+        /// Seed.
+        seed: u64,
+        /// Numbers of removed units at which each order is evaluated.
+        points: Vec<u32>,
+    },
     /// Sets of units that a pairs sweep calls for, once that has ended: see [`crate::joint`].
     Joint {
         /// Index of the pairs sweep in the plan.
@@ -140,15 +151,17 @@ impl SweepKind {
             Self::Path { order: Order::Gradient, .. } => "path-gradient",
             Self::Path { order: Order::Rollout, .. } => "path-rollout",
             Self::Random { .. } => "random",
+            Self::Matched { .. } => "matched",
             Self::Joint { .. } => "joint",
         }
     }
 
     /// Least version of the protocol that its workers must speak: constants of fits came with version 3; attention, repair,
-    /// shift and follow-ups of pairs with 4.
+    /// shift and follow-ups of pairs with 4; matched orders with 5.
     #[must_use]
     pub fn protocol(&self) -> u32 {
         match self {
+            Self::Matched { .. } => 5,
             Self::Attention { .. }
             | Self::Patterns { .. }
             | Self::Repair

@@ -2,11 +2,12 @@
 
 use super::ablations::ablations;
 use super::table::{Source, Table, Value};
-use super::{Dtype, Error, ModelSpec, Spec, SweepKindSpec, SweepSpec, TaskSpec};
+use super::{AblationSpec, Dtype, Error, ModelSpec, Spec, SweepKindSpec, SweepSpec, TaskSpec};
 use crate::head::Stream;
 use crate::metric::Metric;
 use crate::plan::Order;
 use crate::task::TaskKind;
+use crate::units::UnitKind;
 use toml::de::DeTable;
 
 /// Kinds of task that are built.
@@ -59,7 +60,7 @@ pub fn parse(text: &str, origin: &str) -> Result<Spec, Error> {
     };
     let tasks = tasks(&top)?;
     let ablations = ablations(&top)?;
-    let sweeps = sweeps(&top, &tasks)?;
+    let sweeps = sweeps(&top, &tasks, &ablations)?;
     Ok(Spec { name: folder_name(name)?, seed, model, tasks, ablations, sweeps })
 }
 
@@ -211,10 +212,10 @@ fn metric(t: &Table<'_>, kind: TaskKind) -> Result<Metric, Error> {
     Ok(metric)
 }
 
-fn sweeps(top: &Table<'_>, tasks: &[TaskSpec]) -> Result<Vec<SweepSpec>, Error> {
+fn sweeps(top: &Table<'_>, tasks: &[TaskSpec], ablations: &[AblationSpec]) -> Result<Vec<SweepSpec>, Error> {
     let mut out: Vec<SweepSpec> = Vec::new();
     for t in top.tables("sweep", "[[sweep]]")? {
-        let sweep = sweep(&t, tasks)?;
+        let sweep = sweep(&t, tasks, ablations)?;
         let runs = |s: &SweepSpec, name: &String| s.tasks.as_ref().is_none_or(|list| list.contains(name));
         // Sweeps of different streams have no unit in common.
         let meet = |o: &SweepSpec| match (&o.streams, &sweep.streams) {
@@ -246,7 +247,7 @@ fn task_name(v: &Value<'_>, tasks: &[TaskSpec]) -> Result<String, Error> {
     Ok(v.choice(&names, &[])?.to_owned())
 }
 
-fn sweep(t: &Table<'_>, tasks: &[TaskSpec]) -> Result<SweepSpec, Error> {
+fn sweep(t: &Table<'_>, tasks: &[TaskSpec], ablations: &[AblationSpec]) -> Result<SweepSpec, Error> {
     let kinds = [
         ("single", 0),
         ("pairs", 1),
@@ -281,7 +282,7 @@ fn sweep(t: &Table<'_>, tasks: &[TaskSpec]) -> Result<SweepSpec, Error> {
         4 => SweepKindSpec::Attention { patterns: patterns(t)? },
         5 => SweepKindSpec::Repair,
         6 => SweepKindSpec::Shift,
-        _ => greedy(t, tasks, narrowed.as_deref())?,
+        _ => greedy(t, tasks, narrowed.as_deref(), ablations)?,
     };
     Ok(SweepSpec { kind, tasks: narrowed, streams })
 }
@@ -332,7 +333,61 @@ fn streams(v: Value<'_>) -> Result<Vec<Stream>, Error> {
     Ok(out)
 }
 
-fn greedy(t: &Table<'_>, tasks: &[TaskSpec], narrowed: Option<&[String]>) -> Result<SweepKindSpec, Error> {
+/// A name among `orders`.
+#[derive(Clone, Copy, PartialEq)]
+enum Named {
+    /// One order.
+    By(Order),
+    /// Plain shuffles.
+    Random,
+    /// Shuffles within the layers of the greedy order.
+    Matched,
+}
+
+/// Names among `orders`, in the order in which they are told.
+const ORDERS: [(&str, Named); 6] = [
+    ("greedy", Named::By(Order::Greedy)),
+    ("importance", Named::By(Order::Importance)),
+    ("gradient", Named::By(Order::Gradient)),
+    ("rollout", Named::By(Order::Rollout)),
+    ("random", Named::Random),
+    ("matched", Named::Matched),
+];
+
+/// The orders of a greedy sweep, each once.
+fn orders(t: &Table<'_>, ablations: &[AblationSpec]) -> Result<Vec<Named>, Error> {
+    let Some(v) = t.get("orders") else {
+        return Ok(vec![Named::By(Order::Greedy), Named::By(Order::Importance), Named::Random]);
+    };
+    let mut out = Vec::new();
+    for item in v.list()? {
+        let order = item.choice(&ORDERS, &[])?;
+        if out.contains(&order) {
+            return Err(item.error("an order is there twice"));
+        }
+        let why = |unit: UnitKind| match unit {
+            UnitKind::Set => Some("the heads of a set may lie in several layers"),
+            UnitKind::Layer => Some("a layer has no second unit that could go in its place"),
+            UnitKind::Head | UnitKind::KvGroup => None,
+        };
+        let unfit = ablations.iter().find_map(|a| Some((a.unit, why(a.unit)?)));
+        if let (Named::Matched, Some((unit, why))) = (order, unfit) {
+            return Err(item.error(format!(
+                "orders = \"matched\" doesn't go with unit = \"{}\", as {why}; leave it out, or give that unit a spec of its own",
+                unit.name()
+            )));
+        }
+        out.push(order);
+    }
+    Ok(out)
+}
+
+fn greedy(
+    t: &Table<'_>,
+    tasks: &[TaskSpec],
+    narrowed: Option<&[String]>,
+    ablations: &[AblationSpec],
+) -> Result<SweepKindSpec, Error> {
     let fraction = t.get("fraction").map_or(Ok(0.79), |v| {
         let f = v.number()?;
         if f > 0.0 && f <= 1.0 { Ok(f) } else { Err(v.error(format!("fraction = {f} is outside (0, 1]"))) }
@@ -352,35 +407,26 @@ fn greedy(t: &Table<'_>, tasks: &[TaskSpec], narrowed: Option<&[String]>) -> Res
         }
     };
     let halves = t.get("split").map_or(Ok(true), |v| v.choice(&[("halves", true), ("none", false)], &[]))?;
-    let usual = [("greedy", Some(Order::Greedy)), ("importance", Some(Order::Importance)), ("random", None)];
-    let [gradient, rollout] = [("gradient", Some(Order::Gradient)), ("rollout", Some(Order::Rollout))];
-    let known = [usual[0], usual[1], gradient, rollout, usual[2]];
-    let mut orders = Vec::new();
-    match t.get("orders") {
-        None => orders.extend(usual.map(|k| k.1)),
-        Some(v) => {
-            for item in v.list()? {
-                let order = item.choice(&known, &[])?;
-                if orders.contains(&order) {
-                    return Err(item.error("an order is there twice"));
-                }
-                orders.push(order);
-            }
-        }
-    }
-    let random = match t.get("random_orders") {
-        Some(v) if !orders.contains(&None) => {
-            return Err(v.error("random_orders needs \"random\" among orders"));
+    let orders = orders(t, ablations)?;
+    let drawn = [Named::Random, Named::Matched].map(|kind| orders.contains(&kind));
+    let each = match t.get("random_orders") {
+        Some(v) if drawn == [false; 2] => {
+            return Err(v.error("random_orders needs \"random\" or \"matched\" among orders"));
         }
         Some(v) => v.small(1, 10_000)?,
-        None if orders.contains(&None) => 20,
-        None => 0,
+        None => 20,
+    };
+    let [random, matched] = drawn.map(|asked| if asked { each } else { 0 });
+    let by = |order: Named| match order {
+        Named::By(order) => Some(order),
+        Named::Random | Named::Matched => None,
     };
     Ok(SweepKindSpec::Greedy {
         fraction,
         objective,
         halves,
-        orders: orders.into_iter().flatten().collect(),
+        orders: orders.into_iter().filter_map(by).collect(),
         random,
+        matched,
     })
 }

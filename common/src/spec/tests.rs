@@ -47,10 +47,13 @@ fn a_good_spec_gets_its_defaults() {
         halves: true,
         orders: vec![Order::Greedy, Order::Importance],
         random: 20,
+        matched: 0,
     };
     assert_eq!(s.sweeps[1].kind, greedy);
     let json = serde_json::to_string(&s).unwrap();
     assert_eq!(serde_json::from_str::<Spec>(&json).unwrap(), s);
+    // Identities of specs without matched orders stay what they were.
+    assert!(!json.contains("matched"));
     let sets = "[ablation]\nunit = \"set\"\nsets = { z = [\"L1.H2\", \"L0.H3\"], a = [\"cross L0.H0\"] }";
     let s = parse(&GOOD.replace("[ablation]", sets), "x").unwrap();
     let names: Vec<&str> = s.ablations[0].sets.iter().map(|s| s.name.as_str()).collect();
@@ -80,6 +83,34 @@ fn gradients_are_a_sweep_and_an_order() {
     assert_eq!((orders.as_slice(), *random), (&[Order::Gradient][..], 20));
     let wrong = |from: &str, to: &str| parse(&text.replace(from, to), "x").unwrap_err().to_string();
     assert!(wrong("tasks =", "strategy = \"exhaustive\"\ntasks =").contains("unknown key"));
+}
+
+#[test]
+fn random_orders_are_plain_or_matched_or_both_and_matched_ones_need_layers_of_several_units() {
+    let drawn = |more: &str| {
+        let s = parse(&format!("{GOOD}{more}\n"), "x").unwrap();
+        assert_eq!(serde_json::from_str::<Spec>(&serde_json::to_string(&s).unwrap()).unwrap(), s);
+        let SweepKindSpec::Greedy { random, matched, .. } = s.sweeps[1].kind else { panic!() };
+        (random, matched)
+    };
+    assert_eq!(drawn("orders = [\"greedy\", \"matched\"]"), (0, 20));
+    assert_eq!(drawn("orders = [\"greedy\", \"matched\", \"random\"]\nrandom_orders = 3"), (3, 3));
+    assert_eq!(drawn("orders = [\"greedy\"]"), (0, 0));
+    let wrong = |text: &str| parse(text, "x").unwrap_err().to_string();
+    let twice = wrong(&format!("{GOOD}orders = [\"matched\", \"matched\"]\n"));
+    assert!(twice.starts_with("x:30: ") && twice.contains("an order is there twice"), "{twice}");
+    let none = wrong(&format!("{GOOD}orders = [\"greedy\"]\nrandom_orders = 3\n"));
+    assert!(none.starts_with("x:31: ") && none.contains("\"random\" or \"matched\" among orders"), "{none}");
+    let matched = format!("{GOOD}orders = [\"matched\"]\n");
+    for (unit, why) in [
+        ("\"layer\"", "unit = \"layer\", as a layer has no second unit"),
+        ("\"set\"\nsets = { a = [\"L0.H1\"] }", "unit = \"set\", as the heads of a set"),
+    ] {
+        let e = wrong(&matched.replace("[ablation]", &format!("[ablation]\nunit = {unit}")));
+        assert!(e.contains(why), "{e}");
+    }
+    let groups = matched.replace("[ablation]", "[ablation]\nunit = \"kv_group\"");
+    assert!(parse(&groups, "x").is_ok());
 }
 
 #[test]

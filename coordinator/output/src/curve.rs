@@ -15,7 +15,7 @@ use rayon::prelude::*;
 /// One order of removal, evaluated along the way.
 #[derive(Clone, Debug)]
 pub struct Curve {
-    /// "greedy", "importance", "gradient", "rollout" or "random-NN".
+    /// "greedy", "importance", "gradient", "rollout", "random-NN" or "matched-NN".
     pub order: String,
     /// Index of the greedy sweep it belongs to, if any.
     pub greedy: Option<u32>,
@@ -73,7 +73,16 @@ pub struct Point {
     pub ratio: Option<f64>,
 }
 
+/// Kinds of random orders, as their names begin: plain shuffles, and those that are matched per layer to greedy.
+pub const SHUFFLES: [&str; 2] = ["random", "matched"];
+
 impl Curve {
+    /// Its kind of random orders; none where it isn't one.
+    #[must_use]
+    pub fn shuffle(&self) -> Option<&'static str> {
+        SHUFFLES.into_iter().find(|kind| self.order.starts_with(kind))
+    }
+
     /// κ of a number of removed heads.
     #[must_use]
     pub fn fraction(&self, removed: u32) -> f64 {
@@ -145,7 +154,7 @@ pub fn curves(results: &Results, ablation: u32, task: u32) -> Vec<Curve> {
             continue;
         }
         let greedy = match planned.kind {
-            SweepKind::Path { greedy, .. } => Some(greedy),
+            SweepKind::Path { greedy, .. } | SweepKind::Matched { greedy, .. } => Some(greedy),
             // Random orders follow their greedy sweep in the plan.
             SweepKind::Random { .. } => (0..sweep)
                 .rev()
@@ -302,12 +311,14 @@ fn fill(
             curve.area_ci = ends.area(&curve, &kept);
             out.push(curve);
         }
-        SweepKind::Random { orders, points, .. } => {
-            let SubsetSpace::Random(drawn) = results.plan.space(sweep, &[]) else { return };
+        SweepKind::Random { orders, points, .. } | SweepKind::Matched { orders, points, .. } => {
+            // What matched orders are matched to; of plain ones nothing.
+            let list = results.rounds.get(&(sweep, 0)).map_or(&[][..], |round| round.list.as_slice());
+            let SubsetSpace::Random(drawn) = results.plan.space(sweep, list) else { return };
             for (order, list) in (0..*orders).zip(drawn.orders()) {
                 let cut = |n: u32| gone(&list[..(n as usize).min(list.len())]);
                 let last = cut(points.last().copied().unwrap_or(0));
-                let name = format!("random-{order:02}");
+                let name = format!("{}-{order:02}", blank.order);
                 let mut curve = Curve { order: name, points: vec![start], last, ..blank.clone() };
                 for (k, &units) in (0u32..).zip(points) {
                     let rank = u64::from(order) * points.len() as u64 + u64::from(k);

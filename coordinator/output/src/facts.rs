@@ -2,7 +2,7 @@
 
 use crate::analyse::{Analysis, Group, HeadRow, PairRow, RESOLVED, Relation};
 use crate::constants;
-use crate::curve::Curve;
+use crate::curve::{Curve, SHUFFLES};
 use crate::gradients::GradientRow;
 use crate::joint::GroupRow;
 use crate::results::Results;
@@ -59,18 +59,54 @@ pub fn resolved_heads(g: &Group) -> (usize, usize) {
     (with(true), with(false))
 }
 
-/// The curves of a group that belong together: (greedy sweep, its orders, its random orders).
-pub fn families(g: &Group) -> Vec<(Option<u32>, Vec<&Curve>, Vec<&Curve>)> {
-    let mut out: Vec<(Option<u32>, Vec<&Curve>, Vec<&Curve>)> = Vec::new();
+/// Curves that belong together, as they belong to one greedy sweep.
+#[derive(Debug)]
+pub struct Family<'a> {
+    /// The sweep.
+    pub greedy: Option<u32>,
+    /// Orders with a name.
+    pub named: Vec<&'a Curve>,
+    /// Random orders that are plain shuffles.
+    pub random: Vec<&'a Curve>,
+    /// Random orders that are matched per layer to greedy.
+    pub matched: Vec<&'a Curve>,
+}
+
+impl<'a> Family<'a> {
+    /// The kinds of random orders that there are, with their names.
+    pub fn shuffles(&self) -> Vec<(&'static str, &[&'a Curve])> {
+        let all = [self.random.as_slice(), self.matched.as_slice()];
+        SHUFFLES.into_iter().zip(all).filter(|kind| !kind.1.is_empty()).collect()
+    }
+
+    /// All curves, the named ones first.
+    pub fn all(&self) -> impl Iterator<Item = &'a Curve> {
+        self.named.iter().chain(&self.random).chain(&self.matched).copied()
+    }
+}
+
+/// The curves of a group, family by family.
+pub fn families(g: &Group) -> Vec<Family<'_>> {
+    let mut out: Vec<Family<'_>> = Vec::new();
     for c in &g.curves {
-        if !out.iter().any(|f| f.0 == c.greedy) {
-            out.push((c.greedy, Vec::new(), Vec::new()));
+        if !out.iter().any(|f| f.greedy == c.greedy) {
+            let (named, random, matched) = (Vec::new(), Vec::new(), Vec::new());
+            out.push(Family { greedy: c.greedy, named, random, matched });
         }
-        for f in out.iter_mut().filter(|f| f.0 == c.greedy) {
-            if c.order.starts_with("random") { f.2.push(c) } else { f.1.push(c) }
+        for f in out.iter_mut().filter(|f| f.greedy == c.greedy) {
+            match c.shuffle() {
+                None => f.named.push(c),
+                Some("matched") => f.matched.push(c),
+                Some(_) => f.random.push(c),
+            }
         }
     }
     out
+}
+
+/// What random orders of a kind are called in sentences.
+pub fn in_words(kind: &str) -> &'static str {
+    if kind == "matched" { "random orders matched per layer" } else { "random orders" }
 }
 
 /// (median, lowest, highest) of r at κ over random orders.
@@ -223,19 +259,25 @@ fn group(results: &Results, g: &Group) -> Value {
     };
     let curves: Vec<Value> = families(g)
         .into_iter()
-        .map(|(sweep, orders, random)| {
-            let orders: Vec<Value> = orders.into_iter().map(curve).collect();
-            let random79 = random_retained(&random, 0.79);
-            json!({
-                "greedy_sweep": sweep,
-                "orders": orders,
-                "random": {
-                    "orders": random.len(),
-                    "retained_079_median": random79.map(|r| r.0),
-                    "retained_079_lowest": random79.map(|r| r.1),
-                    "retained_079_highest": random79.map(|r| r.2),
-                },
-            })
+        .map(|f| {
+            let together = |orders: &[&Curve]| {
+                let at79 = random_retained(orders, 0.79);
+                json!({
+                    "orders": orders.len(),
+                    "retained_079_median": at79.map(|r| r.0),
+                    "retained_079_lowest": at79.map(|r| r.1),
+                    "retained_079_highest": at79.map(|r| r.2),
+                })
+            };
+            let mut family = json!({
+                "greedy_sweep": f.greedy,
+                "orders": f.named.iter().map(|c| curve(c)).collect::<Vec<_>>(),
+                "random": together(&f.random),
+            });
+            if !f.matched.is_empty() {
+                family["matched"] = together(&f.matched);
+            }
+            family
         })
         .collect();
     let mut out = json!({

@@ -1,4 +1,4 @@
-//! `orders`: each order of removal in a few numbers, and the random ones together.
+//! `orders`: each order of removal in a few numbers, and the random ones of each kind together.
 
 use crate::analyse::{Analysis, Group};
 use crate::curve::Curve;
@@ -11,8 +11,8 @@ use std::sync::Arc;
 /// One order of removal in a few numbers.
 #[derive(Clone, Debug)]
 pub struct OrderRow {
-    /// As in [`Curve::order`]; "random" is the random orders together: medians, and in place of intervals the 2.5 % and 97.5 %
-    /// quantiles over them.
+    /// As in [`Curve::order`]; "random" is the random orders together, and "matched" those that are matched per layer: medians, and in
+    /// place of intervals the 2.5 % and 97.5 % quantiles over them.
     pub order: String,
     /// Task that the greedy sweep minimised.
     pub objective: String,
@@ -48,16 +48,18 @@ pub struct OrderRow {
     pub cmd: Option<f64>,
 }
 
-/// Every order of a group, then its random ones together, sweep by sweep.
+/// Every order of a group, and behind the random ones of each kind those together, sweep by sweep.
 #[must_use]
 pub fn orders(g: &Group) -> Vec<OrderRow> {
     let mut out = Vec::new();
-    for (_, named, random) in facts::families(g) {
-        let random: Vec<OrderRow> = random.into_iter().map(one).collect();
-        out.extend(named.into_iter().map(one));
-        let all = together(&random);
-        out.extend(random);
-        out.extend(all);
+    for family in facts::families(g) {
+        out.extend(family.named.iter().map(|c| one(c)));
+        for (kind, orders) in family.shuffles() {
+            let rows: Vec<OrderRow> = orders.iter().map(|c| one(c)).collect();
+            let all = together(kind, &rows);
+            out.extend(rows);
+            out.extend(all);
+        }
     }
     out
 }
@@ -85,8 +87,8 @@ fn one(c: &Curve) -> OrderRow {
     }
 }
 
-/// The random orders of a sweep as one row; none where there are none.
-fn together(rows: &[OrderRow]) -> Option<OrderRow> {
+/// The random orders of a kind as one row; none where there are none.
+fn together(kind: &str, rows: &[OrderRow]) -> Option<OrderRow> {
     let first = rows.first()?;
     let at = |q: f64, f: fn(&OrderRow) -> Option<f64>| -> Option<f64> {
         let mut v: Vec<f64> = rows.iter().filter_map(f).collect();
@@ -94,7 +96,7 @@ fn together(rows: &[OrderRow]) -> Option<OrderRow> {
         (!v.is_empty()).then(|| quantile(&v, q))
     };
     Some(OrderRow {
-        order: "random".to_owned(),
+        order: kind.to_owned(),
         orders: rows.len() as u32,
         r_079: at(0.5, |r| r.r_079),
         r_079_low: at(0.025, |r| r.r_079),

@@ -1,6 +1,7 @@
 //! Synthetic experiments with known truth.
 
 mod follow;
+pub(crate) mod matched;
 mod observed;
 
 use super::*;

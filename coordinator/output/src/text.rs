@@ -98,8 +98,8 @@ fn group(out: &mut String, results: &Results, g: &Group) -> std::fmt::Result {
             )?;
         }
     }
-    for (_, orders, random) in facts::families(g) {
-        for c in orders {
+    for family in facts::families(g) {
+        for c in &family.named {
             match (c.at(0.79), c.retained_at(0.79)) {
                 (_, Some((removed, r))) => {
                     write!(
@@ -109,16 +109,18 @@ fn group(out: &mut String, results: &Results, g: &Group) -> std::fmt::Result {
                         c.order,
                         100.0 * r
                     )?;
-                    match facts::random_retained(&random, 0.79) {
-                        Some((m, low, high)) => writeln!(
+                    for (kind, orders) in family.shuffles() {
+                        let Some((m, low, high)) = facts::random_retained(orders, 0.79) else { continue };
+                        write!(
                             out,
-                            " (random orders: median {:.1} %, {:.1} to {:.1} %)",
+                            " ({}: median {:.1} %, {:.1} to {:.1} %)",
+                            facts::in_words(kind),
                             100.0 * m,
                             100.0 * low,
                             100.0 * high
-                        )?,
-                        None => writeln!(out)?,
+                        )?;
                     }
+                    writeln!(out)?;
                 }
                 (Some(p), None) => {
                     let ratio = p.ratio.map_or_else(String::new, |r| format!(", {:.1} % of it", 100.0 * r));

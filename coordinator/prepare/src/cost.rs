@@ -68,6 +68,7 @@ pub fn cost(plan: &Plan, prepared: &[Prepared]) -> Vec<SweepCost> {
                 SweepKind::Reference
                 | SweepKind::Path { .. }
                 | SweepKind::Random { .. }
+                | SweepKind::Matched { .. }
                 | SweepKind::Joint { .. } => work.whole() * subsets as f64,
             };
             let method = plan.ablations.get(sweep.ablation as usize).map_or_else(String::new, |a| a.title());

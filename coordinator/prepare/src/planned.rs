@@ -133,7 +133,7 @@ pub fn sweeps(
                     let chunk = all_units(n, &tasks_of, tasks, gradient::COLUMNS.len());
                     add(SweepKind::Gradient { greedy: None }, &tasks_of, scope, chunk);
                 }
-                SweepKindSpec::Greedy { fraction, objective, halves, orders, random } => {
+                SweepKindSpec::Greedy { fraction, objective, halves, orders, random, matched } => {
                     let objective = place(objective, tasks)?;
                     let steps = steps(*fraction, n);
                     let select = if *halves { Scope::Select } else { Scope::All };
@@ -159,10 +159,14 @@ pub fn sweeps(
                             add(SweepKind::Path { greedy, order }, &tasks_of, scope, 8);
                         }
                     }
+                    let (seed, points) = (spec.seed, points(steps, n));
+                    let chunk = (points.len() as u32).max(POINTS);
                     if *random > 0 {
-                        let points = points(steps, n);
-                        let chunk = (points.len() as u32).max(POINTS);
-                        let kind = SweepKind::Random { orders: *random, seed: spec.seed, points };
+                        let kind = SweepKind::Random { orders: *random, seed, points: points.clone() };
+                        add(kind, &tasks_of, scope, chunk);
+                    }
+                    if *matched > 0 {
+                        let kind = SweepKind::Matched { greedy, orders: *matched, seed, points };
                         add(kind, &tasks_of, scope, chunk);
                     }
                 }

@@ -334,6 +334,19 @@ fn similarity_runs_each_text_once_and_drops_pairs_that_cross() {
     let back: Plan = serde_json::from_slice(&serde_json::to_vec(&p.plan).unwrap()).unwrap();
     assert_eq!((back.identity(), &back), (p.plan.identity(), &p.plan));
     assert_eq!(preview(&p, 1).unwrap().len(), 1);
+    // Matched orders come after the plain ones, at the same points, and cost as much.
+    let matched = format!("{GREEDY}\norders = [\"greedy\", \"random\", \"matched\"]\nrandom_orders = 2\n");
+    let p = run(dir.path(), task, &matched).unwrap();
+    let [.., plain, matched] = p.plan.sweeps.as_slice() else { panic!() };
+    let SweepKind::Random { orders: 2, seed, points } = plain.kind.clone() else { panic!() };
+    assert_eq!(matched.kind, SweepKind::Matched { greedy: 1, orders: 2, seed, points: points.clone() });
+    assert_eq!((matched.chunk, matched.scope), (plain.chunk, Scope::All));
+    let costs = cost(&p.plan, &p.prepared);
+    let [.., plain, matched] = costs.as_slice() else { panic!() };
+    assert_eq!((matched.name.as_str(), matched.subsets), ("matched", plain.subsets));
+    assert_eq!((plain.subsets, plain.flops), (2 * points.len() as u64, matched.flops));
+    let back: Plan = serde_json::from_slice(&serde_json::to_vec(&p.plan).unwrap()).unwrap();
+    assert_eq!((back.protocol(), back.total_subsets()), (5, p.plan.total_subsets()));
 }
 
 #[test]

@@ -289,7 +289,11 @@ impl Run {
             Some(SweepKind::Pairs) if self.seen.insert(at) => self.queue.push_back(at),
             // What others wait for goes first.
             Some(
-                SweepKind::Reference | SweepKind::Single | SweepKind::Path { .. } | SweepKind::Random { .. },
+                SweepKind::Reference
+                | SweepKind::Single
+                | SweepKind::Path { .. }
+                | SweepKind::Random { .. }
+                | SweepKind::Matched { .. },
             ) if self.seen.insert(at) => self.queue.push_front(at),
             _ => {}
         }
@@ -353,8 +357,8 @@ impl Run {
             return Ok(!fresh);
         }
         for &at in &now {
-            if matches!(self.plan.sweeps[at.0 as usize].kind, SweepKind::Path { .. })
-                && self.listed.insert(at.0)
+            let along = &self.plan.sweeps[at.0 as usize].kind;
+            if matches!(along, SweepKind::Path { .. } | SweepKind::Matched { .. }) && self.listed.insert(at.0)
             {
                 self.list(at.0, 0).await?;
             }

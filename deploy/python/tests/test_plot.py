@@ -77,6 +77,7 @@ def test_a_curve_with_bands(tmp_path: Path) -> None:
         for order, drop, steps in (("greedy", 0, range(5)), ("random-00", 0.2, (0, 2, 4)), ("random-01", 0.4, (0, 4)))
         for k in steps
     ]
+    plain = list(rows)
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "curve.parquet")
     (tmp_path / "summary.json").write_text(
         '{"tasks": [{"task": "ioi", "metric": "logit_diff", "method": "mean", "unit": "head"}]}'
@@ -94,6 +95,17 @@ def test_a_curve_with_bands(tmp_path: Path) -> None:
     with pytest.raises(ar.Ambiguous, match=r"greedy_sweep: \[1, 2\]"):
         ar.plot.curve(ar.load(tmp_path))
     drawn(ar.plot.curve(ar.load(tmp_path), greedy_sweep=2))
+    renamed = [row | {"order": str(row["order"]).replace("random", "matched")} for row in plain]
+    matched = [row for row in renamed if row["order"] != "greedy"]
+    pq.write_table(pa.Table.from_pylist(plain + matched), tmp_path / "curve.parquet")
+    ax = ar.plot.curve(ar.load(tmp_path))
+    drawn(ax)
+    assert len(ax.collections) == 3, "a band of the greedy order and one of each kind of random orders"
+    lines = {line.get_label(): line for line in ax.get_lines()}
+    assert {"greedy", "random, median", "matched, median"} <= set(lines)
+    np.testing.assert_array_equal(lines["matched, median"].get_xydata(), lines["random, median"].get_xydata())
+    labels = [t.get_text() for t in ax.get_legend().get_texts()]
+    assert {"2 random orders, all", "2 orders matched per layer, all"} <= set(labels)
 
 
 def test_agreement(run: ar.Run) -> None:

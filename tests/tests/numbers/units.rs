@@ -82,6 +82,53 @@ fn layers_and_sets_are_removed_whole_and_named_in_every_table() {
 }
 
 #[test]
+fn matched_orders_remove_as_many_heads_of_each_layer_as_greedy() {
+    let folder = tempfile::tempdir().unwrap();
+    lee(folder.path(), 6);
+    let sweep = "[[sweep]]\nkind = \"greedy\"\nfraction = 1.0\nsplit = \"none\"\n\
+                 orders = [\"greedy\", \"matched\", \"random\"]\nrandom_orders = 2\n";
+    let (out, rows) = tables(&spec(folder.path(), "matched", "[ablation]\nmethod = \"mean\"", sweep));
+    let curve = rows("curve.json");
+    let along = |order: &str| -> Vec<(u64, f64)> {
+        let of = curve.iter().filter(|r| r["order"] == order);
+        of.map(|r| (r["removed"].as_u64().unwrap(), r["value"].as_f64().unwrap())).collect()
+    };
+    let removed = |order: &str| -> Vec<u64> { along(order).into_iter().map(|p| p.0).collect() };
+    assert_eq!(removed("matched-00"), [0, 8, 15, 22, 29, 36, 44, 51, 57, 58, 65, 72]);
+    assert_eq!((removed("matched-01"), along("matched-02").len()), (removed("random-00"), 0));
+    let scores = rows("scores.json");
+    // How many heads of each layer a subset has.
+    let layers = |sweep: &str, rank: u64| -> [u64; 6] {
+        let row = scores.iter().find(|r| r["sweep"] == sweep && r["rank"] == rank).unwrap();
+        let mut of = [0; 6];
+        for head in row["subset"].as_array().unwrap() {
+            of[head["layer"].as_u64().unwrap() as usize] += 1;
+        }
+        of
+    };
+    let (greedy, points) = (along("greedy"), removed("matched-00"));
+    let (mut whole, mut differ) = (0, 0);
+    for (k, &gone) in points[1..].iter().enumerate() {
+        let expected = layers("path-greedy", gone - 1);
+        for order in 0..2 {
+            assert_eq!(layers("matched", order * 11 + k as u64), expected);
+            let (own, of_greedy) = (along(&format!("matched-{order:02}"))[k + 1].1, greedy[gone as usize].1);
+            // Where only whole layers are gone, nothing is left to chance.
+            if expected.iter().all(|n| [0, 12].contains(n)) {
+                assert!((own - of_greedy).abs() <= 1e-5, "{gone}: {own} {of_greedy}");
+                whole += 1;
+            }
+            differ += u32::from((own - of_greedy).abs() > 1e-5);
+        }
+    }
+    assert!(whole >= 2 && differ > 0, "{whole} {differ}");
+    let orders: Vec<Value> = rows("orders.json").into_iter().map(|r| r["order"].clone()).collect();
+    assert_eq!(orders, ["greedy", "random-00", "random-01", "random", "matched-00", "matched-01", "matched"]);
+    let summary = json(&out.join("summary.json"));
+    assert_eq!(summary["tasks"][0]["curves"][0]["matched"]["orders"], 2);
+}
+
+#[test]
 fn a_reference_set_of_the_evaluation_sets_own_texts_changes_no_bit() {
     let folder = tempfile::tempdir().unwrap();
     lee(folder.path(), 6);

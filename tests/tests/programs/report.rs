@@ -57,7 +57,7 @@ fn pairs_and_pruning_are_read_in_chromium() {
     let text = std::fs::read_to_string(&path).unwrap();
     let text = text.replace("kind = \"pairs\"\n", "kind = \"pairs\"\nthird_order = 10\n").replace(
         "fraction = 0.2\n",
-        "fraction = 0.2\norders = [\"greedy\", \"importance\", \"gradient\", \"rollout\", \"random\"]\n",
+        "fraction = 0.2\norders = [\"greedy\", \"importance\", \"gradient\", \"rollout\", \"random\", \"matched\"]\n",
     );
     std::fs::write(&path, text).unwrap();
     said(run(&path, &out, &[]));

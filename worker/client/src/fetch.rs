@@ -168,6 +168,7 @@ fn check_plan(plan: &Plan) -> Result<(), String> {
         let kind = match s.kind {
             SweepKind::Greedy { objective, .. } => (objective as usize) < plan.tasks.len(),
             SweepKind::Path { greedy, .. }
+            | SweepKind::Matched { greedy, .. }
             | SweepKind::Gradient { greedy: Some(greedy) }
             | SweepKind::Attention { greedy: Some(greedy) } => (greedy as usize) < plan.sweeps.len(),
             SweepKind::Patterns { ref items } => {
@@ -266,7 +267,9 @@ fn bad_list(plan: &Plan, sweep: &PlannedSweep, units: usize, shard: &pb::Shard) 
     }
     let expected = match sweep.kind {
         SweepKind::Greedy { .. } => shard.round as usize,
-        SweepKind::Path { greedy, .. } => plan.sweeps.get(greedy as usize).map_or(0, |s| s.rounds() as usize),
+        SweepKind::Path { greedy, .. } | SweepKind::Matched { greedy, .. } => {
+            plan.sweeps.get(greedy as usize).map_or(0, |s| s.rounds() as usize)
+        }
         _ => 0,
     };
     (list.len() != expected)

@@ -231,6 +231,11 @@ pub fn plan(arch: &str, kind: TaskKind, prepared: &Prepared, case: &Case) -> Pla
             sweep(SweepKind::Greedy { steps, objective: 0 }, Scope::Select, 5),
             sweep(SweepKind::Path { greedy: 3, order: Order::Greedy }, Scope::All, 4),
             sweep(SweepKind::Random { orders: 2, seed: 5, points: vec![1, n / 2, n] }, Scope::All, 6),
+            sweep(
+                SweepKind::Matched { greedy: 3, orders: 2, seed: 5, points: vec![1, steps] },
+                Scope::All,
+                4,
+            ),
         ],
     }
 }

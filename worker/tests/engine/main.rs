@@ -55,7 +55,7 @@ fn check_case(arch: &str, kind: TaskKind, case: &Case) {
         {
             let list = match sweep {
                 3 => random[..round as usize].to_vec(),
-                4 => random.clone(),
+                4 | 6 => random.clone(),
                 _ => Vec::new(),
             };
             let space = plan.space(sweep, &list);

@@ -3,25 +3,18 @@
 use super::draw::{Scale, Svg, Type, count, number, percent, tick_labels, tip};
 use crate::analyse::Group;
 use crate::curve::{Curve, Point};
+use crate::facts::Family;
 use ablate_common::stats::bootstrap::quantile;
 use std::collections::BTreeMap;
 
-/// Curves that belong together, see [`crate::facts::families`].
-#[derive(Debug)]
-pub struct Family<'a> {
-    /// Orders with a name.
-    pub named: Vec<&'a Curve>,
-    /// Random orders.
-    pub random: Vec<&'a Curve>,
-}
-
-/// Colour of an order, the same in every figure.
+/// Colour of an order, or of a kind of random orders, the same in every figure.
 pub fn colour(order: &str) -> &'static str {
     match order {
         "greedy" => "var(--c1)",
         "importance" => "var(--c2)",
         "gradient" => "var(--c3)",
         "rollout" => "var(--c4)",
+        "matched" => "var(--c5)",
         _ => "var(--c0)",
     }
 }
@@ -32,7 +25,7 @@ type Drawn = (u32, f64, Option<(f64, f64)>);
 impl Family<'_> {
     /// Whether what is retained is withheld, so that the metric itself is drawn.
     pub fn flagged(&self) -> bool {
-        self.named.iter().chain(&self.random).any(|c| c.flagged)
+        self.all().any(|c| c.flagged)
     }
 
     fn points(&self, c: &Curve) -> Vec<Drawn> {
@@ -48,10 +41,10 @@ impl Family<'_> {
         c.points.iter().filter_map(of).collect()
     }
 
-    /// The spread of random orders: removed, 5 %, median, 95 %.
-    fn spread(&self) -> Vec<[f64; 4]> {
+    /// The spread of random orders of a kind: removed, 5 %, median, 95 %.
+    fn spread(&self, orders: &[&Curve]) -> Vec<[f64; 4]> {
         let mut at = BTreeMap::<u32, Vec<f64>>::new();
-        for c in &self.random {
+        for c in orders {
             for (removed, v, _) in self.points(c) {
                 at.entry(removed).or_default().push(v);
             }
@@ -65,6 +58,18 @@ impl Family<'_> {
             })
             .collect()
     }
+
+    /// Those of each kind that there is.
+    fn spreads(&self) -> Vec<Spread> {
+        self.shuffles().into_iter().map(|(kind, orders)| Spread { kind, at: self.spread(orders) }).collect()
+    }
+}
+
+/// How far the random orders of a kind lie apart, where all of them were evaluated.
+struct Spread {
+    kind: &'static str,
+    /// Removed, 5 %, median, 95 %.
+    at: Vec<[f64; 4]>,
 }
 
 const LEFT: f64 = 62.0;
@@ -76,32 +81,35 @@ const FOOT: f64 = 52.0;
 
 /// Draws a family; none where nothing was evaluated.
 pub fn curves(g: &Group, family: &Family<'_>, label: &str) -> Option<String> {
-    let first = family.named.first().or(family.random.first())?;
+    let first = family.all().next()?;
     let named: Vec<(&str, Vec<Drawn>)> =
         family.named.iter().map(|c| (c.order.as_str(), family.points(c))).filter(|c| c.1.len() > 1).collect();
-    let spread = family.spread();
-    if named.is_empty() && spread.len() < 2 {
+    let spreads = family.spreads();
+    if named.is_empty() && spreads.iter().all(|s| s.at.len() < 2) {
         return None;
     }
     let flagged = family.flagged();
     let heads = f64::from(first.heads.max(1));
     let removed = |k: u32| f64::from(k) / heads;
     let last = named.iter().flat_map(|c| c.1.last()).map(|p| removed(p.0));
-    let last = last.chain(spread.last().map(|s| s[0] / heads)).fold(0.1, f64::max);
+    let ends = spreads.iter().filter_map(|s| s.at.last()).map(|s| s[0] / heads);
+    let last = last.chain(ends).fold(0.1, f64::max);
     let x = Scale::new((0.0, last), (LEFT, WIDTH - RIGHT));
-    let y = Scale::new(range(&named, &spread, flagged), (HEIGHT - FOOT, TOP));
+    let y = Scale::new(range(&named, &spreads, flagged), (HEIGHT - FOOT, TOP));
     let mut svg = Svg::new(WIDTH, HEIGHT);
     axes(&mut svg, g, &x, &y, flagged);
     let at = |v: &Drawn| (x.at(removed(v.0)), y.within(v.1));
-    let line = |k: usize| -> Vec<(f64, f64)> {
-        spread.iter().map(|s| (x.at(s[0] / heads), y.within(s[k]))).collect()
-    };
-    svg.band(&line(3), &line(1), "var(--c0)", "fill-opacity=\"0.16\"");
-    for c in &family.random {
-        let points: Vec<(f64, f64)> = family.points(c).iter().map(at).collect();
-        svg.polyline(&points, "var(--c0)", 0.6, "stroke-opacity=\"0.4\"");
+    for ((kind, orders), spread) in family.shuffles().into_iter().zip(&spreads) {
+        let line = |k: usize| -> Vec<(f64, f64)> {
+            spread.at.iter().map(|s| (x.at(s[0] / heads), y.within(s[k]))).collect()
+        };
+        svg.band(&line(3), &line(1), colour(kind), "fill-opacity=\"0.16\"");
+        for c in orders {
+            let points: Vec<(f64, f64)> = family.points(c).iter().map(at).collect();
+            svg.polyline(&points, colour(kind), 0.6, "stroke-opacity=\"0.4\"");
+        }
+        svg.polyline(&line(2), colour(kind), 1.8, "stroke-dasharray=\"5 4\"");
     }
-    svg.polyline(&line(2), "var(--c0)", 1.8, "stroke-dasharray=\"5 4\"");
     for (order, points) in &named {
         let bound = |high: bool| -> Vec<(f64, f64)> {
             let of =
@@ -121,16 +129,13 @@ pub fn curves(g: &Group, family: &Family<'_>, label: &str) -> Option<String> {
             Some((px, py, format!("{order} {}", shown(p.1, flagged)), colour(order)))
         })
         .collect();
-    if let Some(s) = spread.last() {
-        ends.push((
-            x.at(s[0] / heads),
-            y.within(s[2]),
-            format!("random {}", shown(s[2], flagged)),
-            "var(--c0)",
-        ));
-    }
+    ends.extend(spreads.iter().filter_map(|spread| {
+        let s = spread.at.last()?;
+        let text = format!("{} {}", spread.kind, shown(s[2], flagged));
+        Some((x.at(s[0] / heads), y.within(s[2]), text, colour(spread.kind)))
+    }));
     direct(&mut svg, ends, y.within(f64::NEG_INFINITY));
-    slices(&mut svg, g, family, &x, &named, &spread);
+    slices(&mut svg, g, family, &x, &named, &spreads);
     Some(svg.finish(label))
 }
 
@@ -139,7 +144,7 @@ fn shown(v: f64, flagged: bool) -> String {
 }
 
 /// The axis: all named curves with their intervals, and random orders as far as they don't flatten those.
-fn range(named: &[(&str, Vec<Drawn>)], spread: &[[f64; 4]], flagged: bool) -> (f64, f64) {
+fn range(named: &[(&str, Vec<Drawn>)], spreads: &[Spread], flagged: bool) -> (f64, f64) {
     let mut low = if flagged { f64::INFINITY } else { 0.0 };
     let mut high = if flagged { f64::NEG_INFINITY } else { 1.0 };
     let points = named.iter().flat_map(|c| &c.1);
@@ -149,7 +154,7 @@ fn range(named: &[(&str, Vec<Drawn>)], spread: &[[f64; 4]], flagged: bool) -> (f
             (low, high) = (low.min(v), high.max(v));
         }
     }
-    for s in spread {
+    for s in spreads.iter().flat_map(|s| &s.at) {
         (low, high) = (low.min(s[1]), high.max(s[3]));
     }
     if !flagged {
@@ -213,12 +218,12 @@ fn slices(
     family: &Family<'_>,
     x: &Scale,
     named: &[(&str, Vec<Drawn>)],
-    spread: &[[f64; 4]],
+    spreads: &[Spread],
 ) {
-    let Some(first) = family.named.first().or(family.random.first()) else { return };
+    let Some(first) = family.all().next() else { return };
     let (heads, flagged) = (f64::from(first.heads.max(1)), family.flagged());
     let mut all: Vec<u32> = named.iter().flat_map(|c| c.1.iter().map(|p| p.0)).collect();
-    all.extend(spread.iter().map(|s| s[0] as u32));
+    all.extend(spreads.iter().flat_map(|s| &s.at).map(|s| s[0] as u32));
     all.sort_unstable();
     all.dedup();
     let step = all.len().div_ceil(100).max(1);
@@ -243,9 +248,10 @@ fn slices(
                 text.push_str(&format!(" [{}, {}]", shown(low, flagged), shown(high, flagged)));
             }
         }
-        if let Some(s) = spread.iter().rev().find(|s| s[0] <= f64::from(removed)) {
+        for Spread { kind, at } in spreads {
+            let Some(s) = at.iter().rev().find(|s| s[0] <= f64::from(removed)) else { continue };
             let [_, low, middle, high] = s.map(|v| shown(v, flagged));
-            text.push_str(&format!("\nrandom: {middle} ({low} to {high})"));
+            text.push_str(&format!("\n{kind}: {middle} ({low} to {high})"));
         }
         let gone = family.named.first().and_then(|c| {
             let unit = c.points.iter().find(|p| p.removed == removed)?.unit?;

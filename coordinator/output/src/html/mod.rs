@@ -336,7 +336,8 @@ fn heads_table(out: &mut String, g: &Group) -> anyhow::Result<()> {
 
 /// What the orders of pruning come to.
 fn orders_table(out: &mut String, g: &Group) -> anyhow::Result<()> {
-    for (_, named, _) in facts::families(g) {
+    for family in facts::families(g) {
+        let named = family.named;
         if named.is_empty() || named.iter().all(|c| c.flagged) {
             continue;
         }

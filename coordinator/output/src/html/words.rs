@@ -134,8 +134,8 @@ fn pairs(g: &Group) -> Option<Finding> {
 
 fn curves(g: &Group) -> Vec<Finding> {
     let mut out = Vec::new();
-    for (_, orders, random) in facts::families(g) {
-        let Some(c) = orders.iter().find(|c| c.order == "greedy") else { continue };
+    for family in facts::families(g) {
+        let Some(c) = family.named.iter().find(|c| c.order == "greedy") else { continue };
         let aim = if c.objective == g.name { String::new() } else { format!(" for {}", c.objective) };
         let Some((removed, r)) = c.retained_at(0.79) else {
             if let Some(p) = c.at(0.79) {
@@ -153,10 +153,12 @@ fn curves(g: &Group) -> Vec<Finding> {
         let on = if c.half.is_some() { ", on examples that it didn't select on" } else { "" };
         let lead = format!("79 % of the heads can go, and {} is retained{aim}.", percent(r));
         let mut text = format!("Greedy pruning takes out {removed} of {} heads{on}.", c.heads);
-        if let Some((median, low, high)) = facts::random_retained(&random, 0.79) {
+        for (kind, orders) in family.shuffles() {
+            let Some((median, low, high)) = facts::random_retained(orders, 0.79) else { continue };
             text.push_str(&format!(
-                " {} random orders retain {} (median; {} to {}).",
-                random.len(),
+                " {} {} retain {} (median; {} to {}).",
+                orders.len(),
+                facts::in_words(kind),
                 percent(median),
                 percent(low),
                 percent(high)

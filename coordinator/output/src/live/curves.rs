@@ -29,7 +29,7 @@ pub struct CurvesView {
 /// One order of removal, as in `curve.parquet`.
 #[derive(Clone, Debug, Serialize)]
 pub struct Line {
-    /// "greedy", "importance", "gradient", "random-NN" …
+    /// "greedy", "importance", "gradient", "random-NN", "matched-NN" …
     pub order: String,
     /// The half of the examples that it is reported on; null: all.
     pub half: Option<u8>,
@@ -99,7 +99,7 @@ pub(super) fn splits(frame: &Results, sweep: u32) -> bool {
     let sweeps = &frame.plan.sweeps;
     let Some(planned) = sweeps.get(sweep as usize) else { return false };
     let greedy = match planned.kind {
-        SweepKind::Path { greedy, .. } => sweeps.get(greedy as usize),
+        SweepKind::Path { greedy, .. } | SweepKind::Matched { greedy, .. } => sweeps.get(greedy as usize),
         // Random orders follow their greedy sweep in the plan.
         _ => sweeps[..sweep as usize]
             .iter()
@@ -221,7 +221,9 @@ impl<'a> Curves<'a> {
                     out.walks.push(self.walk(frame, sweep, planned, objective, list, name));
                 }
                 SweepKind::Path { .. } => out.lines.extend(self.path(frame, sweep, planned, list, name)),
-                SweepKind::Random { .. } => out.lines.extend(self.random(frame, sweep)),
+                SweepKind::Random { .. } | SweepKind::Matched { .. } => {
+                    out.lines.extend(self.random(frame, sweep, planned.kind.name(), list));
+                }
                 _ => {}
             }
         }
@@ -275,9 +277,10 @@ impl<'a> Curves<'a> {
         Some(line)
     }
 
-    fn random(&self, frame: &Results, sweep: u32) -> Vec<Line> {
+    /// The random orders of a sweep; `list` is the order that they are matched to, if they are.
+    fn random(&self, frame: &Results, sweep: u32, kind: &str, list: &[UnitIx]) -> Vec<Line> {
         let (Some(values), SubsetSpace::Random(drawn)) =
-            (self.values.get(&sweep), frame.plan.space(sweep, &[]))
+            (self.values.get(&sweep), frame.plan.space(sweep, list))
         else {
             return Vec::new();
         };
@@ -285,7 +288,7 @@ impl<'a> Curves<'a> {
         let mut out = Vec::new();
         for (k, list) in drawn.orders().iter().enumerate() {
             let gone = counts(frame.plan.units(sweep), list);
-            let mut line = self.line(format!("random-{k:02}"), split);
+            let mut line = self.line(format!("{kind}-{k:02}"), split);
             for (p, &units) in points.iter().enumerate() {
                 let value = values.get(k * points.len() + p).copied().unwrap_or(f64::NAN);
                 if let (false, Some(&removed)) =

@@ -149,9 +149,11 @@ impl<'a> Live<'a> {
     pub fn ready(&self, (sweep, round, chunk): At, settled: bool) -> Ready {
         let Some(planned) = self.frame.plan.sweeps.get(sweep as usize) else { return Ready::Never };
         match planned.kind {
-            SweepKind::Reference | SweepKind::Single | SweepKind::Path { .. } | SweepKind::Random { .. } => {
-                Ready::Now
-            }
+            SweepKind::Reference
+            | SweepKind::Single
+            | SweepKind::Path { .. }
+            | SweepKind::Random { .. }
+            | SweepKind::Matched { .. } => Ready::Now,
             SweepKind::Pairs if settled => Ready::Now,
             SweepKind::Pairs => {
                 let space = self.frame.plan.space(sweep, &[]);
@@ -192,7 +194,7 @@ impl<'a> Live<'a> {
                 SweepKind::Reference => group.reference(&chunk, version),
                 SweepKind::Single => group.take_singles(&chunk, places, version),
                 SweepKind::Pairs => group.take_pairs(self.frame, sweep, &chunk, places, version),
-                SweepKind::Path { .. } | SweepKind::Random { .. } => {
+                SweepKind::Path { .. } | SweepKind::Random { .. } | SweepKind::Matched { .. } => {
                     let split = curves::splits(self.frame, sweep);
                     group.curves.take(sweep, split, &chunk, &group.measure, version);
                 }

@@ -3,6 +3,7 @@
 use super::*;
 use crate::analyse::analyse;
 use crate::tests::experiment;
+use crate::tests::matched::with_matched;
 
 /// Every chunk but those of the greedy sweep, in a seeded order.
 fn shuffled(results: &Results, seed: u64) -> Vec<At> {
@@ -46,12 +47,12 @@ fn feed(live: &mut Live<'_>, results: &Results, order: &[At], settled: bool) -> 
 
 #[test]
 fn in_whatever_order_chunks_come_the_numbers_are_those_of_the_tables() {
-    let results = experiment(2, 4, 14, true);
+    let results = with_matched(experiment(2, 4, 14, true));
     let tables = analyse(&results);
     let frame = frame(results.id.clone(), results.plan.clone(), results.prepared.clone());
     for seed in 0..6 {
         let mut live = Live::new(&frame);
-        for s in [4, 5] {
+        for s in [4, 5, 7] {
             live.set_list(s, results.rounds[&(s, 0)].list.clone());
         }
         let waited = feed(&mut live, &results, &shuffled(&results, seed), false);

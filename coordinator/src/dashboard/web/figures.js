@@ -272,6 +272,8 @@ export const pairMatrix = group => {
 };
 
 const DASH = { greedy: '', importance: '7 4', gradient: '2 3', rollout: '10 3 2 3' };
+/** Kinds of random orders, which are numbered: plain shuffles, and those matched per layer to greedy. */
+const SHUFFLES = ['random', 'matched'], kindOf = order => SHUFFLES.find(k => order?.startsWith(k));
 /** Pruning curves; while there are none yet, how far greedy is. */
 export const curvePlot = group => {
   const box = el('div', { class: 'plate' }), words = el('p', { class: 'readout', 'aria-live': 'polite' }), e = el('figure', { class: 'curve' }, box, words);
@@ -279,7 +281,7 @@ export const curvePlot = group => {
   const draw = () => {
     if (!view) return;
     width = e.clientWidth || 320;
-    const lines = view.lines.filter(l => l.points.length > 1), named = lines.filter(l => !l.order.startsWith('random')), random = lines.filter(l => l.order.startsWith('random'));
+    const lines = view.lines.filter(l => l.points.length > 1), named = lines.filter(l => !kindOf(l.order)), random = lines.filter(l => kindOf(l.order));
     const walks = lines.length ? [] : view.walks.filter(w => w.points.length > 1);
     const shown = lines.length ? [...named, ...random] : walks;
     const retained = lines.length > 0 && !lines[0].flagged, pick = p => retained ? p[2] : p[1];
@@ -301,11 +303,14 @@ export const curvePlot = group => {
     for (let k = 0; k <= xm + 1e-9; k += ticks) svg.append(sv('text', { x: x(k * view.heads), y: H - B + 18, 'text-anchor': 'middle' }, pct(k)));
     svg.append(sv('text', { x: (L + W - R) / 2, y: H - 5, 'text-anchor': 'middle', class: 'name' }, 'share of heads removed'));
     const path = (s, attrs) => svg.append(sv('path', { d: s.points.filter(p => pick(p) != null).map((p, i) => (i ? 'L' : 'M') + x(p[0]).toFixed(1) + ' ' + y(pick(p)).toFixed(1)).join(''), ...attrs }));
-    for (const s of random) path(s, { class: 'random' });
+    for (const s of random) path(s, { class: kindOf(s.order) });
     const marks = [];
     for (const s of named) { path(s, { class: 'order ' + s.order, 'stroke-dasharray': DASH[s.order] ?? '' }); marks.push([s.order, s.points.at(-1), s.order]); }
     for (const s of walks) { path(s, { class: 'order greedy' }); marks.push(['greedy', s.points.at(-1), 'greedy']); }
-    if (random.length) { const far = random.map(s => s.points.at(-1)).sort((a, b) => pick(a) - pick(b)); marks.push(['random', far[far.length >> 1], 'random']); }
+    for (const kind of SHUFFLES) {
+      const far = random.filter(s => kindOf(s.order) === kind).map(s => s.points.at(-1)).sort((a, b) => pick(a) - pick(b));
+      if (far.length) marks.push([kind, far[far.length >> 1], kind]);
+    }
     const placed = marks.filter(m => m[1] && pick(m[1]) != null).map(m => ({ name: m[0], x: x(m[1][0]), y: y(pick(m[1])), kind: m[2] })).sort((a, b) => a.y - b.y);
     placed.forEach((m, i) => {
       m.label = i ? Math.max(m.y, placed[i - 1].label + 15) : m.y;
@@ -314,7 +319,7 @@ export const curvePlot = group => {
     });
     const guide = sv('line', { class: 'guide', y1: T, y2: H - B, visibility: 'hidden' });
     svg.append(guide);
-    const steps = [...new Set(shown.filter(s => !s.order?.startsWith('random')).flatMap(s => s.points.map(p => p[0])))].sort((a, b) => a - b);
+    const steps = [...new Set(shown.filter(s => !kindOf(s.order)).flatMap(s => s.points.map(p => p[0])))].sort((a, b) => a - b);
     const show = k => {
       at = k;
       guide.setAttribute('visibility', k == null ? 'hidden' : 'visible');
@@ -343,8 +348,9 @@ export const curvePlot = group => {
   const label = (lines, walks) => lines.length ? `Pruning curves of ${count(lines.length)} orders` : `Greedy so far: round ${walks[0]?.round ?? 0} of ${walks[0]?.rounds ?? 0}`;
   const hint = (lines, walks) => {
     if (lines.length) {
-      const orders = lines.filter(l => l.order.startsWith('random')).length;
-      return (lines[0].flagged ? `${group.metric}, as removing everything isn\u2019t measurably worse than removing nothing. ` : 'Retained: 100\u202f% is the whole model, 0\u202f% is no head. ') + (orders ? `Thin grey: ${orders} random orders.` : '');
+      const [plain, matched] = SHUFFLES.map(k => lines.filter(l => kindOf(l.order) === k).length);
+      const orders = [plain && `${plain} random orders`, matched && `${matched} with as many heads of each layer as greedy (dashed)`].filter(Boolean).join(', ');
+      return (lines[0].flagged ? `${group.metric}, as removing everything isn\u2019t measurably worse than removing nothing. ` : 'Retained: 100\u202f% is the whole model, 0\u202f% is no head. ') + (orders ? `Thin grey: ${orders}.` : '');
     }
     const w = walks[0];
     return w ? `Greedy so far: ${w.round} of ${w.rounds} rounds, ${group.metric} on ${w.half ? 'the half of the examples that it selects on' : 'all examples'}.` : '';

@@ -48,10 +48,11 @@ class Tables:
     def curve(self) -> Any:
         """Pruning curves; a row per condition, order and step, from nothing removed on.
 
-        `order`: "greedy", "importance", "gradient", "rollout" or "random-NN". `objective`: the task that the order is
-        made for. `greedy_sweep`: which greedy sweep it belongs to. `half`: the half of the documents that it is
-        reported on; null: all. `step`, and the unit that it removed. `removed`: heads gone. `fraction`: κ = heads
-        gone / all heads. `value`: the metric P(κ). `retained`: (P(κ) − P_floor) / (P(0) − P_floor), where the floor
+        `order`: "greedy", "importance", "gradient", "rollout", "random-NN" (a plain shuffle) or "matched-NN" (a shuffle
+        that removes as many units of each layer as greedy). `objective`: the task that the order is made for.
+        `greedy_sweep`: which greedy sweep it belongs to. `half`: the half of the documents that it is reported on;
+        null: all. `step`, and the unit that it removed. `removed`: heads gone. `fraction`: κ = heads gone / all heads.
+        `value`: the metric P(κ). `retained`: (P(κ) − P_floor) / (P(0) − P_floor), where the floor
         has every head removed; not cut to [0, 1]; null where the floor isn't worse than P(0) beyond the interval of
         their difference. `ratio`: P(κ)/P(0), or P(0)/P(κ) where lower is better; of a log
         loss that of its perplexity. `value_low`, `value_high`,
@@ -63,10 +64,11 @@ class Tables:
     def orders(self) -> Any:
         """Each pruning curve in a few numbers; a row per condition and order.
 
-        `r_079`: retained at κ = 0.79. `largest_99`, `largest_95`, `largest_90`: the largest κ up to which retained
-        never falls below 0.99, 0.95 and 0.90. `area`: the area under retained over [0, fraction], divided by
-        fraction. Each `…_low` and `…_high`: its interval. `cpr`, `cmd`: MIB's circuit performance ratio and
-        circuit-model distance; null unless the sweep removes everything (fraction = 1).
+        `order`: as in `curve`; "random" and "matched" are all random orders of that kind together: medians, with the
+        2.5 % and 97.5 % quantiles in place of intervals. `r_079`: retained at κ = 0.79. `largest_99`, `largest_95`,
+        `largest_90`: the largest κ up to which retained never falls below 0.99, 0.95 and 0.90. `area`: the area under
+        retained over [0, fraction], divided by fraction. Each `…_low` and `…_high`: its interval. `cpr`, `cmd`: MIB's
+        circuit performance ratio and circuit-model distance; null unless the sweep removes everything (fraction = 1).
         """
         return self.table("orders")
 

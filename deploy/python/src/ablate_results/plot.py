@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 #: Of Okabe and Ito, without yellow, which white paper swallows.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 _GREY = "#808080"
+#: Kinds of random orders: what they are called, their colour and the style of their median.
+_SHUFFLES: dict[str, tuple[str, str, str]] = {
+    "random": ("random orders", _GREY, "-"),
+    "matched": ("orders matched per layer", "#8A6D00", ":"),
+}
 _STYLES = ("-", "--", "-.", (0, (3, 1, 1, 1, 1, 1)), (0, (5, 1)), (0, (1, 1)))
 #: Largest q at which something counts as resolved.
 RESOLVED = 0.05
@@ -209,8 +214,8 @@ def curve(
     greedy_sweep: int | None = None,
     ax: Axes | None = None,
 ) -> Axes:
-    """Draw pruning curves: an order each, with its 95 % band where the run has one, and the random orders as a band
-    with their median.
+    """Draw pruning curves: an order each, with its 95 % band where the run has one, and the random orders of each kind
+    as a band with their median: plain ones grey, those matched per layer to greedy ochre.
 
     Args:
         run: the results.
@@ -236,10 +241,11 @@ def curve(
         )
     ax = _axes(ax, 6.4, 4.2)
     orders = rows.column("order").unique().to_pylist()
-    random = [o for o in orders if str(o).startswith("random")]
-    if random:
-        _random(ax, [_order(rows, o) for o in random], y)
-    others = [o for o in orders if o not in random]
+    random = {kind: [o for o in orders if str(o).startswith(kind)] for kind in _SHUFFLES}
+    for kind, of_kind in random.items():
+        if of_kind:
+            _random(ax, kind, [_order(rows, o) for o in of_kind], y)
+    others = [o for o in orders if not str(o).startswith(tuple(_SHUFFLES))]
     for order, colour, style in zip(others, cycle(COLOURS), cycle(_STYLES), strict=False):
         points = _order(rows, order)
         x, value = points.column("fraction").to_numpy(), _floats(points, y)
@@ -269,8 +275,11 @@ def _floats(rows: pa.Table, column: str) -> Any:
     return pc.fill_null(rows.column(column), float("nan")).to_numpy()
 
 
-def _random(ax: Axes, orders: list[pa.Table], y: str) -> None:
-    """Draw random orders as the span of all and their median, at every share that one of them was measured at."""
+def _random(ax: Axes, kind: str, orders: list[pa.Table], y: str) -> None:
+    """Draw random orders of a kind as the span of all and their median, at every share that one of them was measured
+    at.
+    """
+    words, colour, style = _SHUFFLES[kind]
     numpy = need("numpy", "a plot")
     x = numpy.unique(numpy.concatenate([o.column("fraction").to_numpy() for o in orders]))
     nan = float("nan")
@@ -280,8 +289,9 @@ def _random(ax: Axes, orders: list[pa.Table], y: str) -> None:
     known = numpy.isfinite(lines).any(axis=0)
     x, lines = x[known], lines[:, known]
     low, high = numpy.nanmin(lines, axis=0), numpy.nanmax(lines, axis=0)
-    ax.fill_between(x, low, high, color=_GREY, alpha=0.22, linewidth=0, label=f"{len(orders)} random orders, all")
-    ax.plot(x, numpy.nanmedian(lines, axis=0), color=_GREY, linewidth=1.4, label="random, median")
+    ax.fill_between(x, low, high, color=colour, alpha=0.22, linewidth=0, label=f"{len(orders)} {words}, all")
+    median = numpy.nanmedian(lines, axis=0)
+    ax.plot(x, median, color=colour, linestyle=style, linewidth=1.4, label=f"{kind}, median")
 
 
 def agreement(

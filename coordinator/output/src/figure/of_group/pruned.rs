@@ -2,8 +2,9 @@
 
 use super::{Maker, metric};
 use crate::analyse::Group;
-use crate::facts;
-use crate::figure::curve::{Family, curves};
+use crate::curve::Curve;
+use crate::facts::{self, Family};
+use crate::figure::curve::curves;
 use crate::figure::draw::{number, percent};
 use crate::figure::{Figure, Part, Table, rounded, slug};
 use serde_json::json;
@@ -11,9 +12,8 @@ use serde_json::json;
 impl Maker<'_> {
     pub(super) fn curves(&self, out: &mut Vec<Figure>) {
         let g = self.g;
-        for (_, named, random) in facts::families(g) {
-            let family = Family { named, random };
-            let Some(first) = family.named.first().or(family.random.first()) else { continue };
+        for family in facts::families(g) {
+            let Some(first) = family.all().next() else { continue };
             let own = if first.objective.is_empty() || first.objective == g.name {
                 String::new()
             } else {
@@ -40,14 +40,8 @@ impl Maker<'_> {
                     number(first.start)
                 )
             };
-            let bands = if family.random.is_empty() {
-                String::new()
-            } else {
-                format!(
-                    " Grey: {} random orders, their median and their 5th to 95th percentile.",
-                    family.random.len()
-                )
-            };
+            let bands: String =
+                family.shuffles().into_iter().map(|(kind, orders)| told(kind, orders)).collect();
             let how = format!("{what} Measured on {on}. Coloured bands are 95 % intervals.{bands}");
             let mut f = self.figure("curve", Part::Curves, &format!("Pruning{own}"), finding, how, svg);
             if !own.is_empty() {
@@ -57,6 +51,17 @@ impl Maker<'_> {
             out.push(f);
         }
     }
+}
+
+/// How random orders of a kind are drawn.
+fn told(kind: &str, orders: &[&Curve]) -> String {
+    let n = orders.len();
+    if kind == "matched" {
+        return format!(
+            " Ochre: {n} random orders that remove as many heads of each layer as greedy does, likewise."
+        );
+    }
+    format!(" Grey: {n} random orders, their median and their 5th to 95th percentile.")
 }
 
 /// What the curves of a family say.
@@ -80,9 +85,11 @@ fn found(family: &Family<'_>) -> String {
         ),
         (None, None) => return format!("The {} order.", c.order),
     };
-    if let Some((median, low, high)) = facts::random_retained(&family.random, 0.79) {
+    for (kind, orders) in family.shuffles() {
+        let Some((median, low, high)) = facts::random_retained(orders, 0.79) else { continue };
         s.push_str(&format!(
-            "; random orders retain {} ({} to {})",
+            "; {} retain {} ({} to {})",
+            facts::in_words(kind),
             percent(median),
             percent(low),
             percent(high)
@@ -107,7 +114,7 @@ fn points(g: &Group, family: &Family<'_>) -> Table {
         "retained_high",
     ]);
     let known = |v: Option<f64>| v.map_or(serde_json::Value::Null, |v| rounded(v, 6));
-    for c in family.named.iter().chain(&family.random) {
+    for c in family.all() {
         for p in &c.points {
             table.rows.push(vec![
                 json!(c.order),

@@ -66,13 +66,15 @@ impl Drawn {
     }
 }
 
-/// Named orders on their own; random ones as their mean where several are there.
+/// Kinds of random orders, with the mark of each; orders of a kind are numbered.
+const SHUFFLES: [(&str, char); 2] = [("random", '·'), ("matched", '×')];
+
+/// Named orders on their own; random ones of each kind as their mean where several are there.
 fn drawn(curves: &[&v1::LiveCurve]) -> Vec<Drawn> {
     const MARKS: [char; 5] = ['●', '■', '▲', '◆', '○'];
-    let (random, named): (Vec<&v1::LiveCurve>, Vec<&v1::LiveCurve>) =
-        curves.iter().copied().partition(|c| c.order.starts_with("random"));
+    let kind_of = |c: &v1::LiveCurve| SHUFFLES.iter().find(|k| c.order.starts_with(k.0)).map(|k| k.0);
     let mut out = Vec::new();
-    for (n, curve) in named.iter().enumerate() {
+    for (n, curve) in curves.iter().filter(|c| kind_of(c).is_none()).enumerate() {
         let finite = curve.points.iter().filter(|p| p.value.is_finite());
         let points: Vec<(f64, f64)> = finite.map(|p| (f64::from(p.removed), p.value)).collect();
         let last = curve.points.last().map_or_else(String::new, |p| {
@@ -84,7 +86,12 @@ fn drawn(curves: &[&v1::LiveCurve]) -> Vec<Drawn> {
         let (name, mark) = (format!("{}{selecting}", curve.order), MARKS[n % MARKS.len()]);
         out.push(Drawn { name, mark, color: Some(n), points, to: curve.last.into(), last });
     }
-    if !random.is_empty() {
+    for (kind, mark) in SHUFFLES {
+        let random: Vec<&v1::LiveCurve> =
+            curves.iter().copied().filter(|c| kind_of(c) == Some(kind)).collect();
+        if random.is_empty() {
+            continue;
+        }
         let mut sums = std::collections::BTreeMap::<u32, (f64, u32)>::new();
         for p in random.iter().flat_map(|c| &c.points).filter(|p| p.value.is_finite()) {
             let slot = sums.entry(p.removed).or_default();
@@ -94,7 +101,7 @@ fn drawn(curves: &[&v1::LiveCurve]) -> Vec<Drawn> {
         let points: Vec<(f64, f64)> = sums.iter().map(mean).collect();
         let to = random.iter().map(|c| c.last).max().unwrap_or(0).into();
         let last = format!("mean of {}", random.len());
-        out.push(Drawn { name: "random".to_owned(), mark: '·', color: None, points, to, last });
+        out.push(Drawn { name: kind.to_owned(), mark, color: None, points, to, last });
     }
     out
 }

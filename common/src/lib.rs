@@ -27,6 +27,6 @@ pub mod units;
 pub const ENGINE_VERSION: u32 = 4;
 
 /// Version of the wire protocol between worker and coordinator.
-pub const PROTOCOL_VERSION: u32 = 4;
+pub const PROTOCOL_VERSION: u32 = 5;
 /// The oldest version that is still spoken with the other end, so that coordinators and workers can be upgraded one after another.
 pub const OLDEST_PROTOCOL: u32 = 2;

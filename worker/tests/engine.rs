@@ -183,6 +183,11 @@ impl Case {
     }
 }
 
+/// What is already removed where pairs are measured given a base: units in two layers where there are enough.
+fn given(n: u32) -> Vec<UnitIx> {
+    if n > 4 { vec![UnitIx(1), UnitIx(n / 2)] } else { vec![UnitIx(n / 2)] }
+}
+
 fn plan(arch: &str, kind: TaskKind, prepared: &Prepared, case: &Case) -> Plan {
     let (ablation, n) = (case.ablation, case.units.len() as u32);
     let steps = n * 5 / 6;
@@ -234,6 +239,7 @@ fn plan(arch: &str, kind: TaskKind, prepared: &Prepared, case: &Case) -> Plan {
             sweep(SweepKind::Greedy { steps, objective: 0 }, Scope::Select, 5),
             sweep(SweepKind::Path { greedy: 3, order: Order::Greedy }, Scope::All, 4),
             sweep(SweepKind::Random { orders: 2, seed: 5, points: vec![1, n / 2, n] }, Scope::All, 6),
+            sweep(SweepKind::Conditional { base: given(n) }, Scope::All, 9),
         ],
     }
 }

@@ -109,7 +109,7 @@ fn the_table_is_there_where_it_is_asked_for_and_pairs_stay_what_they_were() {
         serde_json::from_slice(&std::fs::read(dir.path().join("summary.json")).unwrap()).unwrap()
     };
     assert!(summary(&without)["tasks"][0].get("conditional").is_none());
-    let told = &summary(&with)["tasks"][0]["conditional"];
+    let told = summary(&with)["tasks"][0]["conditional"].clone();
     assert_eq!((&told[0]["base"], &told[1]["base"]), (&"L0.H2".into(), &"L0.H1 + L0.H3".into()));
     let top = &told[0]["top_pairs"][0];
     assert_eq!(

@@ -146,7 +146,7 @@ pub fn of_plan(plan: &Plan, prepared: &[Prepared], slice: u64) -> Need {
 enum State {
     /// The unablated model's base state.
     Base,
-    /// That of a greedy sweep's removed heads, of an ablation.
+    /// That of a greedy sweep's removed heads, or of a base, of an ablation.
     Pruned(u32),
     /// The donors' z of an ablation.
     Donors(u32),
@@ -165,7 +165,7 @@ fn resident<'p>(
             let first = sharing.first_under(plan, sweep.ablation, task);
             let (task, shown) = (first, sharing.first(task));
             kept.insert((shown, sweep.scope, State::Base));
-            if matches!(sweep.kind, SweepKind::Greedy { .. }) {
+            if matches!(sweep.kind, SweepKind::Greedy { .. } | SweepKind::Conditional { .. }) {
                 kept.insert((task, sweep.scope, State::Pruned(sweep.ablation)));
             }
             match method {

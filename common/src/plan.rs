@@ -229,6 +229,17 @@ impl Plan {
         &self.units[self.sweeps[sweep as usize].units as usize]
     }
 
+    /// The names of what a sweep removes throughout, joined by " + "; `None` where there is no such base.
+    ///
+    /// # Panics
+    /// Where the plan has no such sweep.
+    #[must_use]
+    pub fn base_name(&self, sweep: u32) -> Option<String> {
+        let SweepKind::Conditional { base } = &self.sweeps[sweep as usize].kind else { return None };
+        let name = |&u: &UnitIx| self.units(sweep).place(self.heads(), u).map(|p| p.name);
+        Some(base.iter().filter_map(name).collect::<Vec<_>>().join(" + "))
+    }
+
     /// The heads that the subset at `rank` of a sweep's `space` removes, ascending; `None` past the end.
     ///
     /// # Panics
@@ -342,6 +353,7 @@ impl Plan {
             | SweepKind::Fit => SubsetSpace::Single { n },
             SweepKind::Shift => SubsetSpace::Survey { n },
             SweepKind::Pairs => SubsetSpace::Pairs { n },
+            SweepKind::Conditional { base } => SubsetSpace::Given { n, base: base.clone() },
             SweepKind::Greedy { .. } => {
                 let mut base = list.to_vec();
                 base.sort_unstable();

@@ -40,6 +40,14 @@ pub enum SubsetSpace {
         /// Units already removed, ascending.
         base: Vec<UnitIx>,
     },
+    /// `base` alone, then with each unit not in it, then with every two of those: what interactions given that `base` is
+    /// removed are made from.
+    Given {
+        /// Units in all.
+        n: u32,
+        /// Units removed in every subset, ascending.
+        base: Vec<UnitIx>,
+    },
     /// The first 1, 2, … units of an order.
     Prefixes {
         /// Units in order of removal.
@@ -154,6 +162,10 @@ impl SubsetSpace {
             Self::Single { n } => u64::from(*n),
             Self::Pairs { n } => u64::from(*n) * u64::from(n.saturating_sub(1)) / 2,
             Self::Candidates { n, base } => u64::from(*n) - base.len() as u64,
+            Self::Given { n, base } => {
+                let others = u64::from(others(*n, base));
+                1 + others + others * others.saturating_sub(1) / 2
+            }
             Self::Prefixes { order } => order.len() as u64,
             Self::Random(r) => u64::from(r.orders) * r.points.len() as u64,
             Self::Listed { sets } => sets.len() as u64,
@@ -170,7 +182,7 @@ impl SubsetSpace {
     #[must_use]
     pub fn base(&self) -> &[UnitIx] {
         match self {
-            Self::Candidates { base, .. } => base,
+            Self::Candidates { base, .. } | Self::Given { base, .. } => base,
             _ => &[],
         }
     }
@@ -190,12 +202,15 @@ impl SubsetSpace {
                 let (i, j) = pair_of_rank(*n, rank);
                 vec![UnitIx(i), UnitIx(j)]
             }
-            Self::Candidates { base, .. } => {
-                let unit = nth_outside(base, rank as u32);
-                let mut set = base.clone();
-                set.insert(set.partition_point(|&u| u < unit), unit);
-                set
-            }
+            Self::Candidates { base, .. } => with(base, &[rank as u32]),
+            Self::Given { n, base } => match others(*n, base) {
+                _ if rank == 0 => base.clone(),
+                m if rank <= u64::from(m) => with(base, &[rank as u32 - 1]),
+                m => {
+                    let (i, j) = pair_of_rank(m, rank - 1 - u64::from(m));
+                    with(base, &[i, j])
+                }
+            },
             Self::Prefixes { order } => sorted(&order[..=rank as usize]),
             Self::Random(r) => {
                 let (order, point) = (rank as usize / r.points.len(), rank as usize % r.points.len());
@@ -227,6 +242,21 @@ impl SubsetSpace {
                 let unit = *extra.next()?;
                 (extra.next().is_none() && unit.0 < *n)
                     .then(|| u64::from(unit.0) - base.partition_point(|&b| b < unit) as u64)
+            }
+            (Self::Given { n, base }, s) => {
+                let m = others(*n, base);
+                let extra: Vec<UnitIx> =
+                    s.iter().copied().filter(|u| base.binary_search(u).is_err()).collect();
+                if extra.len() + base.len() != s.len() || s.last().is_some_and(|u| u.0 >= *n) {
+                    return None;
+                }
+                let at = |u: UnitIx| u.0 - base.partition_point(|&b| b < u) as u32;
+                match *extra.as_slice() {
+                    [] => Some(0),
+                    [i] => Some(1 + u64::from(at(i))),
+                    [i, j] => Some(1 + u64::from(m) + rank_of_pair(m, at(i), at(j))),
+                    _ => None,
+                }
             }
             (Self::Prefixes { order }, s) => {
                 let k = s.len().checked_sub(1).filter(|&k| k < order.len())?;
@@ -266,6 +296,19 @@ fn pair_of_rank(n: u32, rank: u64) -> (u32, u32) {
     (low, low + 1 + (rank - row_start(n, low)) as u32)
 }
 
+/// How many of `n` units `base` doesn't hold.
+fn others(n: u32, base: &[UnitIx]) -> u32 {
+    n.saturating_sub(base.len() as u32)
+}
+
+/// Ascending `base` with the `k`-th units (from 0) that it doesn't hold.
+fn with(base: &[UnitIx], more: &[u32]) -> Vec<UnitIx> {
+    let mut set = base.to_vec();
+    set.extend(more.iter().map(|&k| nth_outside(base, k)));
+    set.sort_unstable();
+    set
+}
+
 /// The `k`-th unit (from 0) that ascending `base` doesn't hold.
 fn nth_outside(base: &[UnitIx], k: u32) -> UnitIx {
     let mut unit = k;
@@ -302,6 +345,7 @@ mod tests {
             round_trip(&SubsetSpace::Single { n });
             round_trip(&SubsetSpace::Pairs { n });
             let base: Vec<UnitIx> = picks.into_iter().filter(|&h| h < n).map(UnitIx).collect();
+            round_trip(&SubsetSpace::Given { n, base: base.clone() });
             round_trip(&SubsetSpace::Candidates { n, base });
             let orders = RandomOrders::new(n, seed, 3, vec![1, n.div_ceil(2), n]);
             round_trip(&SubsetSpace::Prefixes { order: orders.orders()[0].clone() });
@@ -357,6 +401,37 @@ mod tests {
             // Before the order is known the ranks are, and no subset is anything.
             let unknown = SubsetSpace::Random(draw(seed, &[]));
             prop_assert_eq!((unknown.len(), unknown.subset(8)), (9, Some(vec![])));
+        }
+
+        /// Given a base: it alone, each other unit with it in order, then every two others as the pairs of these.
+        #[test]
+        fn a_base_is_in_every_subset_and_all_else_is_as_without_it(n in 1u32..30, picks in btree_set(0u32..30, 0..9)) {
+            let base: Vec<UnitIx> = picks.into_iter().filter(|&h| h < n).map(UnitIx).collect();
+            let others: Vec<UnitIx> = (0..n).map(UnitIx).filter(|u| !base.contains(u)).collect();
+            let mut expected = vec![base.clone()];
+            expected.extend(others.iter().map(|&i| vec![i]));
+            let pairs = SubsetSpace::Pairs { n: others.len() as u32 };
+            let of = |r| pairs.subset(r).unwrap().iter().map(|k| others[k.at()]).collect::<Vec<_>>();
+            expected.extend((0..pairs.len()).map(of));
+            let space = SubsetSpace::Given { n, base: base.clone() };
+            prop_assert_eq!(space.len(), expected.len() as u64);
+            prop_assert_eq!(space.base(), base.as_slice());
+            for (rank, extra) in (0..).zip(expected) {
+                let mut subset = if rank == 0 { extra } else { [base.clone(), extra].concat() };
+                subset.sort_unstable();
+                prop_assert_eq!(space.subset(rank), Some(subset));
+            }
+            // Without one of the base, with three others, or with a unit that isn't there it is no subset of the space.
+            if let Some(first) = base.first() {
+                let rest: Vec<UnitIx> = base[1..].to_vec();
+                prop_assert_eq!(space.rank(&rest), None, "without {:?}", first);
+            }
+            prop_assert_eq!(space.rank(&[base.clone(), vec![UnitIx(n)]].concat()), None);
+            if others.len() >= 3 {
+                let mut four = [base, others[..3].to_vec()].concat();
+                four.sort_unstable();
+                prop_assert_eq!(space.rank(&four), None);
+            }
         }
 
         #[test]

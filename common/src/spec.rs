@@ -143,6 +143,11 @@ pub enum SweepKindSpec {
         #[serde(default, skip_serializing_if = "is_zero")]
         third_order: u32,
     },
+    /// Every pair of units with other units already removed: pairs with a `base`.
+    Conditional {
+        /// Names of the units that are removed throughout, as written; none twice.
+        base: Vec<String>,
+    },
     /// Every unit by the gradient of the loss.
     Gradient,
     /// Every head's attention patterns, with nothing removed.

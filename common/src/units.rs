@@ -147,8 +147,19 @@ impl UnitMap {
     /// The units all of whose heads lie in one of `streams`.
     #[must_use]
     pub fn narrowed(&self, map: &HeadMap, streams: &[Stream]) -> Self {
-        let inside = |h: &HeadIx| map.head(*h).is_some_and(|h| streams.contains(&h.stream));
-        let keep: Vec<usize> = (0..self.units.len()).filter(|&u| self.units[u].iter().all(inside)).collect();
+        self.kept(|unit| self.lies_in(map, streams, unit))
+    }
+
+    /// Whether all heads of a unit lie in one of `streams`.
+    #[must_use]
+    pub fn lies_in(&self, map: &HeadMap, streams: &[Stream], unit: UnitIx) -> bool {
+        self.heads_of(unit).iter().all(|&h| map.head(h).is_some_and(|h| streams.contains(&h.stream)))
+    }
+
+    /// The units that `keep` says, in their order.
+    #[must_use]
+    pub fn kept(&self, keep: impl Fn(UnitIx) -> bool) -> Self {
+        let keep: Vec<usize> = (0..self.units.len()).filter(|&u| keep(UnitIx(u as u32))).collect();
         Self {
             kind: self.kind,
             units: keep.iter().map(|&u| self.units[u].clone()).collect(),

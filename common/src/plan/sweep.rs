@@ -1,6 +1,7 @@
 //! The sweeps of a plan.
 
 use crate::task::Scope;
+use crate::units::UnitIx;
 use serde::{Deserialize, Serialize};
 
 /// Which order a path of prefixes follows.
@@ -64,6 +65,12 @@ pub enum SweepKind {
     Single,
     /// Every pair of units.
     Pairs,
+    /// Units that are removed throughout, alone, with every other unit and with every two others: what interactions given these
+    /// units are made from.
+    Conditional {
+        /// Those units, ascending, by their place among the sweep's.
+        base: Vec<UnitIx>,
+    },
     /// Every unit by the gradient of the loss, with nothing removed: see [`crate::gradient`].
     Gradient {
         /// Index of the greedy sweep whose order of gradient importance it gives; none: a sweep of the spec.
@@ -140,6 +147,7 @@ impl SweepKind {
             Self::Reference => "reference",
             Self::Single => "single",
             Self::Pairs => "pairs",
+            Self::Conditional { .. } => "conditional",
             Self::Gradient { .. } => "gradient",
             Self::Attention { .. } => "attention",
             Self::Patterns { .. } => "patterns",
@@ -157,11 +165,11 @@ impl SweepKind {
     }
 
     /// Least version of the protocol that its workers must speak: constants of fits came with version 3; attention, repair,
-    /// shift and follow-ups of pairs with 4; matched orders with 5.
+    /// shift and follow-ups of pairs with 4; matched orders and pairs given a base with 5.
     #[must_use]
     pub fn protocol(&self) -> u32 {
         match self {
-            Self::Matched { .. } => 5,
+            Self::Matched { .. } | Self::Conditional { .. } => 5,
             Self::Attention { .. }
             | Self::Patterns { .. }
             | Self::Repair

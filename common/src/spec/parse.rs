@@ -222,7 +222,7 @@ fn sweeps(top: &Table<'_>, tasks: &[TaskSpec], ablations: &[AblationSpec]) -> Re
             (Some(a), Some(b)) => a.iter().any(|s| b.contains(s)),
             _ => true,
         };
-        let same = |o: &&SweepSpec| std::mem::discriminant(&o.kind) == std::mem::discriminant(&sweep.kind);
+        let same = |o: &&SweepSpec| same_kind(&o.kind, &sweep.kind);
         for other in out.iter().filter(same).filter(|o| meet(o)) {
             if let Some(task) = tasks.iter().find(|t| runs(other, &t.name) && runs(&sweep, &t.name)) {
                 let kind = t.need("kind", "\"single\"")?.text()?;
@@ -240,6 +240,16 @@ fn sweeps(top: &Table<'_>, tasks: &[TaskSpec], ablations: &[AblationSpec]) -> Re
         ));
     }
     Ok(out)
+}
+
+/// Whether two sweeps measure the same where they meet; pairs given other bases don't.
+fn same_kind(a: &SweepKindSpec, b: &SweepKindSpec) -> bool {
+    match (a, b) {
+        (SweepKindSpec::Conditional { base: a }, SweepKindSpec::Conditional { base: b }) => {
+            a.len() == b.len() && a.iter().all(|name| b.contains(name))
+        }
+        _ => std::mem::discriminant(a) == std::mem::discriminant(b),
+    }
 }
 
 fn task_name(v: &Value<'_>, tasks: &[TaskSpec]) -> Result<String, Error> {
@@ -260,7 +270,7 @@ fn sweep(t: &Table<'_>, tasks: &[TaskSpec], ablations: &[AblationSpec]) -> Resul
     let kind = t.need("kind", "\"single\"")?.choice(&kinds, &[])?;
     let mut keys = vec!["kind", "tasks", "streams"];
     match kind {
-        1 => keys.extend(["strategy", "groups", "third_order"]),
+        1 => keys.extend(["strategy", "groups", "third_order", "base"]),
         4 => keys.push("patterns"),
         0 | 2 | 5 | 6 => {}
         _ => keys.extend(["fraction", "strategy", "objective", "split", "orders", "random_orders"]),
@@ -274,6 +284,7 @@ fn sweep(t: &Table<'_>, tasks: &[TaskSpec], ablations: &[AblationSpec]) -> Resul
     }
     let kind = match kind {
         0 => SweepKindSpec::Single,
+        1 if let Some(v) = t.get("base") => SweepKindSpec::Conditional { base: base(t, v)? },
         1 => SweepKindSpec::Pairs {
             groups: t.get("groups").map_or(Ok(true), Value::truth)?,
             third_order: t.get("third_order").map_or(Ok(0), |v| v.small(0, 10_000))?,
@@ -298,6 +309,31 @@ fn narrowed(v: Value<'_>, tasks: &[TaskSpec]) -> Result<Vec<String>, Error> {
     }
     if out.is_empty() {
         return Err(v.error("tasks selects no task; name one, or leave it out for all"));
+    }
+    Ok(out)
+}
+
+/// Names of the units that are already removed. Whether they are units is only known with the model.
+fn base(t: &Table<'_>, v: Value<'_>) -> Result<Vec<String>, Error> {
+    for key in ["groups", "third_order"] {
+        if let Some(v) = t.get(key) {
+            return Err(v.error(format!(
+                "{key} follows pairs of the whole model, and isn't for those with a base; leave it out"
+            )));
+        }
+    }
+    let mut out: Vec<String> = Vec::new();
+    for item in v.list()? {
+        let name = item.text()?;
+        if out.iter().any(|o| o == name) {
+            return Err(item.error(format!("{name:?} is there twice in base")));
+        }
+        out.push(name.to_owned());
+    }
+    if out.is_empty() {
+        return Err(v.error(
+            "base names no unit; name those that are already removed, for example [\"L0.H3\", \"L1.H2\"], or leave it out",
+        ));
     }
     Ok(out)
 }

@@ -114,6 +114,7 @@ const ONLY_IN: [(&str, &[&str]); 5] = [
             "strategy",
             "groups",
             "third_order",
+            "base",
             "fraction",
             "objective",
             "split",

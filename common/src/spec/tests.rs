@@ -139,6 +139,42 @@ fn attention_repair_and_shift_are_sweeps_and_rollout_an_order() {
 }
 
 #[test]
+fn pairs_may_have_a_base_and_one_sweep_for_each() {
+    let of = |sweep: &str| parse(&GOOD.replace("kind = \"single\"\n", &format!("{sweep}\n")), "x");
+    let base =
+        |names: &[&str]| SweepKindSpec::Conditional { base: names.iter().map(|n| (*n).to_owned()).collect() };
+    let s = of("kind = \"pairs\"\nbase = [\"L1.H2\", \"cross L0.H1\"]").unwrap();
+    assert_eq!(s.sweeps[0].kind, base(&["L1.H2", "cross L0.H1"]));
+    assert_eq!(serde_json::from_str::<Spec>(&serde_json::to_string(&s).unwrap()).unwrap(), s);
+    // Identities of specs without a base stay what they were.
+    let plain = of("kind = \"pairs\"").unwrap();
+    let kind = SweepKindSpec::Pairs { groups: true, third_order: 0 };
+    assert_eq!(plain.sweeps[0].kind, kind);
+    assert_eq!(serde_json::to_string(&kind).unwrap(), "{\"kind\":\"pairs\",\"groups\":true}");
+    let several = "kind = \"pairs\"\n[[sweep]]\nkind = \"pairs\"\nbase = [\"a\"]\n[[sweep]]\nkind = \"pairs\"\nbase = [\"b\", \"a\"]";
+    let kinds: Vec<SweepKindSpec> = of(several).unwrap().sweeps.into_iter().map(|s| s.kind).collect();
+    assert_eq!(kinds[..3], [kind, base(&["a"]), base(&["b", "a"])]);
+    for (sweep, line, what) in [
+        ("base = []", 26, "base names no unit"),
+        ("base = \"L0.H1\"", 26, "base should be a list"),
+        ("base = [3]", 26, "base should be a string"),
+        ("base = [\n\"L0.H1\",\n\"L0.H1\"]", 28, "\"L0.H1\" is there twice in base"),
+        ("base = [\"L0.H1\"]\ngroups = true", 27, "groups follows pairs of the whole model"),
+        ("third_order = 3\nbase = [\"L0.H1\"]", 26, "third_order follows pairs of the whole model"),
+        (
+            "base = [\"a\", \"b\"]\n[[sweep]]\nkind = \"pairs\"\nbase = [\"b\", \"a\"]",
+            27,
+            "a sweep of kind \"pairs\" already runs on task",
+        ),
+    ] {
+        let e = of(&format!("kind = \"pairs\"\n{sweep}")).unwrap_err();
+        assert!(e.line == line && e.what.contains(what), "{sweep}: {e}");
+    }
+    let e = of("kind = \"single\"\nbase = [\"L0.H1\"]").unwrap_err();
+    assert!(e.what.contains("unknown key \"base\""), "{e}");
+}
+
+#[test]
 fn classification_takes_a_probe_and_its_share() {
     let of = |more: &str| {
         let task = format!("kind = \"classification\"\ndata = \"wiki.jsonl\"\n{more}");
@@ -287,7 +323,7 @@ fn the_documented_spec_is_one_and_its_defaults_are_as_it_says() {
     let page = include_str!("../../../docs/spec.md");
     let text = page.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
     let spec = parse(text, "spec.md").unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!((spec.tasks.len(), spec.ablations.len(), spec.sweeps.len()), (1, 1, 7));
+    assert_eq!((spec.tasks.len(), spec.ablations.len(), spec.sweeps.len()), (1, 1, 8));
     // Without the lines that only repeat a default it is the same experiment.
     let defaults = [
         "seed = 0",

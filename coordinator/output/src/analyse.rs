@@ -2,6 +2,7 @@
 
 use crate::agreement::{self, AgreementRow};
 use crate::attention::{self, AttentionRow};
+use crate::conditional::{self, Conditional};
 use crate::curve::{self, Curve};
 use crate::gradients::{self, GradientRow};
 use crate::joint::{self, GroupRow, TripleRow};
@@ -71,6 +72,8 @@ pub struct Group {
     pub shift: Vec<ShiftRow>,
     /// Every pair, sweep by sweep, each in lexicographic order of the units.
     pub pairs: Vec<PairRow>,
+    /// Pairs given a base, by sweep; empty where no sweep asks for them.
+    pub conditional: Vec<Conditional>,
     /// Redundancy groups with their joint delta, those with the most interaction first.
     pub groups: Vec<GroupRow>,
     /// Triples with their interaction of the third order, strongest pairs first.
@@ -223,6 +226,7 @@ fn blank(results: &Results, ablation: u32, task: u32, measure: &Measure<'_>, non
         repair: Vec::new(),
         shift: shift::rows(results, ablation, task),
         pairs: Vec::new(),
+        conditional: Vec::new(),
         groups: Vec::new(),
         triples: Vec::new(),
         curves: Vec::new(),
@@ -243,6 +247,7 @@ fn group(results: &Results, ablation: u32, task: u32) -> Group {
     out.heads = heads(&measure, &none, &singles);
     out.repair = repair::rows(results, ablation, task, &measure, &none, &singles);
     out.pairs = pairs(results, ablation, task, &measure, &none, &singles);
+    out.conditional = conditional::rows(results, ablation, task, &measure, &none);
     (out.groups, out.triples) = joint::rows(results, ablation, task, &measure, &none, &singles, &out.pairs);
     out.reliability = reliability::rows(results, &out);
     out.selected = selected::rows(results, ablation, task);
@@ -309,7 +314,8 @@ fn heads(measure: &Measure<'_>, none: &Sample, singles: &[Option<Sample>]) -> Ve
     rows
 }
 
-/// The interactions of those pairs of a sweep whose scores are there, each with its rank; q and relation are left open.
+/// The interactions of those pairs of a sweep whose scores are there, each with its rank; q and relation are left open. `none` and
+/// `singles` are the samples with nothing and one unit removed: both with the base where the sweep has one.
 pub fn interactions<'r>(
     results: &'r Results,
     sweep: u32,
@@ -325,7 +331,9 @@ pub fn interactions<'r>(
     // One pair's resamples live only as long as its row is made: memory stays bounded by the rows.
     ranks.into_par_iter().filter_map(move |rank| {
         let columns = view::columns(results, sweep, 0, task, rank)?;
-        let &[i, j] = space.subset(rank)?.as_slice() else { return None };
+        let mut pair = space.subset(rank)?;
+        pair.retain(|u| space.base().binary_search(u).is_err());
+        let &[i, j] = pair.as_slice() else { return None };
         let (i, j) = ((*places.get(i.at())?)?, (*places.get(j.at())?)?);
         let (a, b) = (singles.get(i.at())?.as_ref()?, singles.get(j.at())?.as_ref()?);
         let ab = measure.sample(&columns, scope)?;
@@ -369,10 +377,15 @@ fn pairs(
         // Millions of rows aren't copied where there is but one sweep.
         if rows.is_empty() { rows = of_sweep } else { rows.extend(of_sweep) }
     }
+    resolve(&mut rows);
+    rows
+}
+
+/// Gives pairs their q, over all of these, and their relation.
+pub fn resolve(rows: &mut [PairRow]) {
     let q = benjamini_hochberg(&rows.iter().map(|r| r.interaction.p).collect::<Vec<_>>());
     for (row, q) in rows.iter_mut().zip(q) {
         row.q = q;
         row.relation = relation(row.interaction.value, q);
     }
-    rows
 }

@@ -1,6 +1,7 @@
 //! What `summary.json` and `run.json` say, and what a reader should be warned of.
 
 use crate::analyse::{Analysis, Group, HeadRow, PairRow, RESOLVED, Relation};
+use crate::conditional::{Conditional, without};
 use crate::constants;
 use crate::curve::{Curve, SHUFFLES};
 use crate::gradients::GradientRow;
@@ -248,6 +249,28 @@ fn group(results: &Results, g: &Group) -> Value {
             "ci_high": p.interaction.high, "q_value": p.q, "relation": p.relation.name(), "normalised": p.normalised(),
         })
     };
+    let given = |c: &Conditional| {
+        let row = |p: &PairRow| {
+            let mut out = pair(p);
+            out["delta_a"] = json!(p.delta_a);
+            out["delta_b"] = json!(p.delta_b);
+            out["whole_model"] = match without(g, p) {
+                Some(w) => {
+                    json!({"interaction": w.interaction.value, "q_value": w.q, "relation": w.relation.name()})
+                }
+                None => Value::Null,
+            };
+            out
+        };
+        json!({
+            "base": c.base, "delta": c.delta.value, "se": c.delta.se, "ci_low": c.delta.low, "ci_high": c.delta.high,
+            "tested": c.pairs.len(),
+            "redundant": c.count(Relation::Redundant),
+            "overlapping": c.count(Relation::Overlapping),
+            "unresolved": c.count(Relation::Unresolved),
+            "top_pairs": c.strongest(10).into_iter().map(row).collect::<Vec<_>>(),
+        })
+    };
     let joint = |j: &GroupRow| {
         json!({
             "units": j.units.iter().map(|&u| g.name_of(u)).collect::<Vec<_>>(),
@@ -308,6 +331,9 @@ fn group(results: &Results, g: &Group) -> Value {
         "curves": curves,
         "flags": warnings(results, g),
     });
+    if !g.conditional.is_empty() {
+        out["conditional"] = Value::Array(g.conditional.iter().map(given).collect());
+    }
     if !g.gradients.is_empty() {
         let row = |r: &GradientRow| {
             let a = &r.attribution;

@@ -14,7 +14,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 /// Rows per batch.
-const BATCH: usize = 1 << 16;
+pub(crate) const BATCH: usize = 1 << 16;
 
 /// Columns of a batch: name, values, whether null may occur.
 pub(crate) type Columns = Vec<(&'static str, ArrayRef, bool)>;
@@ -131,6 +131,11 @@ pub fn pairs(analysis: &Analysis) -> impl Iterator<Item = anyhow::Result<RecordB
 }
 
 fn pairs_of(g: &Group, rows: &[PairRow]) -> anyhow::Result<RecordBatch> {
+    batch(pair_columns(g, rows))
+}
+
+/// The columns of pairs.
+pub(crate) fn pair_columns(g: &Group, rows: &[PairRow]) -> Columns {
     let f = |f: fn(&PairRow) -> f64| floats(rows.iter().map(f));
     let mut c = common(g, rows.len());
     let a: Vec<_> = rows.iter().map(|r| Some(r.a)).collect();
@@ -151,7 +156,7 @@ fn pairs_of(g: &Group, rows: &[PairRow]) -> anyhow::Result<RecordBatch> {
     c.push(("normalised", Arc::new(normalised), true));
     c.push(("a_name", unit_names(g, &a), true));
     c.push(("b_name", unit_names(g, &b), true));
-    batch(c)
+    c
 }
 
 fn empty_pairs() -> anyhow::Result<RecordBatch> {

@@ -1,5 +1,6 @@
 //! Synthetic experiments with known truth.
 
+mod conditional;
 mod follow;
 pub(crate) mod matched;
 mod observed;

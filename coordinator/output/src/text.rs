@@ -98,6 +98,17 @@ fn group(out: &mut String, results: &Results, g: &Group) -> std::fmt::Result {
             )?;
         }
     }
+    for c in g.conditional.iter().filter(|c| !c.pairs.is_empty()) {
+        writeln!(
+            out,
+            "  With {} removed (Δ {}): {} of {} pairs redundant, {} overlapping (q ≤ 0.05)",
+            c.base,
+            signed(c.delta.value),
+            c.count(Relation::Redundant),
+            c.pairs.len(),
+            c.count(Relation::Overlapping)
+        )?;
+    }
     for family in facts::families(g) {
         for c in &family.named {
             match (c.at(0.79), c.retained_at(0.79)) {

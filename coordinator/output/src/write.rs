@@ -3,8 +3,8 @@
 use crate::analyse::{Analysis, analyse};
 use crate::results::Results;
 use crate::{
-    agreement, attention, constants, facts, joint_tables, orders, poly, reliability, repair, scores,
-    selected, shift, tables,
+    agreement, attention, conditional, constants, facts, joint_tables, orders, poly, reliability, repair,
+    scores, selected, shift, tables,
 };
 use anyhow::Context as _;
 use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
@@ -97,6 +97,7 @@ pub fn export_analysed(
         Ok(())
     };
     stream("pairs", &mut tables::pairs(analysis))?;
+    stream("conditional", &mut conditional::table(results, &analysis.groups))?;
     let mut put = |name: &str, batches: Vec<RecordBatch>| stream(name, &mut batches.into_iter().map(Ok));
     put("heads", tables::heads(analysis)?)?;
     put("groups", joint_tables::groups(results, analysis)?)?;

@@ -57,6 +57,11 @@ pub fn cost(plan: &Plan, prepared: &[Prepared]) -> Vec<SweepCost> {
                 SweepKind::Shift => work.single(&units) + 2.0 * work.whole(),
                 SweepKind::Single => work.single(&units),
                 SweepKind::Pairs => work.pairs(&units),
+                // The base is run once, and all others on top of it.
+                SweepKind::Conditional { ref base } => {
+                    let others = work.beginning(&plan.units(i).kept(|u| !base.contains(&u)));
+                    work.whole() + work.single(&others) + work.pairs(&others)
+                }
                 // A round extends the pruned base, which it runs once.
                 SweepKind::Greedy { .. } => {
                     let n = plan.units(i).len() as f64;
@@ -76,6 +81,10 @@ pub fn cost(plan: &Plan, prepared: &[Prepared]) -> Vec<SweepCost> {
                 _ if sweep.kind.unablated() => sweep.kind.name().to_owned(),
                 1 => sweep.kind.name().to_owned(),
                 _ => format!("{} ({method})", sweep.kind.name()),
+            };
+            let name = match plan.base_name(i) {
+                Some(base) => format!("{name}, given {base}"),
+                None => name,
             };
             let need = memory::of_sweep(plan, prepared, i as usize, memory::SLICE_TOKENS);
             SweepCost { name, subsets, chunks, rounds, flops, bytes: need.most() }

@@ -64,11 +64,17 @@ pub fn sweeps(
                 }
                 continue;
             }
-            let map = units::narrowed(at, sweep, &whole, model)?;
+            let (map, base) = match &sweep.kind {
+                SweepKindSpec::Conditional { base } => {
+                    units::given(at, sweep, base, (ablation as usize, &whole), model)?
+                }
+                _ => (units::narrowed(at, sweep, &whole, model)?, Vec::new()),
+            };
             let n = map.len() as u32;
             let tasks_of = narrowed(sweep, tasks)?;
             let work = Work::new(model, tasks, prepared, &tasks_of, scope);
-            let beginning = work.beginning(&map);
+            // Of those that change from subset to subset.
+            let beginning = work.beginning(&map.kept(|u| !base.contains(&u)));
             let units = maps.put(map);
             let mut add = |kind, tasks: &[u32], scope, chunk| {
                 out.push(PlannedSweep { kind, ablation, tasks: tasks.to_vec(), units, scope, chunk });
@@ -100,6 +106,13 @@ pub fn sweeps(
                         let kind = SweepKind::Joint { pairs, groups, triples: third_order };
                         add(kind, &tasks_of, scope, 8);
                     }
+                }
+                SweepKindSpec::Conditional { .. } => {
+                    let others = u64::from(n) - base.len() as u64;
+                    let subsets = 1 + others + others * (others - 1) / 2;
+                    let flops = work.single(&beginning) + work.pairs(&beginning);
+                    let size = chunk(flops / subsets as f64, subsets, 8);
+                    add(SweepKind::Conditional { base }, &tasks_of, scope, size);
                 }
                 SweepKindSpec::Repair => {
                     if let Some(task) = tasks_of

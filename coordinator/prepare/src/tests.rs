@@ -1,4 +1,5 @@
 mod classes;
+mod conditional;
 mod observed;
 mod sources;
 

@@ -63,7 +63,7 @@ pub struct Work {
 fn weight(name: &str) -> f64 {
     match name.split(' ').next().unwrap_or_default() {
         "single" | "greedy" => 0.5,
-        "pairs" => 1.0 / 3.0,
+        "pairs" | "conditional" => 1.0 / 3.0,
         "gradient" => 0.1,
         "fit" => 20.0,
         _ => 1.0,

@@ -56,6 +56,13 @@ ROWS = {
         | JOINT
         | {"n": 64},
     ],
+    "conditional": [
+        BASE
+        | {k: v for k, v in (NAMES | PLACES).items() if k[0] in "ab"}
+        | {"delta_a": 0.1, "delta_b": 0.2, "delta_ab": 0.6, "interaction": 0.3}
+        | TEST
+        | {"relation": "redundant", "normalised": None, "base": "L0.H3 + L1.H2", "delta_base": 0.05},
+    ],
     "triples": [BASE | NAMES | PLACES | {"delta": 0.8, "interaction": float("nan")} | TEST],
     "polysemanticity": [
         {"method": "mean", "unit": "head"}

@@ -178,6 +178,13 @@ fn donors_are_drawn_by_the_seed_and_whatever_selects_nothing_is_refused_with_its
         cross,
         &["cross.toml:13", "selects no head", "stream self"],
     );
+    let base = "[[sweep]]\nkind = \"pairs\"\nbase = [\"L0.H1\", \"L6.H0\"]\n";
+    refuse(
+        "base",
+        "[ablation]\nmethod = \"zero\"",
+        base,
+        &["base.toml:13", "\"L6.H0\" is none of the heads", "L5.H11"],
+    );
     let set =
         "[ablation]\nmethod = \"zero\"\nunit = \"set\"\n[ablation.sets]\na = [\"L0.H0\"]\nb = [\"L6.H0\"]";
     refuse("set", set, single, &["set.toml:14", "set \"b\" selects no head with L6.H0", "L5.H11"]);

@@ -8,7 +8,7 @@ use ablate_common::joint;
 use ablate_common::plan::{Ablation, Plan, PlannedSweep, SweepKind};
 use ablate_common::scores::ChunkScores;
 use ablate_common::task::Prepared;
-use ablate_common::units::UnitIx;
+use ablate_common::units::{UnitIx, UnitMap};
 use ablate_proto::v1::{self as pb, cluster_client::ClusterClient};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -176,6 +176,10 @@ fn check_plan(plan: &Plan) -> Result<(), String> {
                 s.tasks.len() == 1 && items.iter().all(|i| of.is_some_and(|t| i.item < t.items))
             }
             SweepKind::Joint { pairs, .. } => (pairs as usize) < plan.sweeps.len(),
+            SweepKind::Conditional { ref base } => {
+                let units = plan.units.get(s.units as usize).map_or(0, UnitMap::len);
+                base.last().is_none_or(|u| u.at() < units) && base.windows(2).all(|w| w[0] < w[1])
+            }
             _ => true,
         };
         kind && s.chunk > 0

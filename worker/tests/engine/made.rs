@@ -9,7 +9,7 @@ use ablate_common::plan::{
 };
 use ablate_common::spec::{Dtype, ModelSpec, Spec};
 use ablate_common::task::{Example, Item, Prepared, Scope, Scored, TaskKind};
-use ablate_common::units::UnitMap;
+use ablate_common::units::{UnitIx, UnitMap};
 use ablate_worker::engine::arch::{Activation, Arch, Mlp, NormKind, NormPlace, Positions};
 use ablate_worker::engine::model::{Block, Feed, Model, Norm, rotary_tables};
 use std::sync::Mutex;
@@ -179,6 +179,11 @@ impl Case {
     }
 }
 
+/// What is already removed where pairs are measured given a base: units in two layers where there are enough.
+fn given(n: u32) -> Vec<UnitIx> {
+    if n > 4 { vec![UnitIx(1), UnitIx(n / 2)] } else { vec![UnitIx(n / 2)] }
+}
+
 /// A plan of every sweep of a case.
 pub fn plan(arch: &str, kind: TaskKind, prepared: &Prepared, case: &Case) -> Plan {
     let (ablation, n) = (case.ablation, case.units.len() as u32);
@@ -236,6 +241,7 @@ pub fn plan(arch: &str, kind: TaskKind, prepared: &Prepared, case: &Case) -> Pla
                 Scope::All,
                 4,
             ),
+            sweep(SweepKind::Conditional { base: given(n) }, Scope::All, 9),
         ],
     }
 }

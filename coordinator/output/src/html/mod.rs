@@ -1,6 +1,7 @@
 //! `report.html`: one file that needs nothing else. Findings in words come first, then the figures that show them. Drawings
 //! and tables stand in the page as they are; the script adds what is told when something is pointed at, and downloads.
 
+mod conditional;
 mod data;
 mod provenance;
 mod words;
@@ -243,13 +244,17 @@ impl Page<'_> {
         ] {
             let figures: Vec<&Figure> =
                 self.figures.iter().filter(|f| f.part == part && f.group == Some(at)).collect();
-            if figures.is_empty() {
+            let listed = part == Part::Pairs && g.conditional.iter().any(|c| !c.pairs.is_empty());
+            if figures.is_empty() && !listed {
                 continue;
             }
             writeln!(out, "<h3>{title}</h3>")?;
-            self.row(out, &figures)?;
+            if !figures.is_empty() {
+                self.row(out, &figures)?;
+            }
             match part {
                 Part::Heads => heads_table(out, g)?,
+                Part::Pairs => conditional::tables(out, g)?,
                 Part::Curves => orders_table(out, g)?,
                 _ => {}
             }

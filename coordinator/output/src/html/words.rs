@@ -1,5 +1,6 @@
 //! The findings as sentences. Plain text: the page escapes it.
 
+use super::conditional;
 use crate::analyse::{Group, Relation};
 use crate::facts;
 use crate::figure::draw::{count, interval, number, percent, signed};
@@ -34,6 +35,8 @@ pub fn findings(g: &Group) -> Vec<Finding> {
     out.extend(most_important(g));
     out.extend(resolved(g));
     out.extend(pairs(g));
+    let given = g.conditional.iter().filter_map(|c| conditional::words(g, c));
+    out.extend(given.map(|(lead, text)| finding("pairs", lead, text)));
     out.extend(curves(g));
     out.extend(whole(g));
     out

@@ -25,6 +25,7 @@ class Table:
 _ALL = (
     Table("heads", 'a sweep of kind "single"', ("single",)),
     Table("pairs", 'a sweep of kind "pairs"', ("pairs",)),
+    Table("conditional", 'a sweep of kind "pairs" with a base', ("conditional",)),
     Table("curve", 'a sweep of kind "greedy"', ("greedy",)),
     Table("orders", 'a sweep of kind "greedy"', ("greedy",)),
     Table(
@@ -67,7 +68,7 @@ _HEAD = pa.struct([("stream", pa.string()), ("layer", pa.uint32()), ("head", pa.
 
 _TEXT = """
 task metric method unit stream name relation order objective scope score score_a score_b sweep loss_name a_stream
-a_name b_stream b_name c_stream c_name query_token key_token strongest at_stream effect_kind
+a_name b_stream b_name c_stream c_name query_token key_token strongest at_stream effect_kind base
 """.split()
 _WHOLE = """
 layer head a_layer a_head b_layer b_head c_layer c_head n clusters unit_heads step steps removed half greedy_sweep
@@ -81,7 +82,7 @@ duplicate_token induction rollout direct total repair unablated norm largest ref
 sum_pairs interaction_se interaction_low interaction_high interaction_p interaction_q participation split_half
 corrected r_079 r_079_low r_079_high largest_99 largest_95 largest_90 area area_low area_high cpr cmd loss_mean
 confidence_se entropy_se first_token_se previous_token_se duplicate_token_se induction_se rollout_se
-strongest_share effect effect_select
+strongest_share effect effect_select delta_base
 """.split()
 _LISTS = """
 deltas ses constant cosine nll correct logit_diff prob_diff prediction label kl
@@ -112,6 +113,7 @@ NULLABLE: dict[str, tuple[str, ...]] = {
     "heads": ("stream", "layer", "head"),
     "gradients": ("stream", "layer", "head", "importance_normalised"),
     "pairs": ("a_stream", "a_layer", "a_head", "b_stream", "b_layer", "b_head", "normalised"),
+    "conditional": ("a_stream", "a_layer", "a_head", "b_stream", "b_layer", "b_head", "normalised"),
     "curve": ("greedy_sweep", "half", "stream", "layer", "head", "retained", "ratio", "name"),
     "orders": ("half", "r_079", "largest_99", "largest_95", "largest_90", "area", "cpr", "cmd"),
     "examples": ("half",),

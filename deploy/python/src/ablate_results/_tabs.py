@@ -45,6 +45,17 @@ class Tables:
         return self.table("pairs")
 
     @property
+    def conditional(self) -> Any:
+        """Two units removed together where others, the base, are already gone; a row per condition, base and pair.
+
+        The columns of `pairs`, with the base gone in place of nothing. `base`: its units' names, joined by " + ".
+        `delta_base`: Δ of the base alone. `delta_a`, `delta_b`, `delta_ab`: what each and both cost beyond that.
+        `interaction`: Δ(Sab) − Δ(Sa) − Δ(Sb) + Δ(S), S being the base, with `se`, `ci_low`, `ci_high`, `p_value` and
+        `q_value` (over all pairs of the condition and base), `relation` and `normalised` as there.
+        """
+        return self.table("conditional")
+
+    @property
     def curve(self) -> Any:
         """Pruning curves; a row per condition, order and step, from nothing removed on.
 

@@ -9,6 +9,7 @@ use std::path::Path;
 pub struct Tables {
     pub heads: Vec<Value>,
     pub pairs: Vec<Value>,
+    pub conditional: Vec<Value>,
     pub curve: Vec<Value>,
     pub constants: Vec<Value>,
     pub run: Value,
@@ -39,9 +40,9 @@ pub fn swept(net: &Net, task: impl Fn(&Path) -> String, rest: &str) -> Tables {
         if file.exists() { json(&file).as_array().unwrap().clone() } else { Vec::new() }
     };
     let run = json(&out.join("run.json"));
-    let [heads, pairs, curve, constants] =
-        ["heads", "pairs", "curve", "constants"].map(|name| rows(&format!("{name}.json")));
-    Tables { heads, pairs, curve, constants, run }
+    let [heads, pairs, conditional, curve, constants] =
+        ["heads", "pairs", "conditional", "curve", "constants"].map(|name| rows(&format!("{name}.json")));
+    Tables { heads, pairs, conditional, curve, constants, run }
 }
 
 impl Tables {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod formulas;
+mod given;
 mod measure;
 mod signs;
 

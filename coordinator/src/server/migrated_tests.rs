@@ -5,7 +5,7 @@ use super::tests::{Habit, tables, undisturbed, until, work};
 use super::*;
 use crate::store::conformance::{experiment, incoming};
 use crate::store::postgres::{Address, Member};
-use crate::store::{PostgresStore, SqliteStore};
+use crate::store::{PostgresStore, SqliteStore, schema};
 use crate::token::{Role, Token};
 use ablate_common::decide;
 use ablate_test_postgres::shared;
@@ -160,7 +160,7 @@ fn issued() -> Token {
 
 #[tokio::test]
 async fn sqlite_files_of_every_schema_so_far_are_read_and_resumed() {
-    let all = sqlx::migrate!("migrations/sqlite");
+    let all = schema::sqlite();
     let (new, token) = (experiment(1), issued());
     for n in 1..=all.iter().count() {
         let has = Has { busy: n >= 2, tokens: n >= 3, compared: n >= 4 };
@@ -179,7 +179,7 @@ async fn sqlite_files_of_every_schema_so_far_are_read_and_resumed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_databases_of_every_schema_so_far_are_read_and_resumed() {
-    let all = sqlx::migrate!("migrations/postgres");
+    let all = schema::postgres();
     let (new, token) = (experiment(1), issued());
     for n in 1..=all.iter().count() {
         // Its first schema had versions and working time.

@@ -9,6 +9,7 @@ mod encode;
 mod error;
 mod memory;
 pub mod postgres;
+pub(crate) mod schema;
 mod sqlite;
 
 pub use error::Error;

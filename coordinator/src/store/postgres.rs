@@ -13,6 +13,7 @@ pub use address::Address;
 pub use look::{Look, look};
 
 use super::encode::{damaged, json, state_of};
+use super::schema;
 use super::{
     Answer, ChunkAt, Error, Incoming, NewExperiment, Outcome, Quarantined, State, Store, Stored, StoredRound,
 };
@@ -106,7 +107,7 @@ impl PostgresStore {
                 OLDEST / 10_000
             )));
         }
-        sqlx::migrate!("migrations/postgres").run(&mut one).await?;
+        schema::postgres().run(&mut one).await?;
         let fsync: String = sqlx::query_scalar("SHOW fsync").fetch_one(&mut one).await?;
         if fsync == "off" {
             tracing::warn!("fsync is off in this database: what is acknowledged is lost with its machine");

@@ -4,6 +4,7 @@ mod bulk;
 mod tokens;
 
 use super::encode::{damaged, json, state_of};
+use super::schema;
 use super::{
     Answer, ChunkAt, Error, Incoming, NewExperiment, Outcome, Quarantined, State, Store, Stored, StoredRound,
 };
@@ -56,7 +57,7 @@ impl SqliteStore {
             .synchronous(SqliteSynchronous::Full)
             .busy_timeout(Duration::from_secs(5));
         let writer = SqlitePoolOptions::new().max_connections(1).connect_with(options.clone()).await?;
-        sqlx::migrate!("migrations/sqlite").run(&writer).await?;
+        schema::sqlite().run(&writer).await?;
         let readers = SqlitePoolOptions::new().max_connections(4).connect_with(options).await?;
         let mut leader_path = path.as_os_str().to_owned();
         leader_path.push(".leader");

@@ -1,7 +1,7 @@
 //! What a database is like, for `ablate doctor`: nothing is written.
 
 use super::{Address, OLDEST, connect};
-use crate::store::Error;
+use crate::store::{Error, schema};
 use sqlx::Row;
 
 /// What was found.
@@ -47,7 +47,7 @@ pub async fn look(address: &Address) -> Result<Look, Error> {
             .fetch_optional(&mut one)
             .await?;
     }
-    let known = sqlx::migrate!("migrations/postgres").iter().map(|m| m.version).max();
+    let known = schema::postgres().iter().map(|m| m.version).max();
     Ok(Look {
         version: row.get(0),
         new_enough: row.get::<i32, _>(1) >= OLDEST,

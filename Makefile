@@ -63,7 +63,7 @@ fmt: rust
 
 # The binaries come first: the integration tests start them. Tests run side by side, so each takes one thread.
 test: rust libtorch models reference postgres browser lint build python
-	OMP_NUM_THREADS=1 $(CARGO) test --release --workspace --lib --bins --tests --no-fail-fast
+	OMP_NUM_THREADS=1 $(CARGO) test --release --workspace --tests --no-fail-fast
 	$(CARGO) test --release --workspace --features ablate-simulation/mutations --test mutations
 
 # The Python package, against the built programs.

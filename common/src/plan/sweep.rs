@@ -186,6 +186,12 @@ impl SweepKind {
         matches!(self, Self::Attention { greedy: None } | Self::Patterns { .. })
     }
 
+    /// Whether pruning curves are made from it: greedy, and what runs along an order of removal.
+    #[must_use]
+    pub fn prunes(&self) -> bool {
+        matches!(self, Self::Greedy { .. } | Self::Path { .. } | Self::Random { .. } | Self::Matched { .. })
+    }
+
     /// Whether its rows are scores of a task, and not numbers of another sort that have a table of their own.
     #[must_use]
     pub fn scores(&self) -> bool {

@@ -8,21 +8,26 @@ use std::fmt::Write as _;
 /// Pairs that the page lists of each base.
 const LISTED: usize = 12;
 
-/// A table of the strongest pairs for each base; nothing where no sweep asks for them.
-pub fn tables(out: &mut String, g: &Group) -> anyhow::Result<()> {
-    for c in g.conditional.iter().filter(|c| !c.pairs.is_empty()) {
-        table(out, g, c)?;
+/// What the table of a base is linked to by: that of the base at `k` in the group at `group`.
+pub fn id(group: usize, k: usize) -> String {
+    format!("g{group}-given-{k}")
+}
+
+/// A table of the strongest pairs for each base; nothing where no sweep asks for them. `at` is the group's place.
+pub fn tables(out: &mut String, at: usize, g: &Group) -> anyhow::Result<()> {
+    for (k, c) in g.conditional.iter().enumerate().filter(|(_, c)| !c.pairs.is_empty()) {
+        table(out, &id(at, k), g, c)?;
     }
     Ok(())
 }
 
-fn table(out: &mut String, g: &Group, c: &Conditional) -> anyhow::Result<()> {
+fn table(out: &mut String, id: &str, g: &Group, c: &Conditional) -> anyhow::Result<()> {
     let rows = c.strongest(LISTED);
     let both = rows.iter().any(|p| without(g, p).is_some());
     let beside = if both { "<th class=\"r\">I of the whole model</th><th>relation there</th>" } else { "" };
     write!(
         out,
-        "<div class=\"wide\"><table><caption>Strongest interactions with {} already removed (which alone costs {}, 95 % interval {}); Δ of one is what it costs beyond that. {}</caption>\
+        "<div class=\"wide\" id=\"{id}\"><table><caption>Strongest interactions with {} already removed (which alone costs {}, 95 % interval {}); Δ of one is what it costs beyond that. {}</caption>\
          <thead><tr><th>pair</th><th class=\"r\">Δ of the first</th><th class=\"r\">Δ of the second</th><th class=\"r\">I, given {}</th><th class=\"r\">95 % interval</th><th class=\"r\">q</th><th>relation</th>{beside}</tr></thead><tbody>",
         escape(&c.base),
         signed(c.delta.value),

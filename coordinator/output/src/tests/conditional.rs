@@ -125,6 +125,11 @@ fn the_table_is_there_where_it_is_asked_for_and_pairs_stay_what_they_were() {
     assert!(page.contains("With L0.H2 gone, L0.H1 and L1.H1 stand in for each other."));
     assert!(page.contains("With L0.H1 + L0.H3 gone, no two interact measurably."));
     assert!(page.contains("I, given L0.H2") && page.contains("I of the whole model"));
+    // What is said of a base leads to its table, and not to the figures of the whole model.
+    for id in ["g0-given-0", "g0-given-1", "g1-given-1"] {
+        assert_eq!(page.matches(&format!("<a href=\"#{id}\">Table</a>")).count(), 1, "{id}");
+        assert_eq!(page.matches(&format!("id=\"{id}\"")).count(), 1, "{id}");
+    }
 
     // Without plain pairs there is nothing to stand beside, and without scores the table has no rows.
     r.rounds.remove(&(2, 0));

@@ -4,7 +4,7 @@
 
 mod sweep;
 
-pub use sweep::{Order, PlannedSweep, Shown, SweepKind};
+pub use sweep::{Order, PlannedSweep, Shown, Shuffle, SweepKind};
 
 use crate::attention;
 use crate::fit;

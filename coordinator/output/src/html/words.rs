@@ -172,7 +172,7 @@ fn curves(g: &Group) -> Vec<Finding> {
             text.push_str(&format!(
                 " {} {} retain {} (median; {} to {}).",
                 orders.len(),
-                facts::in_words(kind),
+                kind.plural(),
                 percent(median),
                 percent(low),
                 percent(high)

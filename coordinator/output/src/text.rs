@@ -102,7 +102,7 @@ fn group(out: &mut String, results: &Results, g: &Group) -> std::fmt::Result {
         writeln!(
             out,
             "  With {} removed (Δ {}): {} of {} pairs redundant, {} overlapping (q ≤ 0.05)",
-            c.base,
+            c.short,
             signed(c.delta.value),
             c.count(Relation::Redundant),
             c.pairs.len(),

@@ -3,11 +3,12 @@
 use super::ablations::ablations;
 use super::table::{Source, Table, Value};
 use super::{AblationSpec, Dtype, Error, ModelSpec, Spec, SweepKindSpec, SweepSpec, TaskSpec};
-use crate::head::Stream;
+use crate::head::{Head, Stream};
 use crate::metric::Metric;
 use crate::plan::{Order, Shuffle};
 use crate::task::TaskKind;
 use crate::units::UnitKind;
+use std::collections::BTreeSet;
 use toml::de::DeTable;
 
 /// Kinds of task that are built.
@@ -226,8 +227,13 @@ fn sweeps(top: &Table<'_>, tasks: &[TaskSpec], ablations: &[AblationSpec]) -> Re
         for other in out.iter().filter(same).filter(|o| meet(o)) {
             if let Some(task) = tasks.iter().find(|t| runs(other, &t.name) && runs(&sweep, &t.name)) {
                 let kind = t.need("kind", "\"single\"")?.text()?;
+                let given = if matches!(sweep.kind, SweepKindSpec::Conditional { .. }) {
+                    " with this base"
+                } else {
+                    ""
+                };
                 return Err(t.error(format!(
-                    "a sweep of kind \"{kind}\" already runs on task {:?}; narrow one of them with tasks or streams, or leave it out",
+                    "a sweep of kind \"{kind}\"{given} already runs on task {:?}; narrow one of them with tasks or streams, or leave it out",
                     task.name
                 )));
             }
@@ -242,11 +248,16 @@ fn sweeps(top: &Table<'_>, tasks: &[TaskSpec], ablations: &[AblationSpec]) -> Re
     Ok(out)
 }
 
-/// Whether two sweeps measure the same where they meet; pairs given other bases don't.
+/// Whether two sweeps measure the same where they meet; pairs given other bases don't. A head may be written in several ways.
 fn same_kind(a: &SweepKindSpec, b: &SweepKindSpec) -> bool {
+    let plain = |base: &[String]| -> BTreeSet<String> {
+        base.iter()
+            .map(|name| name.parse::<Head>().map_or_else(|_| name.clone(), |h| h.to_string()))
+            .collect()
+    };
     match (a, b) {
         (SweepKindSpec::Conditional { base: a }, SweepKindSpec::Conditional { base: b }) => {
-            a.len() == b.len() && a.iter().all(|name| b.contains(name))
+            plain(a) == plain(b)
         }
         _ => std::mem::discriminant(a) == std::mem::discriminant(b),
     }

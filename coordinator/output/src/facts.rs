@@ -267,7 +267,7 @@ fn group(results: &Results, g: &Group) -> Value {
             "redundant": c.count(Relation::Redundant),
             "overlapping": c.count(Relation::Overlapping),
             "unresolved": c.count(Relation::Unresolved),
-            "top_pairs": c.strongest(10).into_iter().map(row).collect::<Vec<_>>(),
+            "strongest": c.strongest(10).into_iter().map(row).collect::<Vec<_>>(),
         })
     };
     let joint = |j: &GroupRow| {
@@ -383,10 +383,15 @@ pub fn run(results: &Results) -> Value {
     let plan = &results.plan;
     let missing: Vec<Value> = (0..plan.sweeps.len() as u32)
         .flat_map(|s| {
-            let kind = plan.sweeps[s as usize].kind.name();
-            view::missing(results, s)
-                .into_iter()
-                .map(move |(round, have, of)| json!({"sweep": s, "kind": kind, "round": round, "chunks": have, "planned": of}))
+            let (kind, base) = (plan.sweeps[s as usize].kind.name(), plan.base_short(s));
+            view::missing(results, s).into_iter().map(move |(round, have, of)| {
+                let mut out =
+                    json!({"sweep": s, "kind": kind, "round": round, "chunks": have, "planned": of});
+                if let Some(base) = &base {
+                    out["base"] = json!(base);
+                }
+                out
+            })
         })
         .collect();
     let r = &results.run;

@@ -111,7 +111,7 @@ fn the_table_is_there_where_it_is_asked_for_and_pairs_stay_what_they_were() {
     assert!(summary(&without)["tasks"][0].get("conditional").is_none());
     let told = summary(&with)["tasks"][0]["conditional"].clone();
     assert_eq!((&told[0]["base"], &told[1]["base"]), (&"L0.H2".into(), &"L0.H1 + L0.H3".into()));
-    let top = &told[0]["top_pairs"][0];
+    let top = &told[0]["strongest"][0];
     assert_eq!(
         (&top["a"], &top["b"], &top["relation"]),
         (&"L0.H1".into(), &"L1.H1".into(), &"redundant".into())

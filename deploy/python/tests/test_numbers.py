@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from conftest import GIVEN
 
 import ablate_results as ar
-from conftest import GIVEN
 
 REVIEWS = {"task": "reviews", "method": "mean"}
 

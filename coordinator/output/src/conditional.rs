@@ -94,7 +94,6 @@ fn base_of(results: &Results, sweep: u32) -> Vec<Option<UnitIx>> {
 }
 
 /// What one sweep measures; its pairs have no q yet.
-
 fn of_sweep(
     results: &Results,
     sweep: u32,

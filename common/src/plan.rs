@@ -2,9 +2,10 @@
 //! and stored, so that every replay computes the same batches. Chunks are derived from it by
 //! arithmetic.
 
+mod base;
 mod sweep;
 
-pub use sweep::{Order, PlannedSweep, Shown, SweepKind};
+pub use sweep::{Order, PlannedSweep, Shown, Shuffle, SweepKind};
 
 use crate::attention;
 use crate::fit;
@@ -227,17 +228,6 @@ impl Plan {
     #[must_use]
     pub fn units(&self, sweep: u32) -> &UnitMap {
         &self.units[self.sweeps[sweep as usize].units as usize]
-    }
-
-    /// The names of what a sweep removes throughout, joined by " + "; `None` where there is no such base.
-    ///
-    /// # Panics
-    /// Where the plan has no such sweep.
-    #[must_use]
-    pub fn base_name(&self, sweep: u32) -> Option<String> {
-        let SweepKind::Conditional { base } = &self.sweeps[sweep as usize].kind else { return None };
-        let name = |&u: &UnitIx| self.units(sweep).place(self.heads(), u).map(|p| p.name);
-        Some(base.iter().filter_map(name).collect::<Vec<_>>().join(" + "))
     }
 
     /// The heads that the subset at `rank` of a sweep's `space` removes, ascending; `None` past the end.

@@ -110,6 +110,18 @@ def toggled(page):
         assert point(page, figure) == clustered
 
 
+def banded(page, figures, needed):
+    """Random orders matched per layer, where there are any: a colour of their own, which the caption names."""
+    found = False
+    for f in (f for f in figures if f["name"].startswith("curve")):
+        svg = f"figure[id='{f['name']}'] .drawing:not([hidden]) svg"
+        lines, bands = (page.tab.locator(f"{svg} [{what}='var(--c5)']").count() for what in ("stroke", "fill"))
+        named = "Ochre: " in f["caption"] and "of each layer as greedy does" in f["caption"]
+        assert (lines > 1, bands > 0) == (named, named), f"{f['name']}: {lines} lines, {bands} bands; {f['caption']}"
+        found |= named
+    assert found or not needed, "no orders matched per layer"
+
+
 def beside(report, figures):
     """The files beside the report: every figure, as SVG and PNG."""
     folder = report.parent / "figures"
@@ -144,6 +156,7 @@ def main():
             page.shot(f"{name}-light")
             read(page, figures)
             toggled(page)
+            banded(page, figures, needed=name == "minilm")
             page.complain()
         with Page(browser, width=1280, scheme="dark") as page:
             page.open(report)

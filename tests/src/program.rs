@@ -74,7 +74,8 @@ pub fn run_shaken(spec: &Path, out: &Path, killed: &[u64]) {
         let mut child = run(spec, out, &["--workers", "2"]).spawn().expect("the program starts");
         std::thread::sleep(Duration::from_millis(ms));
         signal(child.id(), "KILL");
-        child.wait().expect("the program ends");
+        let ended = child.wait().expect("the program ends");
+        assert_eq!(ended.code(), None, "{}: it was over before it was killed after {ms} ms", spec.display());
     }
     drop(said(run(spec, out, &[])));
 }

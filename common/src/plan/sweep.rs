@@ -31,6 +31,44 @@ impl Order {
     }
 }
 
+/// How random orders are drawn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shuffle {
+    /// As plain shuffles.
+    Plain,
+    /// As shuffles within layers, which remove as many units of each as greedy does.
+    Matched,
+}
+
+impl Shuffle {
+    /// Every kind, in the order in which they are told.
+    pub const ALL: [Self; 2] = [Self::Plain, Self::Matched];
+
+    /// The name in specs and of the sweep; names of single orders begin with it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "random",
+            Self::Matched => "matched",
+        }
+    }
+
+    /// What several such orders are called in sentences.
+    #[must_use]
+    pub fn plural(self) -> &'static str {
+        match self {
+            Self::Plain => "random orders",
+            Self::Matched => "random orders matched per layer",
+        }
+    }
+
+    /// The kind of an order by its name, as "random-07"; none where it isn't a random one.
+    #[must_use]
+    pub fn of(order: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| order.starts_with(kind.name()))
+    }
+}
+
 /// An item whose attention patterns are kept.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shown {
@@ -158,8 +196,8 @@ impl SweepKind {
             Self::Path { order: Order::Importance, .. } => "path-importance",
             Self::Path { order: Order::Gradient, .. } => "path-gradient",
             Self::Path { order: Order::Rollout, .. } => "path-rollout",
-            Self::Random { .. } => "random",
-            Self::Matched { .. } => "matched",
+            Self::Random { .. } => Shuffle::Plain.name(),
+            Self::Matched { .. } => Shuffle::Matched.name(),
             Self::Joint { .. } => "joint",
         }
     }
@@ -184,6 +222,12 @@ impl SweepKind {
     #[must_use]
     pub fn unablated(&self) -> bool {
         matches!(self, Self::Attention { greedy: None } | Self::Patterns { .. })
+    }
+
+    /// Whether pruning curves are made from it: greedy, and what runs along an order of removal.
+    #[must_use]
+    pub fn prunes(&self) -> bool {
+        matches!(self, Self::Greedy { .. } | Self::Path { .. } | Self::Random { .. } | Self::Matched { .. })
     }
 
     /// Whether its rows are scores of a task, and not numbers of another sort that have a table of their own.

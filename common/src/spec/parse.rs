@@ -3,11 +3,12 @@
 use super::ablations::ablations;
 use super::table::{Source, Table, Value};
 use super::{AblationSpec, Dtype, Error, ModelSpec, Spec, SweepKindSpec, SweepSpec, TaskSpec};
-use crate::head::Stream;
+use crate::head::{Head, Stream};
 use crate::metric::Metric;
-use crate::plan::Order;
+use crate::plan::{Order, Shuffle};
 use crate::task::TaskKind;
 use crate::units::UnitKind;
+use std::collections::BTreeSet;
 use toml::de::DeTable;
 
 /// Kinds of task that are built.
@@ -226,8 +227,13 @@ fn sweeps(top: &Table<'_>, tasks: &[TaskSpec], ablations: &[AblationSpec]) -> Re
         for other in out.iter().filter(same).filter(|o| meet(o)) {
             if let Some(task) = tasks.iter().find(|t| runs(other, &t.name) && runs(&sweep, &t.name)) {
                 let kind = t.need("kind", "\"single\"")?.text()?;
+                let given = if matches!(sweep.kind, SweepKindSpec::Conditional { .. }) {
+                    " with this base"
+                } else {
+                    ""
+                };
                 return Err(t.error(format!(
-                    "a sweep of kind \"{kind}\" already runs on task {:?}; narrow one of them with tasks or streams, or leave it out",
+                    "a sweep of kind \"{kind}\"{given} already runs on task {:?}; narrow one of them with tasks or streams, or leave it out",
                     task.name
                 )));
             }
@@ -242,11 +248,16 @@ fn sweeps(top: &Table<'_>, tasks: &[TaskSpec], ablations: &[AblationSpec]) -> Re
     Ok(out)
 }
 
-/// Whether two sweeps measure the same where they meet; pairs given other bases don't.
+/// Whether two sweeps measure the same where they meet; pairs given other bases don't. A head may be written in several ways.
 fn same_kind(a: &SweepKindSpec, b: &SweepKindSpec) -> bool {
+    let plain = |base: &[String]| -> BTreeSet<String> {
+        base.iter()
+            .map(|name| name.parse::<Head>().map_or_else(|_| name.clone(), |h| h.to_string()))
+            .collect()
+    };
     match (a, b) {
         (SweepKindSpec::Conditional { base: a }, SweepKindSpec::Conditional { base: b }) => {
-            a.len() == b.len() && a.iter().all(|name| b.contains(name))
+            plain(a) == plain(b)
         }
         _ => std::mem::discriminant(a) == std::mem::discriminant(b),
     }
@@ -374,10 +385,8 @@ fn streams(v: Value<'_>) -> Result<Vec<Stream>, Error> {
 enum Named {
     /// One order.
     By(Order),
-    /// Plain shuffles.
-    Random,
-    /// Shuffles within the layers of the greedy order.
-    Matched,
+    /// Random ones of a kind.
+    Drawn(Shuffle),
 }
 
 /// Names among `orders`, in the order in which they are told.
@@ -386,14 +395,15 @@ const ORDERS: [(&str, Named); 6] = [
     ("importance", Named::By(Order::Importance)),
     ("gradient", Named::By(Order::Gradient)),
     ("rollout", Named::By(Order::Rollout)),
-    ("random", Named::Random),
-    ("matched", Named::Matched),
+    ("random", Named::Drawn(Shuffle::Plain)),
+    ("matched", Named::Drawn(Shuffle::Matched)),
 ];
 
 /// The orders of a greedy sweep, each once.
 fn orders(t: &Table<'_>, ablations: &[AblationSpec]) -> Result<Vec<Named>, Error> {
     let Some(v) = t.get("orders") else {
-        return Ok(vec![Named::By(Order::Greedy), Named::By(Order::Importance), Named::Random]);
+        let plain = Named::Drawn(Shuffle::Plain);
+        return Ok(vec![Named::By(Order::Greedy), Named::By(Order::Importance), plain]);
     };
     let mut out = Vec::new();
     for item in v.list()? {
@@ -407,7 +417,7 @@ fn orders(t: &Table<'_>, ablations: &[AblationSpec]) -> Result<Vec<Named>, Error
             UnitKind::Head | UnitKind::KvGroup => None,
         };
         let unfit = ablations.iter().find_map(|a| Some((a.unit, why(a.unit)?)));
-        if let (Named::Matched, Some((unit, why))) = (order, unfit) {
+        if let (Named::Drawn(Shuffle::Matched), Some((unit, why))) = (order, unfit) {
             return Err(item.error(format!(
                 "orders = \"matched\" doesn't go with unit = \"{}\", as {why}; leave it out, or give that unit a spec of its own",
                 unit.name()
@@ -444,7 +454,7 @@ fn greedy(
     };
     let halves = t.get("split").map_or(Ok(true), |v| v.choice(&[("halves", true), ("none", false)], &[]))?;
     let orders = orders(t, ablations)?;
-    let drawn = [Named::Random, Named::Matched].map(|kind| orders.contains(&kind));
+    let drawn = Shuffle::ALL.map(|kind| orders.contains(&Named::Drawn(kind)));
     let each = match t.get("random_orders") {
         Some(v) if drawn == [false; 2] => {
             return Err(v.error("random_orders needs \"random\" or \"matched\" among orders"));
@@ -455,7 +465,7 @@ fn greedy(
     let [random, matched] = drawn.map(|asked| if asked { each } else { 0 });
     let by = |order: Named| match order {
         Named::By(order) => Some(order),
-        Named::Random | Named::Matched => None,
+        Named::Drawn(_) => None,
     };
     Ok(SweepKindSpec::Greedy {
         fraction,

@@ -164,7 +164,13 @@ fn pairs_may_have_a_base_and_one_sweep_for_each() {
         (
             "base = [\"a\", \"b\"]\n[[sweep]]\nkind = \"pairs\"\nbase = [\"b\", \"a\"]",
             27,
-            "a sweep of kind \"pairs\" already runs on task",
+            "a sweep of kind \"pairs\" with this base already runs on task",
+        ),
+        // However its heads are written.
+        (
+            "base = [\"L0.H3\", \"cross L1.H0\"]\n[[sweep]]\nkind = \"pairs\"\nbase = [\"cross L01.H0\", \"self L0.H03\"]",
+            27,
+            "with this base already runs on task",
         ),
     ] {
         let e = of(&format!("kind = \"pairs\"\n{sweep}")).unwrap_err();

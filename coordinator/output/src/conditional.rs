@@ -19,6 +19,8 @@ use rayon::prelude::*;
 pub struct Conditional {
     /// Names of the base's units, joined by " + ".
     pub base: String,
+    /// The same for people: of many units their number and the first.
+    pub short: String,
     /// Δ of the base alone.
     pub delta: Estimate,
     /// Every pair of other units, in lexicographic order; q over these.
@@ -53,7 +55,8 @@ pub fn without<'g>(g: &'g Group, pair: &PairRow) -> Option<&'g PairRow> {
     g.pairs.iter().find(|p| (p.a, p.b) == (pair.a, pair.b))
 }
 
-/// What the sweeps given a base measure of a task, in the plan's order; `none` is the sample with nothing removed.
+/// What the sweeps given a base measure of a task, in the plan's order; `none` is the sample with nothing removed. Sweeps of one base that
+/// differ in streams are one: q is over all of their pairs.
 pub fn rows(
     results: &Results,
     ablation: u32,
@@ -62,9 +65,35 @@ pub fn rows(
     none: &Sample,
 ) -> Vec<Conditional> {
     let sweeps = view::sweeps_of(results, ablation, task, |k| matches!(k, SweepKind::Conditional { .. }));
-    sweeps.filter_map(|sweep| of_sweep(results, sweep, task, measure, none)).collect()
+    let mut out: Vec<(Vec<Option<UnitIx>>, Conditional)> = Vec::new();
+    for sweep in sweeps {
+        let Some(found) = of_sweep(results, sweep, task, measure, none) else { continue };
+        let base = base_of(results, sweep);
+        match out.iter_mut().find(|known| known.0 == base) {
+            Some((_, known)) => known.pairs.extend(found.pairs),
+            None => out.push((base, found)),
+        }
+    }
+    let whole = |(_, mut given): (_, Conditional)| {
+        given.pairs.sort_by_key(|p| (p.a, p.b));
+        resolve(&mut given.pairs);
+        given
+    };
+    out.into_iter().map(whole).collect()
 }
 
+/// The base of a sweep by its places among all units of the ablation; nothing where it has none.
+fn base_of(results: &Results, sweep: u32) -> Vec<Option<UnitIx>> {
+    let places = places(results, sweep);
+    match &results.plan.sweeps[sweep as usize].kind {
+        SweepKind::Conditional { base } => {
+            base.iter().map(|u| places.get(u.at()).copied().flatten()).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What one sweep measures; its pairs have no q yet.
 fn of_sweep(
     results: &Results,
     sweep: u32,
@@ -94,12 +123,11 @@ fn of_sweep(
     }
     let ranks = pairs_from..results.plan.round_subsets(sweep, 0);
     let found = interactions(results, sweep, task, measure, &gone, &with_base, ranks).map(|r| r.1);
-    let mut pairs: Vec<PairRow> = found.collect();
-    resolve(&mut pairs);
     Some(Conditional {
         base: results.plan.base_name(sweep).unwrap_or_default(),
+        short: results.plan.base_short(sweep).unwrap_or_default(),
         delta: measure.contrast(&[(1.0, &gone), (-1.0, none)]),
-        pairs,
+        pairs: found.collect(),
     })
 }
 

@@ -5,7 +5,7 @@ use crate::measure::{Measure, Sample};
 use crate::results::Results;
 use crate::view;
 use ablate_common::metric::Metric;
-use ablate_common::plan::SweepKind;
+use ablate_common::plan::{Shuffle, SweepKind};
 use ablate_common::space::SubsetSpace;
 use ablate_common::stats::Estimate;
 use ablate_common::task::Scope;
@@ -73,14 +73,11 @@ pub struct Point {
     pub ratio: Option<f64>,
 }
 
-/// Kinds of random orders, as their names begin: plain shuffles, and those that are matched per layer to greedy.
-pub const SHUFFLES: [&str; 2] = ["random", "matched"];
-
 impl Curve {
     /// Its kind of random orders; none where it isn't one.
     #[must_use]
-    pub fn shuffle(&self) -> Option<&'static str> {
-        SHUFFLES.into_iter().find(|kind| self.order.starts_with(kind))
+    pub fn shuffle(&self) -> Option<Shuffle> {
+        Shuffle::of(&self.order)
     }
 
     /// κ of a number of removed heads.

@@ -3,7 +3,7 @@
 use crate::analyse::{Analysis, Group, HeadRow, PairRow, RESOLVED, Relation};
 use crate::conditional::{Conditional, without};
 use crate::constants;
-use crate::curve::{Curve, SHUFFLES};
+use crate::curve::Curve;
 use crate::gradients::GradientRow;
 use crate::joint::GroupRow;
 use crate::results::Results;
@@ -12,6 +12,7 @@ use crate::view;
 use ablate_common::gradient;
 use ablate_common::head::Stream;
 use ablate_common::metric::Metric;
+use ablate_common::plan::Shuffle;
 use ablate_common::stats::bootstrap::quantile;
 use ablate_common::stats::paired::Weighted;
 use ablate_common::units::UnitIx;
@@ -74,10 +75,13 @@ pub struct Family<'a> {
 }
 
 impl<'a> Family<'a> {
-    /// The kinds of random orders that there are, with their names.
-    pub fn shuffles(&self) -> Vec<(&'static str, &[&'a Curve])> {
-        let all = [self.random.as_slice(), self.matched.as_slice()];
-        SHUFFLES.into_iter().zip(all).filter(|kind| !kind.1.is_empty()).collect()
+    /// The kinds of random orders that there are, with their orders.
+    pub fn shuffles(&self) -> Vec<(Shuffle, &[&'a Curve])> {
+        let of = |kind| match kind {
+            Shuffle::Plain => self.random.as_slice(),
+            Shuffle::Matched => self.matched.as_slice(),
+        };
+        Shuffle::ALL.into_iter().map(|kind| (kind, of(kind))).filter(|kind| !kind.1.is_empty()).collect()
     }
 
     /// All curves, the named ones first.
@@ -97,17 +101,12 @@ pub fn families(g: &Group) -> Vec<Family<'_>> {
         for f in out.iter_mut().filter(|f| f.greedy == c.greedy) {
             match c.shuffle() {
                 None => f.named.push(c),
-                Some("matched") => f.matched.push(c),
-                Some(_) => f.random.push(c),
+                Some(Shuffle::Plain) => f.random.push(c),
+                Some(Shuffle::Matched) => f.matched.push(c),
             }
         }
     }
     out
-}
-
-/// What random orders of a kind are called in sentences.
-pub fn in_words(kind: &str) -> &'static str {
-    if kind == "matched" { "random orders matched per layer" } else { "random orders" }
 }
 
 /// (median, lowest, highest) of r at κ over random orders.
@@ -268,7 +267,7 @@ fn group(results: &Results, g: &Group) -> Value {
             "redundant": c.count(Relation::Redundant),
             "overlapping": c.count(Relation::Overlapping),
             "unresolved": c.count(Relation::Unresolved),
-            "top_pairs": c.strongest(10).into_iter().map(row).collect::<Vec<_>>(),
+            "strongest": c.strongest(10).into_iter().map(row).collect::<Vec<_>>(),
         })
     };
     let joint = |j: &GroupRow| {
@@ -384,10 +383,15 @@ pub fn run(results: &Results) -> Value {
     let plan = &results.plan;
     let missing: Vec<Value> = (0..plan.sweeps.len() as u32)
         .flat_map(|s| {
-            let kind = plan.sweeps[s as usize].kind.name();
-            view::missing(results, s)
-                .into_iter()
-                .map(move |(round, have, of)| json!({"sweep": s, "kind": kind, "round": round, "chunks": have, "planned": of}))
+            let (kind, base) = (plan.sweeps[s as usize].kind.name(), plan.base_short(s));
+            view::missing(results, s).into_iter().map(move |(round, have, of)| {
+                let mut out =
+                    json!({"sweep": s, "kind": kind, "round": round, "chunks": have, "planned": of});
+                if let Some(base) = &base {
+                    out["base"] = json!(base);
+                }
+                out
+            })
         })
         .collect();
     let r = &results.run;

@@ -56,7 +56,7 @@ pub fn orders(g: &Group) -> Vec<OrderRow> {
         out.extend(family.named.iter().map(|c| one(c)));
         for (kind, orders) in family.shuffles() {
             let rows: Vec<OrderRow> = orders.iter().map(|c| one(c)).collect();
-            let all = together(kind, &rows);
+            let all = together(kind.name(), &rows);
             out.extend(rows);
             out.extend(all);
         }

@@ -102,7 +102,7 @@ fn group(out: &mut String, results: &Results, g: &Group) -> std::fmt::Result {
         writeln!(
             out,
             "  With {} removed (Δ {}): {} of {} pairs redundant, {} overlapping (q ≤ 0.05)",
-            c.base,
+            c.short,
             signed(c.delta.value),
             c.count(Relation::Redundant),
             c.pairs.len(),
@@ -125,7 +125,7 @@ fn group(out: &mut String, results: &Results, g: &Group) -> std::fmt::Result {
                         write!(
                             out,
                             " ({}: median {:.1} %, {:.1} to {:.1} %)",
-                            facts::in_words(kind),
+                            kind.plural(),
                             100.0 * m,
                             100.0 * low,
                             100.0 * high

@@ -82,10 +82,7 @@ pub fn cost(plan: &Plan, prepared: &[Prepared]) -> Vec<SweepCost> {
                 1 => sweep.kind.name().to_owned(),
                 _ => format!("{} ({method})", sweep.kind.name()),
             };
-            let name = match plan.base_name(i) {
-                Some(base) => format!("{name}, given {base}"),
-                None => name,
-            };
+            let name = name + &plan.given(i);
             let need = memory::of_sweep(plan, prepared, i as usize, memory::SLICE_TOKENS);
             SweepCost { name, subsets, chunks, rounds, flops, bytes: need.most() }
         })

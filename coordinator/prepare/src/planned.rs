@@ -66,7 +66,7 @@ pub fn sweeps(
             }
             let (map, base) = match &sweep.kind {
                 SweepKindSpec::Conditional { base } => {
-                    units::given(at, sweep, base, (ablation as usize, &whole), model)?
+                    units::given(at, spec, base, (ablation as usize, &whole), model)?
                 }
                 _ => (units::narrowed(at, sweep, &whole, model)?, Vec::new()),
             };

@@ -233,8 +233,9 @@ async fn quarantine(State(site): At, Path(id): Path<String>) -> Reply {
         Err(e) => reply::failed(&e.into()),
         Ok(all) => {
             let row = |(sweep, round, chunk, error): &(u32, u32, u32, String)| {
-                let name = plan.sweeps.get(*sweep as usize).map_or("", |s| s.kind.name());
-                let ranks = (!name.is_empty()).then(|| plan.chunk_ranks(*sweep, *round, *chunk));
+                let kind = plan.sweeps.get(*sweep as usize).map(|s| s.kind.name());
+                let name = kind.map_or_else(String::new, |kind| format!("{kind}{}", plan.given(*sweep)));
+                let ranks = kind.map(|_| plan.chunk_ranks(*sweep, *round, *chunk));
                 json!({ "sweep": sweep, "kind": name, "round": round, "chunk": chunk,
                     "subsets": ranks.map(|r| [r.start, r.end]), "error": error })
             };

@@ -102,8 +102,7 @@ impl Status {
                         sweep.kind.name().to_owned()
                     } else {
                         let method = plan.ablations[sweep.ablation as usize].title();
-                        let given = plan.base_name(i).map_or_else(String::new, |b| format!(", given {b}"));
-                        format!("{} ({method}){given}", sweep.kind.name())
+                        format!("{} ({method}){}", sweep.kind.name(), plan.given(i))
                     },
                     subsets_total: (0..sweep.rounds()).map(|r| plan.round_subsets(i, r)).sum(),
                     subsets_done: rounds.into_iter().flatten().map(|(&r, &n)| subsets(r, n)).sum(),

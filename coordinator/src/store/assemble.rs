@@ -46,7 +46,7 @@ impl Frame {
         };
         for (i, sweep) in (0u32..).zip(&self.plan.sweeps) {
             if let Some(&us) = self.busy_us.get(&i) {
-                let step = format!("lanes busy, {}", sweep.kind.name());
+                let step = format!("lanes busy, {}{}", sweep.kind.name(), self.plan.given(i));
                 *run.seconds.entry(step).or_default() += us as f64 / 1e6;
             }
         }

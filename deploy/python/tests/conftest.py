@@ -70,7 +70,9 @@ def spec(folder: Path, name: str, ablations: str, sweeps: str) -> Path:
 
 
 MEAN = '[ablation]\nmethod = "mean"\n'
-SWEEPS = """
+#: What pairs are given: all heads but those of the last layer.
+GIVEN = [f"L{layer}.H{head}" for layer in range(5) for head in range(12)]
+SWEEPS = f"""
 [[sweep]]
 kind = "single"
 [[sweep]]
@@ -79,11 +81,15 @@ kind = "gradient"
 kind = "pairs"
 tasks = ["reviews"]
 [[sweep]]
+kind = "pairs"
+tasks = ["reviews"]
+base = {json.dumps(GIVEN)}
+[[sweep]]
 kind = "greedy"
 tasks = ["reviews"]
 fraction = 0.05
 split = "none"
-orders = ["greedy", "importance", "random"]
+orders = ["greedy", "importance", "random", "matched"]
 """
 
 
@@ -97,7 +103,7 @@ def programs() -> Path:
 
 @pytest.fixture(scope="session")
 def made(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run with every head, every pair, gradients and pruning."""
+    """The folder of a run with every head, every pair, pairs given a base, gradients and pruning."""
     folder = tmp_path_factory.mktemp("made")
     path = spec(folder, "tour", MEAN, SWEEPS)
     ablate("run", path, "--out", folder / "out", "--device", "cpu", "--threads", "1")

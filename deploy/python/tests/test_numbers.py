@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from conftest import GIVEN
 
 import ablate_results as ar
 
@@ -86,6 +87,31 @@ def test_interactions_and_their_errors_follow_from_the_scores(run: ar.Run, revie
     resolved = rows.q_value <= 0.05
     assert set(rows.relation[~resolved]) == {"unresolved"}
     assert (rows.relation[resolved] == np.where(rows.interaction[resolved] > 0, "redundant", "overlapping")).all()
+
+
+def test_an_interaction_given_a_base_follows_from_the_scores(run: ar.Run) -> None:
+    rows = run.conditional
+    assert set(rows.base) == {" + ".join(GIVEN)}
+    assert len(rows) == 12 * 11 // 2
+    assert set(rows.a_layer) == set(rows.b_layer) == {5}
+    terms = run.example_deltas(GIVEN, **REVIEWS)
+    alone = terms.difference
+    np.testing.assert_allclose(rows.delta_base, ar.clustered(alone, terms.scored, terms.cluster)[0], rtol=1e-9)
+    for row in rows.iloc[::20].itertuples():
+        a, b, ab = (
+            run.example_deltas([*GIVEN, *more], **REVIEWS).difference
+            for more in ([row.a_name], [row.b_name], [row.a_name, row.b_name])
+        )
+        estimate = ar.clustered(ab - a - b + alone, terms.scored, terms.cluster)
+        np.testing.assert_allclose(estimate[:2], (row.interaction, row.se), rtol=1e-7, atol=1e-14)
+
+
+def test_matched_orders_are_there_beside_the_plain_ones(run: ar.Run) -> None:
+    orders = run.orders[run.orders.task == "reviews"].set_index("order").orders
+    assert (orders["random"], orders["matched"]) == (20, 20)
+    curve = run.curve[run.curve.task == "reviews"]
+    plain, matched = (list(curve[curve.order == f"{kind}-07"].removed) for kind in ("random", "matched"))
+    assert plain == matched
 
 
 def test_a_correlation_and_its_delta_follow_from_the_scores(run: ar.Run, gold: list[float]) -> None:

@@ -58,7 +58,7 @@ def test_curve(run: ar.Run) -> None:
     ax = ar.plot.curve(run, "reviews", y="value")
     drawn(ax)
     lines = {line.get_label(): line for line in ax.get_lines()}
-    assert {"greedy", "importance", "random, median"} <= set(lines)
+    assert {"greedy", "importance", "random, median", "matched, median"} <= set(lines)
     rows = run.curve[(run.curve.task == "reviews") & (run.curve.order == "greedy")]
     np.testing.assert_array_equal(lines["greedy"].get_xydata(), rows[["fraction", "value"]])
     assert len({(line.get_color(), line.get_linestyle()) for line in ax.get_lines()}) == len(ax.get_lines())

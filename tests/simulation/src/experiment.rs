@@ -20,6 +20,7 @@ pub fn experiment(seed: u64) -> NewExperiment {
         (SweepKind::Random { orders: 2, seed, points: vec![1, 3, 5] }, 2),
         (SweepKind::Joint { pairs: 2, groups: 2, triples: 2 }, 3),
         (SweepKind::Matched { greedy: 3, orders: 2, seed, points: vec![1, 2, 4] }, 2),
+        (SweepKind::Conditional { base: vec![UnitIx(1), UnitIx(4)] }, 3),
     ];
     let mut plan = hostile::plan();
     plan.spec.name = format!("test-{seed}");

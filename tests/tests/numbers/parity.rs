@@ -6,7 +6,7 @@
 use super::plans;
 use ablate_common::decide::{self, Round};
 use ablate_common::head::HeadIx;
-use ablate_common::plan::{Plan, SweepKind};
+use ablate_common::plan::{Plan, PlannedSweep, SweepKind};
 use ablate_common::scores::TaskScores;
 use ablate_common::spec::{self, Dtype};
 use ablate_common::stats::point;
@@ -88,7 +88,8 @@ fn load(case: &Case, dtype: Dtype) -> Loaded {
     let (_, model) = plans::load(&case.path, kind);
     let mut plan = made.plan;
     // Only a few pairs are asked for, far apart: a pair and its neighbour in a chunk instead of dozens.
-    plan.sweeps.iter_mut().filter(|s| s.kind == SweepKind::Pairs).for_each(|s| s.chunk = 2);
+    let paired = |s: &&mut PlannedSweep| matches!(s.kind, SweepKind::Pairs | SweepKind::Conditional { .. });
+    plan.sweeps.iter_mut().filter(paired).for_each(|s| s.chunk = 2);
     let plan = Arc::new(plan);
     let (prepared, donors) = (made.prepared[0].clone(), made.prepared.get(1).cloned());
     let engine = Engine::new(Arc::new(SharedModel::new(model)), Arc::clone(&plan), Arc::new(made.prepared));
@@ -132,7 +133,7 @@ struct Compared {
     in_f32: f64,
 }
 
-/// Compares Δ of every `stride`-th head and of `pairs` pairs with the reference.
+/// Compares Δ of every `stride`-th head and of `pairs` pairs with the reference; and of a few pairs of each base.
 fn compare(case: &Case, stride: usize, pairs: u64) -> Compared {
     let mut wide = load(case, Dtype::F64);
     let plan = Arc::clone(&wide.plan);
@@ -146,6 +147,12 @@ fn compare(case: &Case, stride: usize, pairs: u64) -> Compared {
     let mut ranks: Vec<u64> = (0..pairs).map(|k| (k * 0x9E37_79B9 + 12345) % total).collect();
     ranks.sort_unstable();
     asked.extend(ranks.into_iter().map(|r| (pair, r)));
+    // Of pairs given a base: the base alone, one head with it, and pairs.
+    let given = (0u32..).zip(&plan.sweeps).filter(|s| matches!(s.1.kind, SweepKind::Conditional { .. }));
+    for (at, _) in given {
+        let last = plan.round_subsets(at, 0) - 1;
+        asked.extend([0, 1, last / 3, last / 2, last].map(|r| (at, r)));
+    }
     let heads = plan.model.n_heads;
     let mut subsets = vec![Vec::new()];
     subsets.extend(
@@ -201,7 +208,9 @@ fn hold(case: &Case, stride: usize, pairs: u64) {
 
 #[test]
 fn smollm2_every_head_and_random_pairs_equal_transformers_on_ioi() {
-    hold(&smollm2_case("ioi"), 1, if long() { 200 } else { 10 });
+    let mut case = smollm2_case("ioi");
+    case.spec += "[[sweep]]\nkind = \"pairs\"\nbase = [\"L1.H2\", \"L14.H5\"]\n";
+    hold(&case, 1, if long() { 200 } else { 10 });
 }
 
 #[test]

@@ -289,3 +289,55 @@ fn model_path(source: &str, root: Option<&Path>) -> PathBuf {
     let below = root.zip(given.file_name()).map(|(root, name)| root.join(name));
     below.filter(|p| p.exists()).unwrap_or(given)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::plan;
+
+    /// A plan of sweeps of these kinds over 12 heads.
+    fn of(kinds: Vec<SweepKind>) -> Plan {
+        let mut plan = plan();
+        let blank = plan.sweeps[0].clone();
+        plan.sweeps = kinds.into_iter().map(|kind| PlannedSweep { kind, ..blank.clone() }).collect();
+        plan
+    }
+
+    #[test]
+    fn a_base_is_ascending_and_of_the_sweeps_units() {
+        let checked = |base: &[u32]| {
+            let base = base.iter().copied().map(UnitIx).collect();
+            check_plan(&of(vec![SweepKind::Conditional { base }]))
+        };
+        for fine in [&[0][..], &[3, 11], &[0, 1, 2]] {
+            assert_eq!(checked(fine), Ok(()), "{fine:?}");
+        }
+        for bad in [&[2, 1][..], &[1, 1], &[12], &[0, 99]] {
+            assert!(checked(bad).is_err_and(|e| e.contains("sweep 0 of the plan")), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn matched_orders_come_with_all_that_their_own_greedy_removed() {
+        let greedy = |steps| SweepKind::Greedy { steps, objective: 0 };
+        let matched = |greedy| SweepKind::Matched { greedy, orders: 2, seed: 1, points: vec![1, 3] };
+        let plan = of(vec![greedy(3), greedy(5), matched(0), matched(1)]);
+        assert_eq!(check_plan(&plan), Ok(()));
+        assert!(check_plan(&of(vec![matched(1)])).is_err(), "there is no such greedy");
+        for (sweep, list, what) in [
+            (2, &[4, 0, 7][..], ""),
+            (3, &[4, 0, 7, 1, 2], ""),
+            (2, &[], "0 units instead of 3"),
+            (2, &[4, 0], "2 units instead of 3"),
+            (2, &[4, 0, 4], "names a unit twice"),
+            (2, &[4, 0, 12], "does not have"),
+            // The order of the other greedy.
+            (2, &[4, 0, 7, 1, 2], "5 units instead of 3"),
+            (3, &[4, 0, 7], "3 units instead of 5"),
+        ] {
+            let shard = pb::Shard { sweep, chunks: 4, list: list.to_vec(), ..pb::Shard::default() };
+            let why = bad_shard(&plan, &shard).unwrap_or_default();
+            assert!(why.contains(what) && why.is_empty() == what.is_empty(), "{sweep} {list:?}: {why}");
+        }
+    }
+}

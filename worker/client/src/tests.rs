@@ -113,7 +113,7 @@ fn prepared() -> Prepared {
     Prepared { kind: TaskKind::Ioi, items, item_half: vec![0], examples: vec![example], probe: None }
 }
 
-fn plan() -> Plan {
+pub(crate) fn plan() -> Plan {
     let model = ModelSpec { source: "model.gguf".into(), dtype: Dtype::F32, sha256: None };
     let task = PlannedTask {
         name: "t".into(),

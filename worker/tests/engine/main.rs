@@ -168,8 +168,14 @@ fn every_kind_of_unit_equals_the_plain_loop() {
 }
 
 fn engine(kind: Kind, ablation: Ablation) -> Engine {
+    greedy_on(Scope::Select, kind, ablation)
+}
+
+/// An engine whose greedy sweep is evaluated on these examples: on all of them it shares its base state with pairs given a base.
+fn greedy_on(scope: Scope, kind: Kind, ablation: Ablation) -> Engine {
     let prepared = prepared(TaskKind::LanguageModeling);
-    let plan = plan("llama", TaskKind::LanguageModeling, &prepared, &Case::heads(ablation));
+    let mut plan = plan("llama", TaskKind::LanguageModeling, &prepared, &Case::heads(ablation));
+    plan.sweeps[3].scope = scope;
     Engine::new(Arc::new(SharedModel::new(model("llama", kind, 3))), Arc::new(plan), Arc::new(vec![prepared]))
 }
 
@@ -210,15 +216,28 @@ fn a_head_left_as_it_is_changes_nothing() {
 fn a_resumed_engine_gives_the_same_bits() {
     let stop = AtomicBool::new(false);
     let list: Vec<UnitIx> = [14, 3, 8, 0, 17].map(UnitIx).to_vec();
-    for kind in [Kind::Float, Kind::BFloat16] {
-        let mut steady = engine(kind, Ablation::Mean { pool: Pool::Tokens });
+    for (kind, scope) in [
+        (Kind::Float, Scope::Select),
+        (Kind::Float, Scope::All),
+        (Kind::BFloat16, Scope::Select),
+        (Kind::BFloat16, Scope::All),
+    ] {
+        let fresh = || greedy_on(scope, kind, Ablation::Mean { pool: Pool::Tokens });
+        let mut steady = fresh();
         for round in 0..5 {
             steady.run(3, round, &list[..round as usize], 0, &stop).unwrap();
+            // Pairs given a base come in between.
+            if round % 2 == 1 {
+                let here = steady.run(7, 0, &[], round, &stop).unwrap().encode();
+                assert_eq!(
+                    here,
+                    fresh().run(7, 0, &[], round, &stop).unwrap().encode(),
+                    "{kind:?} {scope:?}"
+                );
+            }
         }
         let here = steady.run(3, 5, &list, 1, &stop).unwrap().encode();
-        let fresh =
-            engine(kind, Ablation::Mean { pool: Pool::Tokens }).run(3, 5, &list, 1, &stop).unwrap().encode();
-        assert_eq!(here, fresh, "{kind:?}");
+        assert_eq!(here, fresh().run(3, 5, &list, 1, &stop).unwrap().encode(), "{kind:?} {scope:?}");
     }
 }
 
@@ -234,15 +253,19 @@ fn a_stopped_pass_says_so() {
 fn memory_for_base_states_changes_no_bit() {
     let stop = AtomicBool::new(false);
     let list: Vec<UnitIx> = [14, 3, 8].map(UnitIx).to_vec();
-    let all = |room: u64| {
-        let mut engine = engine(Kind::Float, Ablation::Mean { pool: Pool::Tokens }).keeping(room);
-        let mut bytes = Vec::new();
-        for (sweep, round, list) in [(1, 0, &[][..]), (3, 0, &[]), (3, 3, &list), (1, 0, &[])] {
-            bytes.push(engine.run(sweep, round, list, 0, &stop).unwrap().encode());
-        }
-        bytes
-    };
-    let roomy = all(u64::MAX);
-    assert_eq!(roomy, all(0));
-    assert_eq!(roomy, all(20_000));
+    for scope in [Scope::Select, Scope::All] {
+        let all = |room: u64| {
+            let engine = greedy_on(scope, Kind::Float, Ablation::Mean { pool: Pool::Tokens });
+            let mut engine = engine.keeping(room);
+            let mut bytes = Vec::new();
+            let runs = [(1, 0, &[][..]), (3, 0, &[]), (7, 0, &[]), (3, 3, &list), (7, 0, &[]), (1, 0, &[])];
+            for (sweep, round, list) in runs {
+                bytes.push(engine.run(sweep, round, list, 0, &stop).unwrap().encode());
+            }
+            bytes
+        };
+        let roomy = all(u64::MAX);
+        assert_eq!(roomy, all(0), "{scope:?}");
+        assert_eq!(roomy, all(20_000), "{scope:?}");
+    }
 }

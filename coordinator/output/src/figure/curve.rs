@@ -4,18 +4,26 @@ use super::draw::{Scale, Svg, Type, count, number, percent, tick_labels, tip};
 use crate::analyse::Group;
 use crate::curve::{Curve, Point};
 use crate::facts::Family;
+use ablate_common::plan::Shuffle;
 use ablate_common::stats::bootstrap::quantile;
 use std::collections::BTreeMap;
 
-/// Colour of an order, or of a kind of random orders, the same in every figure.
+/// Colour of an order, the same in every figure.
 pub fn colour(order: &str) -> &'static str {
     match order {
         "greedy" => "var(--c1)",
         "importance" => "var(--c2)",
         "gradient" => "var(--c3)",
         "rollout" => "var(--c4)",
-        "matched" => "var(--c5)",
         _ => "var(--c0)",
+    }
+}
+
+/// Colour of a kind of random orders.
+fn shade(kind: Shuffle) -> &'static str {
+    match kind {
+        Shuffle::Plain => "var(--c0)",
+        Shuffle::Matched => "var(--c5)",
     }
 }
 
@@ -67,7 +75,7 @@ impl Family<'_> {
 
 /// How far the random orders of a kind lie apart, where all of them were evaluated.
 struct Spread {
-    kind: &'static str,
+    kind: Shuffle,
     /// Removed, 5 %, median, 95 %.
     at: Vec<[f64; 4]>,
 }
@@ -103,12 +111,12 @@ pub fn curves(g: &Group, family: &Family<'_>, label: &str) -> Option<String> {
         let line = |k: usize| -> Vec<(f64, f64)> {
             spread.at.iter().map(|s| (x.at(s[0] / heads), y.within(s[k]))).collect()
         };
-        svg.band(&line(3), &line(1), colour(kind), "fill-opacity=\"0.16\"");
+        svg.band(&line(3), &line(1), shade(kind), "fill-opacity=\"0.16\"");
         for c in orders {
             let points: Vec<(f64, f64)> = family.points(c).iter().map(at).collect();
-            svg.polyline(&points, colour(kind), 0.6, "stroke-opacity=\"0.4\"");
+            svg.polyline(&points, shade(kind), 0.6, "stroke-opacity=\"0.4\"");
         }
-        svg.polyline(&line(2), colour(kind), 1.8, "stroke-dasharray=\"5 4\"");
+        svg.polyline(&line(2), shade(kind), 1.8, "stroke-dasharray=\"5 4\"");
     }
     for (order, points) in &named {
         let bound = |high: bool| -> Vec<(f64, f64)> {
@@ -131,8 +139,8 @@ pub fn curves(g: &Group, family: &Family<'_>, label: &str) -> Option<String> {
         .collect();
     ends.extend(spreads.iter().filter_map(|spread| {
         let s = spread.at.last()?;
-        let text = format!("{} {}", spread.kind, shown(s[2], flagged));
-        Some((x.at(s[0] / heads), y.within(s[2]), text, colour(spread.kind)))
+        let text = format!("{} {}", spread.kind.name(), shown(s[2], flagged));
+        Some((x.at(s[0] / heads), y.within(s[2]), text, shade(spread.kind)))
     }));
     direct(&mut svg, ends, y.within(f64::NEG_INFINITY));
     slices(&mut svg, g, family, &x, &named, &spreads);
@@ -251,7 +259,7 @@ fn slices(
         for Spread { kind, at } in spreads {
             let Some(s) = at.iter().rev().find(|s| s[0] <= f64::from(removed)) else { continue };
             let [_, low, middle, high] = s.map(|v| shown(v, flagged));
-            text.push_str(&format!("\n{kind}: {middle} ({low} to {high})"));
+            text.push_str(&format!("\n{}: {middle} ({low} to {high})", kind.name()));
         }
         let gone = family.named.first().and_then(|c| {
             let unit = c.points.iter().find(|p| p.removed == removed)?.unit?;

@@ -19,6 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
+use words::Shown;
 
 /// Writes the report.
 ///
@@ -172,8 +173,13 @@ impl Page<'_> {
         write!(out, "</dl>\n<ol class=\"findings\">")?;
         for f in words::findings(g) {
             write!(out, "<li><b>{}</b> {}", escape(&f.lead), escape(&f.text))?;
-            if let Some(figure) = words::shown_by(self.figures, at, f.figure) {
-                write!(out, " <a href=\"#{}\">Figure {}</a>", figure.name, self.number(figure))?;
+            match f.shown {
+                Shown::Figure(kind) => {
+                    if let Some(figure) = words::shown_by(self.figures, at, kind) {
+                        write!(out, " <a href=\"#{}\">Figure {}</a>", figure.name, self.number(figure))?;
+                    }
+                }
+                Shown::Given(k) => write!(out, " <a href=\"#{}\">Table</a>", conditional::id(at, k))?,
             }
             writeln!(out, "</li>")?;
         }
@@ -254,7 +260,7 @@ impl Page<'_> {
             }
             match part {
                 Part::Heads => heads_table(out, g)?,
-                Part::Pairs => conditional::tables(out, g)?,
+                Part::Pairs => conditional::tables(out, at, g)?,
                 Part::Curves => orders_table(out, g)?,
                 _ => {}
             }

@@ -46,12 +46,11 @@ pub fn exact(out: &mut String, results: &Results) -> anyhow::Result<()> {
             .filter_map(|&t| plan.tasks.get(t as usize))
             .map(|t| t.name.as_str())
             .collect();
-        let given = plan.base_name(sweep).map_or_else(String::new, |b| format!(", given {b}"));
         write!(
             out,
             "<tr><td>{}{}</td><td>{}</td><td>{}</td><td class=\"r\">{}</td><td class=\"r\">none</td></tr>",
             escape(planned.kind.name()),
-            escape(&given),
+            escape(&plan.given(sweep)),
             escape(&ablation),
             escape(&tasks.join(", ")),
             count(computed as usize)

@@ -14,12 +14,21 @@ pub struct Finding {
     pub lead: String,
     /// The numbers.
     pub text: String,
-    /// The kind of figure that shows it, as in the beginning of its name.
-    pub figure: &'static str,
+    /// What shows it.
+    pub shown: Shown,
+}
+
+/// What shows a finding.
+#[derive(Clone, Copy, Debug)]
+pub enum Shown {
+    /// A kind of figure, as in the beginning of its name.
+    Figure(&'static str),
+    /// The table of the pairs of a base, by its place in the group.
+    Given(usize),
 }
 
 fn finding(figure: &'static str, lead: String, text: String) -> Finding {
-    Finding { lead, text, figure }
+    Finding { lead, text, shown: Shown::Figure(figure) }
 }
 
 /// The figure of a kind in a group.
@@ -35,8 +44,10 @@ pub fn findings(g: &Group) -> Vec<Finding> {
     out.extend(most_important(g));
     out.extend(resolved(g));
     out.extend(pairs(g));
-    let given = g.conditional.iter().filter_map(|c| conditional::words(g, c));
-    out.extend(given.map(|(lead, text)| finding("pairs", lead, text)));
+    for (k, c) in g.conditional.iter().enumerate() {
+        let said = conditional::words(g, c);
+        out.extend(said.map(|(lead, text)| Finding { lead, text, shown: Shown::Given(k) }));
+    }
     out.extend(curves(g));
     out.extend(whole(g));
     out
@@ -161,7 +172,7 @@ fn curves(g: &Group) -> Vec<Finding> {
             text.push_str(&format!(
                 " {} {} retain {} (median; {} to {}).",
                 orders.len(),
-                facts::in_words(kind),
+                kind.plural(),
                 percent(median),
                 percent(low),
                 percent(high)

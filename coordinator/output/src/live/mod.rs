@@ -259,9 +259,7 @@ impl<'a> Live<'a> {
             has: (
                 any(|k| matches!(k, SweepKind::Single)),
                 any(|k| matches!(k, SweepKind::Pairs)),
-                any(|k| {
-                    matches!(k, SweepKind::Greedy { .. } | SweepKind::Path { .. } | SweepKind::Random { .. })
-                }),
+                any(SweepKind::prunes),
             ),
         })
     }

@@ -171,3 +171,18 @@ fn what_never_comes_leaves_its_pairs_out() {
     live.take((1, 0, 0), &odd);
     assert_eq!((live.heads(0, 0).unwrap().known, live.heads(1, 0).unwrap().known), (0, 7));
 }
+
+#[test]
+fn a_group_has_curves_whatever_runs_along_them() {
+    let results = with_matched(experiment(2, 4, 14, true));
+    let has = |keep: fn(&SweepKind) -> bool| {
+        let mut plan = results.plan.clone();
+        plan.sweeps.iter_mut().filter(|s| !keep(&s.kind)).for_each(|s| s.tasks.clear());
+        let frame = frame(results.id.clone(), plan, results.prepared.clone());
+        Live::new(&frame).group_view(0).unwrap().has
+    };
+    assert_eq!(has(|_| true), (true, true, true));
+    assert_eq!(has(|k| matches!(k, SweepKind::Matched { .. })), (false, false, true));
+    assert_eq!(has(|k| matches!(k, SweepKind::Random { .. })), (false, false, true));
+    assert_eq!(has(|k| *k == SweepKind::Single), (true, false, false));
+}

@@ -111,7 +111,7 @@ fn the_table_is_there_where_it_is_asked_for_and_pairs_stay_what_they_were() {
     assert!(summary(&without)["tasks"][0].get("conditional").is_none());
     let told = summary(&with)["tasks"][0]["conditional"].clone();
     assert_eq!((&told[0]["base"], &told[1]["base"]), (&"L0.H2".into(), &"L0.H1 + L0.H3".into()));
-    let top = &told[0]["top_pairs"][0];
+    let top = &told[0]["strongest"][0];
     assert_eq!(
         (&top["a"], &top["b"], &top["relation"]),
         (&"L0.H1".into(), &"L1.H1".into(), &"redundant".into())
@@ -125,6 +125,11 @@ fn the_table_is_there_where_it_is_asked_for_and_pairs_stay_what_they_were() {
     assert!(page.contains("With L0.H2 gone, L0.H1 and L1.H1 stand in for each other."));
     assert!(page.contains("With L0.H1 + L0.H3 gone, no two interact measurably."));
     assert!(page.contains("I, given L0.H2") && page.contains("I of the whole model"));
+    // What is said of a base leads to its table, and not to the figures of the whole model.
+    for id in ["g0-given-0", "g0-given-1", "g1-given-1"] {
+        assert_eq!(page.matches(&format!("<a href=\"#{id}\">Table</a>")).count(), 1, "{id}");
+        assert_eq!(page.matches(&format!("id=\"{id}\"")).count(), 1, "{id}");
+    }
 
     // Without plain pairs there is nothing to stand beside, and without scores the table has no rows.
     r.rounds.remove(&(2, 0));
@@ -154,4 +159,51 @@ fn chunks_that_are_missing_leave_out_the_pairs_that_need_them() {
     // Without the base alone there is nothing to compare with.
     chunk(&mut r, 0);
     assert_eq!(analyse(&r).groups[0].conditional.len(), 1);
+}
+
+#[test]
+fn sweeps_of_one_base_that_differ_in_streams_are_one_family() {
+    let mut r = experiment(2, 4, 14, true);
+    let all = r.plan.units[0].clone();
+    for (at, (kept, base)) in (7..).zip([(&[0u32, 1, 2, 3][..], 2), (&[2, 4, 5, 6, 7][..], 0)]) {
+        r.plan.units.push(all.kept(|u| kept.contains(&u.0)));
+        let kind = SweepKind::Conditional { base: vec![UnitIx(base)] };
+        let sweep = PlannedSweep { kind, units: at - 6, chunk: 5, ..r.plan.sweeps[2].clone() };
+        r.plan.sweeps.push(sweep);
+        let round = scores(&r.plan, &r.prepared, at, 0, &[], true);
+        r.rounds.insert((at, 0), round);
+    }
+    for g in &analyse(&r).groups {
+        let [c] = &g.conditional[..] else { panic!("one base") };
+        let pairs: Vec<(u32, u32)> = c.pairs.iter().map(|p| (p.a.0, p.b.0)).collect();
+        assert_eq!(pairs, [(0, 1), (0, 3), (1, 3), (4, 5), (4, 6), (4, 7), (5, 6), (5, 7), (6, 7)]);
+        let p: Vec<f64> = c.pairs.iter().map(|p| p.interaction.p).collect();
+        let q = ablate_common::stats::fdr::benjamini_hochberg(&p);
+        assert!(c.pairs.iter().zip(&q).all(|(p, q)| p.q == *q), "{q:?}");
+    }
+}
+
+#[test]
+fn people_are_told_a_long_base_in_short() {
+    let mut r = experiment(2, 4, 14, true);
+    let kind = SweepKind::Conditional { base: (0..5).map(UnitIx).collect() };
+    r.plan.sweeps.push(PlannedSweep { kind, ..r.plan.sweeps[2].clone() });
+    let round = scores(&r.plan, &r.prepared, 7, 0, &[], true);
+    r.rounds.insert((7, 0), round);
+    let (full, short) = ("L0.H0 + L0.H1 + L0.H2 + L0.H3 + L1.H0", "5 heads (L0.H0, L0.H1, …)");
+    let plan = &r.plan;
+    assert_eq!((plan.base_name(7).as_deref(), plan.base_short(7).as_deref()), (Some(full), Some(short)));
+    assert_eq!((plan.given(7), plan.given(2)), (format!(", given {short}"), String::new()));
+    assert_eq!((plan.base_name(2), plan.base_short(99)), (None, None));
+    let a = analyse(&r);
+    assert_eq!(facts::summary(&r, &a)["tasks"][0]["conditional"][0]["base"], full);
+    assert!(headline_analysed(&r, &a).contains(&format!("With {short} removed")));
+    let dir = tempfile::tempdir().unwrap();
+    let page = dir.path().join("report.html");
+    report_analysed(&r, &a, &page).unwrap();
+    let page = std::fs::read_to_string(&page).unwrap();
+    assert!(
+        page.contains(&format!("I, given {short}")) && page.contains(&format!("conditional, given {short}"))
+    );
+    assert_eq!(page.matches(full).count(), 2, "a caption of each task has all names");
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::facts::families;
+use ablate_common::units::UnitKind;
 
 /// An experiment of [`experiment`] with matched orders besides, at the points of the plain ones.
 pub(crate) fn with_matched(mut r: Results) -> Results {
@@ -50,10 +51,34 @@ fn matched_orders_stand_beside_the_plain_ones_wherever_those_are() {
     let [with, without] = [page(&r), page(&plain)];
     for words in [
         "20 random orders matched per layer retain",
-        "Ochre: 20 random orders that remove as many heads of each layer",
+        "Ochre: 20 random orders that remove as many heads of each layer as greedy does, their median and their 5th to 95th percentile.",
     ] {
         assert!(with.contains(words) && !without.contains(words), "{words}");
     }
+}
+
+#[test]
+fn captions_say_what_is_drawn_and_no_more() {
+    let r = with_matched(experiment(2, 4, 30, true));
+    let caption = |r: &Results| {
+        let a = analyse(r);
+        let curve =
+            crate::figure::figures(r, &a).unwrap().into_iter().find(|f| f.name.starts_with("curve")).unwrap();
+        (curve.finding, curve.how)
+    };
+    let (_, how) = caption(&r);
+    let named = how.find("Bands of orders with a name are 95 % intervals.").unwrap();
+    assert!(named < how.find("Grey: 20").unwrap() && how.find("Grey: 20") < how.find("Ochre: 20"), "{how}");
+    // Only matched orders, of units that aren't heads.
+    let mut only = r;
+    for path in [4, 5, 6] {
+        only.rounds.remove(&(path, 0));
+    }
+    only.plan.ablations.iter_mut().for_each(|a| a.unit = UnitKind::KvGroup);
+    let (finding, how) = caption(&only);
+    assert_eq!(finding, "Removed in random orders matched per layer.");
+    assert!(!how.contains("Bands of orders") && !how.contains("Grey"), "{how}");
+    assert!(how.contains("as many KV groups of each layer as greedy does"), "{how}");
 }
 
 #[test]

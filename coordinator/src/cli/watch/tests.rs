@@ -207,6 +207,27 @@ fn the_overview_shows_what_there_is_room_for() {
 }
 
 #[test]
+fn matched_orders_have_a_line_and_a_mark_of_their_own() {
+    let mut state = busy();
+    let mut told = effects();
+    for group in &mut told.groups {
+        let matched = group
+            .curves
+            .iter()
+            .filter(|c| c.order.starts_with("random"))
+            .map(|c| v1::LiveCurve { order: c.order.replace("random", "matched"), ..c.clone() });
+        let matched: Vec<v1::LiveCurve> = matched.collect();
+        group.curves.extend(matched);
+    }
+    state.hear(News::Effects("3f".repeat(32), told));
+    state.view = View::Curve;
+    let shown = text(&drawn(&mut state, 100, 24, MONO));
+    for line in ["· random  mean of 2", "× matched  mean of 2"] {
+        assert!(shown.contains(line), "{line} is not in:\n{shown}");
+    }
+}
+
+#[test]
 fn every_view_shows_its_own() {
     let mut state = broken();
     for (view, name) in

@@ -349,8 +349,8 @@ export const curvePlot = group => {
   const hint = (lines, walks) => {
     if (lines.length) {
       const [plain, matched] = SHUFFLES.map(k => lines.filter(l => kindOf(l.order) === k).length);
-      const orders = [plain && `${plain} random orders`, matched && `${matched} with as many heads of each layer as greedy (dashed)`].filter(Boolean).join(', ');
-      return (lines[0].flagged ? `${group.metric}, as removing everything isn\u2019t measurably worse than removing nothing. ` : 'Retained: 100\u202f% is the whole model, 0\u202f% is no head. ') + (orders ? `Thin grey: ${orders}.` : '');
+      const thin = [plain && ` Thin grey: ${plain} random orders.`, matched && ` Dashed ochre: ${matched} random orders matched per layer, which remove as many ${group.unit[1]} of each layer as greedy.`].filter(Boolean).join('');
+      return (lines[0].flagged ? `${group.metric}, as removing everything isn\u2019t measurably worse than removing nothing. ` : 'Retained: 100\u202f% is the whole model, 0\u202f% is no head. ').trim() + thin;
     }
     const w = walks[0];
     return w ? `Greedy so far: ${w.round} of ${w.rounds} rounds, ${group.metric} on ${w.half ? 'the half of the examples that it selects on' : 'all examples'}.` : '';

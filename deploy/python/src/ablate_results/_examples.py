@@ -90,7 +90,8 @@ def find(folder: Folder, condition: Condition, subset: Subset, sweep: str | None
         heads = listed(map(_name, sorted(wanted)))
         raise NotThere(
             f"no sweep{'' if sweep is None else ' ' + sweep} of {folder.path} removed just {heads} "
-            f"({condition.task}, {condition.method}); `single` and `pairs` do, and `greedy` its own subsets"
+            f"({condition.task}, {condition.method}); `single` and `pairs` do, `conditional` with its base, and "
+            "`greedy` its own subsets"
         )
     return half
 

@@ -24,7 +24,7 @@ class Table:
 
 _ALL = (
     Table("heads", 'a sweep of kind "single"', ("single",)),
-    Table("pairs", 'a sweep of kind "pairs"', ("pairs",)),
+    Table("pairs", 'a sweep of kind "pairs" without a base', ("pairs",)),
     Table("conditional", 'a sweep of kind "pairs" with a base', ("conditional",)),
     Table("curve", 'a sweep of kind "greedy"', ("greedy",)),
     Table("orders", 'a sweep of kind "greedy"', ("greedy",)),
@@ -46,17 +46,17 @@ _ALL = (
     Table("shift", 'a sweep of kind "shift"', ("shift",)),
     Table(
         "groups",
-        'a sweep of kind "pairs" that finds redundant heads (groups = true)',
+        'a sweep of kind "pairs" without a base that finds redundant heads (groups = true)',
         ("pairs",),
     ),
-    Table("triples", 'a sweep of kind "pairs" with third_order above 0', ("pairs",)),
+    Table("triples", 'a sweep of kind "pairs" without a base, with third_order above 0', ("pairs",)),
     Table("polysemanticity", 'a sweep of kind "single" over two tasks or more', ("single",)),
     Table(
         "reliability",
         'a sweep of kind "single", "gradient" or "attention"',
         ("single", "gradient", "attention"),
     ),
-    Table("selected", 'a sweep of kind "single" or "pairs"', ("single", "pairs")),
+    Table("selected", 'a sweep of kind "single", or "pairs" without a base', ("single", "pairs")),
     Table("scores", "every run", ()),
     Table("examples", "every run", ()),
 )

@@ -2,11 +2,11 @@
 
 use super::{Maker, metric};
 use crate::analyse::Group;
-use crate::curve::Curve;
 use crate::facts::{self, Family};
 use crate::figure::curve::curves;
 use crate::figure::draw::{number, percent};
 use crate::figure::{Figure, Part, Table, rounded, slug};
+use ablate_common::plan::Shuffle;
 use serde_json::json;
 
 impl Maker<'_> {
@@ -40,9 +40,13 @@ impl Maker<'_> {
                     number(first.start)
                 )
             };
-            let bands: String =
-                family.shuffles().into_iter().map(|(kind, orders)| told(kind, orders)).collect();
-            let how = format!("{what} Measured on {on}. Coloured bands are 95 % intervals.{bands}");
+            let mut how = format!("{what} Measured on {on}.");
+            if !family.named.is_empty() {
+                how.push_str(" Bands of orders with a name are 95 % intervals.");
+            }
+            for (kind, orders) in family.shuffles() {
+                how.push_str(&told(kind, orders.len(), g.unit.plural()));
+            }
             let mut f = self.figure("curve", Part::Curves, &format!("Pruning{own}"), finding, how, svg);
             if !own.is_empty() {
                 f.name = slug(&["curve", &g.name, g.method, self.unit, "for", &first.objective]);
@@ -53,21 +57,24 @@ impl Maker<'_> {
     }
 }
 
-/// How random orders of a kind are drawn.
-fn told(kind: &str, orders: &[&Curve]) -> String {
-    let n = orders.len();
-    if kind == "matched" {
-        return format!(
-            " Ochre: {n} random orders that remove as many heads of each layer as greedy does, likewise."
-        );
-    }
-    format!(" Grey: {n} random orders, their median and their 5th to 95th percentile.")
+/// How `n` random orders of a kind are drawn; `units` are what they remove.
+fn told(kind: Shuffle, n: usize, units: &str) -> String {
+    let what = match kind {
+        Shuffle::Plain => format!("Grey: {n} random orders"),
+        Shuffle::Matched => {
+            format!("Ochre: {n} random orders that remove as many {units} of each layer as greedy does")
+        }
+    };
+    format!(" {what}, their median and their 5th to 95th percentile.")
 }
 
 /// What the curves of a family say.
 fn found(family: &Family<'_>) -> String {
     let greedy = family.named.iter().find(|c| c.order == "greedy").or(family.named.first());
-    let Some(c) = greedy else { return "Random orders of removal.".into() };
+    let Some(c) = greedy else {
+        let kinds: Vec<&str> = family.shuffles().iter().map(|(kind, _)| kind.plural()).collect();
+        return format!("Removed in {}.", kinds.join(" and "));
+    };
     let mut s = match (c.retained_at(0.79), c.at(0.79).or(c.points.last())) {
         (Some((removed, r)), _) => format!(
             "Without {removed} of {} heads (79 %), the {} order retains {}",
@@ -89,7 +96,7 @@ fn found(family: &Family<'_>) -> String {
         let Some((median, low, high)) = facts::random_retained(orders, 0.79) else { continue };
         s.push_str(&format!(
             "; {} retain {} ({} to {})",
-            facts::in_words(kind),
+            kind.plural(),
             percent(median),
             percent(low),
             percent(high)

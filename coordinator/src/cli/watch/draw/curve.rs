@@ -4,6 +4,7 @@ use super::text::number;
 use super::{no_effects, panel, say};
 use crate::cli::watch::look::Look;
 use crate::cli::watch::state::State;
+use ablate_common::plan::Shuffle;
 use ablate_proto::v1;
 use ratatui::buffer::Buffer;
 use ratatui::layout::{Constraint, Layout, Rect};
@@ -66,13 +67,18 @@ impl Drawn {
     }
 }
 
-/// Kinds of random orders, with the mark of each; orders of a kind are numbered.
-const SHUFFLES: [(&str, char); 2] = [("random", '·'), ("matched", '×')];
+/// The mark of a kind of random orders.
+fn mark_of(kind: Shuffle) -> char {
+    match kind {
+        Shuffle::Plain => '·',
+        Shuffle::Matched => '×',
+    }
+}
 
 /// Named orders on their own; random ones of each kind as their mean where several are there.
 fn drawn(curves: &[&v1::LiveCurve]) -> Vec<Drawn> {
     const MARKS: [char; 5] = ['●', '■', '▲', '◆', '○'];
-    let kind_of = |c: &v1::LiveCurve| SHUFFLES.iter().find(|k| c.order.starts_with(k.0)).map(|k| k.0);
+    let kind_of = |c: &v1::LiveCurve| Shuffle::of(&c.order);
     let mut out = Vec::new();
     for (n, curve) in curves.iter().filter(|c| kind_of(c).is_none()).enumerate() {
         let finite = curve.points.iter().filter(|p| p.value.is_finite());
@@ -86,7 +92,7 @@ fn drawn(curves: &[&v1::LiveCurve]) -> Vec<Drawn> {
         let (name, mark) = (format!("{}{selecting}", curve.order), MARKS[n % MARKS.len()]);
         out.push(Drawn { name, mark, color: Some(n), points, to: curve.last.into(), last });
     }
-    for (kind, mark) in SHUFFLES {
+    for kind in Shuffle::ALL {
         let random: Vec<&v1::LiveCurve> =
             curves.iter().copied().filter(|c| kind_of(c) == Some(kind)).collect();
         if random.is_empty() {
@@ -101,7 +107,7 @@ fn drawn(curves: &[&v1::LiveCurve]) -> Vec<Drawn> {
         let points: Vec<(f64, f64)> = sums.iter().map(mean).collect();
         let to = random.iter().map(|c| c.last).max().unwrap_or(0).into();
         let last = format!("mean of {}", random.len());
-        out.push(Drawn { name: kind.to_owned(), mark, color: None, points, to, last });
+        out.push(Drawn { name: kind.name().to_owned(), mark: mark_of(kind), color: None, points, to, last });
     }
     out
 }

@@ -36,9 +36,6 @@ fn a_coordinator_and_workers_killed_in_pairs_and_greedy_change_no_byte() {
     let orders =
         "fraction = 0.2\norders = [\"greedy\", \"importance\", \"random\", \"matched\"]\nrandom_orders = 5\n";
     let text = std::fs::read_to_string(&spec).unwrap().replace("fraction = 0.2\n", orders);
-    let greedy = "[[sweep]]\nkind = \"greedy\"\n";
-    let given = format!("[[sweep]]\nkind = \"pairs\"\nbase = [\"L1.H2\", \"L3.H7\"]\n{greedy}");
-    let text = text.replace(greedy, &given);
     std::fs::write(&spec, text).unwrap();
     let calm = folder.path().join("calm");
     drop(said(run(&spec, &calm, &[])));
@@ -51,8 +48,8 @@ fn a_coordinator_and_workers_killed_in_pairs_and_greedy_change_no_byte() {
     assert_eq!(id, json(&calm.join("run.json"))["id"], "one experiment, one identity");
     let watcher =
         cluster.client(&["watch", &id]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    for (sweep, shares) in [("pairs", &[0.1, 0.4][..]), ("conditional", &[0.3]), ("greedy", &[0.1, 0.4])] {
-        for &share in shares {
+    for sweep in ["pairs", "greedy"] {
+        for share in [0.1, 0.4] {
             wait_into(&cluster, &id, sweep, share);
             cluster.kill_coordinator();
             cluster.serve();
@@ -71,11 +68,11 @@ fn a_coordinator_and_workers_killed_in_pairs_and_greedy_change_no_byte() {
     let counted = json(&out.join("run.json"))["chunks"].clone();
     assert_eq!(counted["accepted"], planned["accepted"]);
     // A result that was committed but whose acknowledgement died with the coordinator is sent again, and
-    // counted as a duplicate: one lane, five kills.
+    // counted as a duplicate: one lane, four kills.
     let (computed, duplicate) =
         (counted["computed"].as_u64().unwrap(), counted["duplicate"].as_u64().unwrap());
     assert_eq!(computed, planned["accepted"].as_u64().unwrap() + duplicate, "{counted}");
-    assert!(duplicate <= 10, "{counted}");
+    assert!(duplicate <= 8, "{counted}");
 }
 
 #[test]

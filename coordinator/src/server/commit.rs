@@ -4,6 +4,7 @@
 
 use super::actor::Command;
 use super::compute::Compute;
+use super::inlet::Waiting;
 use super::lead::{self, Fatal};
 use super::stop::Stopped;
 use crate::scheduler::{LeaseId, WorkerId};
@@ -92,13 +93,13 @@ pub struct Committer {
 impl Committer {
     /// Runs until told to stop. What it commits goes to the actor as [`Command::Committed`]. `_alive` is
     /// let go of at the end.
-    pub async fn run(mut self, mut inbox: mpsc::Receiver<Arrived>, _alive: watch::Receiver<()>) {
+    pub async fn run(mut self, mut inbox: mpsc::Receiver<Waiting>, _alive: watch::Receiver<()>) {
         let mut before = 0;
         loop {
             let first = tokio::select! {
                 biased;
                 () = self.stopped.wait() => return,
-                first = inbox.recv() => match first { Some(f) => f, None => return },
+                first = inbox.recv() => match first { Some(f) => f.arrived, None => return },
             };
             if before >= BUSY && inbox.len() < GROUP {
                 tokio::time::sleep(GATHER).await;
@@ -107,8 +108,8 @@ impl Committer {
             let mut group = vec![first];
             while group.len() < GROUP && bytes < GROUP_BYTES {
                 let Ok(next) = inbox.try_recv() else { break };
-                bytes += next.incoming.scores.len();
-                group.push(next);
+                bytes += next.arrived.incoming.scores.len();
+                group.push(next.arrived);
             }
             before = group.len();
             let Some(done) = self.commit(group).await else { return };

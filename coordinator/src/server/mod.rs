@@ -7,6 +7,7 @@ mod compute;
 mod decide;
 mod effects;
 pub mod heard;
+mod inlet;
 mod known;
 mod lead;
 #[cfg(test)]
@@ -32,7 +33,8 @@ use crate::store::{self, ChunkKey, NewExperiment, State, Store};
 use ablate_common::plan::Plan;
 use ablate_output::results::Results;
 use actor::Command;
-use commit::{Arrived, Committer};
+use commit::Committer;
+use inlet::Inlet;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -154,7 +156,7 @@ pub struct Handle {
     address: SocketAddr,
     epoch: u64,
     commands: mpsc::Sender<Command>,
-    commits: mpsc::Sender<Arrived>,
+    commits: Inlet,
     statuses: watch::Receiver<BTreeMap<String, Status>>,
     fatal: watch::Receiver<Option<Fatal>>,
     stop: Arc<Stopper>,
@@ -225,7 +227,7 @@ impl Service {
         let stop = Arc::new(Stopper::default());
         let stopped = stop.subscribe();
         let alive = watch::Sender::new(());
-        let (commits, results) = mpsc::channel(256);
+        let (commits, results) = Inlet::new();
         let plans = commit::Plans::default();
         let feed = commit::Feed::new(FEED);
         let committer = Committer {

@@ -183,7 +183,7 @@ impl cluster_server::Cluster for Rpc {
                         // Waits while the store is behind: the worker's stream then waits too.
                         let sent = tokio::select! {
                             biased;
-                            sent = commits.send(arrived) => sent.is_ok(),
+                            sent = commits.send(arrived) => sent,
                             () = stopped.wait() => false,
                         };
                         if !sent {

@@ -64,11 +64,17 @@ pub fn forest(set: &Forest<'_>, rows: &[Row]) -> String {
     let scale = Scale::new((low, high), (left + 8.0, set.width - right - 12.0));
     let bottom = top + ROW * rows.len() as f64;
     let ticks = scale.ticks(4);
+    let mut labelled = f64::NEG_INFINITY;
     for (tick, label) in ticks.iter().zip(tick_labels(&ticks)) {
         let x = scale.at(*tick);
         let zero = tick.abs() < 1e-12;
         svg.line([x, top, x, bottom], if zero { "var(--faint)" } else { "var(--grid)" }, 1.0, "");
-        svg.text(x, bottom + 16.0, &label, Type::SMALL.middle());
+        // On a narrow axis a label that would touch the one before it is left out; its line stays.
+        let half = width(&label, 11.0) / 2.0;
+        if x - half >= labelled {
+            svg.text(x, bottom + 16.0, &label, Type::SMALL.middle());
+            labelled = x + half + 6.0;
+        }
     }
     svg.text((scale.at(low) + scale.at(high)) / 2.0, bottom + 33.0, set.axis, Type::SMALL.middle());
     for (k, (row, name)) in rows.iter().zip(&names).enumerate() {

@@ -54,7 +54,7 @@ mod tests {
         let key = ChunkKey { experiment: "e".into(), sweep: 0, round: 0, chunk: 0 };
         let incoming = Incoming {
             key,
-            scores: vec![0; bytes].into(),
+            scores: vec![0; bytes],
             device_class: String::new(),
             worker: String::new(),
             version: String::new(),

@@ -97,9 +97,12 @@ impl Coordinator {
                 // A user who got an error submits again.
                 None => id = service.submit((*self.new).clone()).await.ok().map(|made| made.0),
                 Some(id) if self.retry.load(Ordering::Relaxed) => {
-                    let aside =
-                        service.statuses().get(id).is_some_and(|s| s.state == "done" && s.quarantined > 0);
-                    if aside {
+                    // Something was set aside, or was and came late: what hung on it waits for the user.
+                    let short = service
+                        .statuses()
+                        .get(id)
+                        .is_some_and(|s| s.state == "done" && s.accepted < s.planned);
+                    if short {
                         // The same; the next look is soon.
                         let _ = service.control(id, Control::Retry).await;
                     }

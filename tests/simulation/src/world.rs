@@ -343,8 +343,7 @@ impl World {
     }
 
     fn done(&self) -> bool {
-        let aside = self.disk.store.quarantined(&self.id).now_or_never();
-        self.state() == Some(State::Done) && aside.is_some_and(|a| a.is_ok_and(|a| a.is_empty()))
+        self.state() == Some(State::Done) && self.disk.accepted().len() as u64 == self.new.plan.total_chunks()
     }
 
     fn tables(&self) -> String {

@@ -53,7 +53,8 @@ fn say_where(s: &v1::ExperimentStatus) {
 fn code(s: &v1::ExperimentStatus) -> u8 {
     match s.state.as_str() {
         "failed" | "cancelled" => 1,
-        _ if s.quarantined > 0 => 3,
+        // Or a chunk that was set aside came late, and what hangs on it wasn't done.
+        _ if s.quarantined > 0 || s.chunks_accepted < s.chunks_planned => 3,
         _ => 0,
     }
 }

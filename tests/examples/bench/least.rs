@@ -59,29 +59,32 @@ pub struct Peaks {
 
 /// Rows that products are tried with; a CPU's engine works on 1024 (512 for logits, and 1024 tokens of the vocabulary).
 const CPU_ROWS: &[i64] = &[256, 512, 1024, 2048, 4096];
-const GPU_ROWS: &[i64] = &[4096, 8192, 16384, 32768];
+const GPU_ROWS: &[i64] = &[1024, 4096, 8192, 16384, 32768];
 /// Tokens of the vocabulary that logits are tried with; 0: all.
 const CPU_TOKENS: &[i64] = &[1024, 4096, 0];
-/// Results of a product are no larger.
-const MOST: i64 = 1 << 27;
+const GPU_TOKENS: &[i64] = &[16384, 0];
+/// Results of a product are no larger: half a GB, and on a GPU 2 GB in bf16, where 4096 rows of Llama 3's whole vocabulary are 1 GB.
+const CPU_MOST: i64 = 1 << 27;
+const GPU_MOST: i64 = 1 << 30;
 const TRIES: usize = 12;
 
 impl Peaks {
     /// Measures the products by themselves, each the best of all numbers of rows and of several tries.
     pub fn of(model: &Model) -> Self {
         let gpu = model.device != Device::Cpu;
+        let (rows, most) = if gpu { (GPU_ROWS, GPU_MOST) } else { (CPU_ROWS, CPU_MOST) };
         let best = |w: &Tensor, columns: &[i64]| {
-            let rows = if gpu { GPU_ROWS } else { CPU_ROWS };
             let each = rows.iter().flat_map(|&r| columns.iter().map(move |&c| (r, c)));
             let tried = each.filter_map(|(rows, columns)| {
                 let columns = if columns == 0 { w.size()[0] } else { columns.min(w.size()[0]) };
-                (rows * columns <= MOST).then(|| Peak {
+                (rows * columns <= most).then(|| Peak {
                     per_s: product(&w.narrow(0, 0, columns), rows, model.kind),
                     rows,
                     columns,
                 })
             });
-            tried.max_by(|a, b| a.per_s.total_cmp(&b.per_s)).unwrap_or_default()
+            // Shares of what was never measured would be no numbers.
+            tried.max_by(|a, b| a.per_s.total_cmp(&b.per_s)).expect("no number of rows fits a product")
         };
         let block = &model.blocks[0];
         let feed =
@@ -94,7 +97,7 @@ impl Peaks {
             logits: model
                 .unembed
                 .as_ref()
-                .map_or_else(Peak::default, |w| best(w, if gpu { &[0] } else { CPU_TOKENS })),
+                .map_or_else(Peak::default, |w| best(w, if gpu { GPU_TOKENS } else { CPU_TOKENS })),
         }
     }
 

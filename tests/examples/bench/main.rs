@@ -1,7 +1,8 @@
 //! `make bench`: Ablate's engine against what researchers use today, on the same weights, tokens, subsets and
 //! threads, with the numbers compared. Prints a table and writes target/proof/bench.json and bench.md; exit code 1 where numbers
-//! aren't equal within the limits below. Arguments: names of cases ("smollm2-64" …); without any, all of them. With
-//! "alone" among them no peer is asked, and Ablate's own rates are printed and not kept.
+//! aren't equal within the limits below, or where nothing was measured. Arguments: names of cases ("smollm2-64" …), whose rows go into
+//! bench-part.json and bench-part.md; without any, all of them. With "alone" among them no peer is asked, and Ablate's own rates are
+//! printed and not kept.
 //!
 //! Each case and number format runs in a process of its own, which is this program again ("child CASE FORMAT FILE"): so the
 //! memory that is told is that of the case. Cases of a GPU run where there is one.
@@ -28,9 +29,13 @@ use std::path::Path;
 use std::process::{Command, ExitCode};
 use tch::Device;
 
-const THREADS: i32 = 2;
 /// Subsets of each sweep that a peer runs.
-const PEER_SUBSETS: usize = 4;
+const PEER_SUBSETS: usize = 12;
+
+/// Threads, for everybody: as many as the machine has cores.
+fn threads() -> i32 {
+    std::thread::available_parallelism().map_or(1, |n| i32::try_from(n.get()).unwrap_or(i32::MAX))
+}
 
 /// How far a score may be from another's, per scored token and relative to max(1, |it|). In f32 both sides round, by
 /// other orders of summation: cosines are below 1, losses are means over tokens, and a logit difference is one number of SmolLM2, in
@@ -82,6 +87,14 @@ fn picked(ran: &[Ran]) -> Vec<(usize, usize)> {
     ran.iter().enumerate().flat_map(of).collect()
 }
 
+/// Subsets a second of passes that took so long, and its standard error.
+fn rate(seconds: &[f64]) -> (f64, f64) {
+    let n = seconds.len() as f64;
+    let mean = seconds.iter().sum::<f64>() / n;
+    let variance = seconds.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
+    (1.0 / mean, (variance / n).sqrt() / mean.powi(2))
+}
+
 /// Runs a case in one format, prints its rows, and gives them.
 fn bench(case: &Case, dtype: Dtype, alone: bool, device: Device) -> Vec<Value> {
     let peers = case.formats.iter().find(|f| f.0 == dtype).map_or(&[][..], |f| f.1);
@@ -114,7 +127,7 @@ fn bench(case: &Case, dtype: Dtype, alone: bool, device: Device) -> Vec<Value> {
     let mut answers: Vec<((&str, &str), Peer)> = Vec::new();
     for &peer in peers {
         eprintln!("{} {}: asking {} in {}", case.name, name_of(dtype), peer.0, peer.1);
-        match ask(case, &loaded, peer, (THREADS, on), &subsets) {
+        match ask(case, &loaded, peer, (threads(), on), &subsets) {
             Ok(answer) => answers.push((peer, answer)),
             // Peers need a torch with CUDA in their own environment.
             Err(e) if device != Device::Cpu => eprintln!("{}: no {} on the GPU: {e}", case.name, peer.0),
@@ -150,13 +163,13 @@ fn bench(case: &Case, dtype: Dtype, alone: bool, device: Device) -> Vec<Value> {
             let ok = own.is_none_or(|d| d.rel <= limit)
                 && apart.filter(|_| comparable).is_none_or(|d| d.rel <= limit)
                 && (own.is_some() || apart.is_some());
-            let rate =
-                answer.map(|(_, a)| mine.len() as f64 / mine.iter().map(|&k| a.seconds[k]).sum::<f64>());
+            let rate = answer.map(|(_, a)| rate(&mine.iter().map(|&k| a.seconds[k]).collect::<Vec<_>>()));
             let seconds = r.least.seconds(&peaks);
             let row = json!({"case": case.name, "model": case.model, "task": case.task, "rows": prepared.items.len(),
                 "tokens": tokens, "sweep": r.sweep, "subsets": r.subsets.len(), "dtype": name_of(dtype), "device": on,
-                "peer": answer.map(|(p, _)| p.0), "peer_dtype": answer.map(|(p, _)| p.1), "threads": THREADS,
-                "subsets_per_s": r.rate(), "peer_subsets_per_s": rate, "ratio": rate.map(|theirs| r.rate() / theirs),
+                "peer": answer.map(|(p, _)| p.0), "peer_dtype": answer.map(|(p, _)| p.1), "threads": threads(),
+                "subsets_per_s": r.rate(), "peer_subsets_per_s": rate.map(|r| r.0), "peer_error": rate.map(|r| r.1),
+                "ratio": rate.map(|theirs| r.rate() / theirs.0),
                 "max_abs_diff": apart.map(|d| d.abs), "max_rel_diff": apart.map(|d| d.rel),
                 "f32_diff": own.map(|d| d.abs), "f32_rel_diff": own.map(|d| d.rel),
                 "peer_f32_diff": theirs.map(|d| d.abs), "limit": limit, "ok": ok,
@@ -175,7 +188,7 @@ fn bench(case: &Case, dtype: Dtype, alone: bool, device: Device) -> Vec<Value> {
 fn child(case: &str, format: &str, file: &Path, alone: bool, folder: &Path) {
     // Before any other call of libtorch.
     let machine = Machine::look();
-    tch::set_num_threads(THREADS);
+    tch::set_num_threads(threads());
     let case = cases(folder).into_iter().find(|c| c.name == case).unwrap();
     let dtype = case.formats.iter().map(|f| f.0).find(|&d| name_of(d) == format).unwrap();
     let device = if case.gpu && !machine.gpus.is_empty() { Device::Cuda(0) } else { Device::Cpu };
@@ -197,7 +210,13 @@ fn main() -> ExitCode {
         if rest.is_empty() { !c.named && (gpu || !c.gpu) } else { rest.iter().any(|w| w == c.name) }
     };
     let (mut rows, mut fine): (Vec<Value>, bool) = (Vec::new(), true);
-    for case in cases(folder.path()).iter().filter(|c| wanted(c)) {
+    let all = cases(folder.path());
+    if let Some(unknown) = rest.iter().find(|w| all.iter().all(|c| c.name != w.as_str())) {
+        let names: Vec<&str> = all.iter().map(|c| c.name).collect();
+        eprintln!("error: there is no case {unknown}; there are {}", names.join(", "));
+        return ExitCode::FAILURE;
+    }
+    for case in all.iter().filter(|c| wanted(c)) {
         for (dtype, _) in case.formats {
             let mut command = Command::new(std::env::current_exe().unwrap());
             command.args(["child", case.name, name_of(*dtype)]).arg(&file).args(&alone);
@@ -213,8 +232,16 @@ fn main() -> ExitCode {
     if alone.is_empty() {
         let place = root().join("target/proof");
         std::fs::create_dir_all(&place).unwrap();
-        std::fs::write(place.join("bench.json"), serde_json::to_vec_pretty(&rows).unwrap()).unwrap();
-        std::fs::write(place.join("bench.md"), table::markdown(&rows, THREADS)).unwrap();
+        // A part never takes the place of the whole, nor does nothing.
+        let name = if rest.is_empty() && fine { "bench" } else { "bench-part" };
+        if rows.is_empty() {
+            eprintln!("error: nothing was measured");
+            return ExitCode::FAILURE;
+        }
+        std::fs::write(place.join(format!("{name}.json")), serde_json::to_vec_pretty(&rows).unwrap())
+            .unwrap();
+        std::fs::write(place.join(format!("{name}.md")), table::markdown(&rows, threads())).unwrap();
+        println!("written: target/proof/{name}.json and {name}.md");
     }
     for row in rows.iter().filter(|r| r["ok"] != true) {
         eprintln!("NOT EQUAL: {}", table::line(row));

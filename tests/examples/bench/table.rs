@@ -86,7 +86,7 @@ pub fn markdown(rows: &[Value], threads: i32) -> String {
             number(row, "subsets_per_s"),
             row["peer"].as_str().unwrap_or("–"),
             row["peer_dtype"].as_str().unwrap_or("–"),
-            shown(row, "peer_subsets_per_s", |v| format!("{v:.2}")),
+            shown(row, "peer_subsets_per_s", |v| format!("{v:.2} ± {:.2}", number(row, "peer_error"))),
             shown(row, "ratio", |v| format!("**{v:.2} ×**")),
             small("max_abs_diff"),
             small("f32_diff"),

@@ -206,10 +206,12 @@ impl Page<'_> {
             out.push((count(redundant), format!("redundant of {} pairs", count(g.pairs.len()))));
         }
         let greedy = g.curves.iter().find(|c| c.order == "greedy" && c.objective == g.name);
-        if let Some((_, r)) =
-            greedy.or(g.curves.iter().find(|c| c.order == "greedy")).and_then(|c| c.retained_at(0.79))
-        {
-            out.push((percent(r), "retained without 79 % of the heads".into()));
+        let greedy = greedy.or_else(|| g.curves.iter().find(|c| c.order == "greedy"));
+        if let Some((p, r)) = greedy.and_then(|c| c.at(0.79)).and_then(|p| Some((p, p.retained?))) {
+            let within = p.retained_low.zip(p.retained_high).map_or_else(String::new, |(low, high)| {
+                format!(", 95 % interval {} to {}", percent(low), percent(high))
+            });
+            out.push((percent(r), format!("retained without 79 % of the heads{within}")));
         }
         out.push((count(g.examples), format!("examples in {} clusters", count(g.clusters))));
         out

@@ -4,6 +4,7 @@ use super::draw::{Scale, Svg, Type, interval, number, signed, tick_labels, tip};
 use super::forest::{Forest, Row, forest};
 use super::scatter::{Dot, Plot, scatter};
 use crate::analyse::{Group, RESOLVED};
+use crate::repair::RepairRow;
 use crate::shift::ShiftRow;
 use ablate_common::head::Stream;
 use ablate_common::units::UnitIx;
@@ -12,46 +13,77 @@ use std::collections::BTreeMap;
 /// A drawing with what it finds.
 pub type Drawn = (String, String);
 
+/// What comes of a unit's direct effect behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behind {
+    MadeUpFor,
+    Amplified,
+    Turned,
+}
+
+impl Behind {
+    /// By size, not by the sign of the difference: where removing a unit helps, that too can be made up for.
+    fn of(r: &RepairRow) -> Self {
+        if r.direct * r.total < 0.0 {
+            Self::Turned
+        } else if r.total.abs() < r.direct.abs() {
+            Self::MadeUpFor
+        } else {
+            Self::Amplified
+        }
+    }
+
+    fn said(self) -> &'static str {
+        match self {
+            Self::MadeUpFor => "made up for in part",
+            Self::Amplified => "amplified",
+            Self::Turned => "its sign turned",
+        }
+    }
+}
+
 /// Direct effect against the whole one.
 pub fn repair(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
-    let (mut repaired, mut enhanced) = (0, 0);
     let dots: Vec<Dot> = g
         .repair
         .iter()
-        .map(|r| {
-            let strong = r.q <= RESOLVED;
-            if strong && r.repair.value > 0.0 {
-                repaired += 1;
-            } else if strong {
-                enhanced += 1;
-            }
-            Dot {
-                name: g.name_of(r.ix).to_owned(),
-                x: [r.direct, f64::NAN, f64::NAN],
-                // The interval is that of the difference, drawn around the whole effect.
-                y: [r.total, r.direct - r.repair.high, r.direct - r.repair.low],
-                strong,
-                tip: format!(
-                    "{}\ndirect {}, whole {}\nrepaired {} {} 95 %",
-                    g.name_of(r.ix),
-                    signed(r.direct),
-                    signed(r.total),
-                    signed(r.repair.value),
-                    interval(r.repair.low, r.repair.high)
-                ),
-            }
+        .map(|r| Dot {
+            name: g.name_of(r.ix).to_owned(),
+            x: [r.direct, f64::NAN, f64::NAN],
+            // The interval is that of the difference, drawn around the whole effect.
+            y: [r.total, r.direct - r.repair.high, r.direct - r.repair.low],
+            strong: r.q <= RESOLVED,
+            tip: format!(
+                "{}\ndirect {}, whole {}: {}\ndifference {} {} 95 %",
+                g.name_of(r.ix),
+                signed(r.direct),
+                signed(r.total),
+                if r.q <= RESOLVED { Behind::of(r).said() } else { "unresolved" },
+                signed(r.repair.value),
+                interval(r.repair.low, r.repair.high)
+            ),
         })
         .collect();
-    let known = g.repair.iter().filter(|r| r.repair.value.is_finite());
-    let most = known.max_by(|a, b| a.repair.value.total_cmp(&b.repair.value))?;
-    let finding = format!(
-        "What comes behind makes up for {repaired} of {} {} and amplifies {enhanced} (q ≤ 0.05); most for {}: directly {}, in the end {}.",
+    let resolved = |kind: Behind| g.repair.iter().filter(move |r| r.q <= RESOLVED && Behind::of(r) == kind);
+    let mut finding = format!(
+        "What comes behind makes up for the effect of {} of {} {}, amplifies that of {} and turns the sign of {} (q ≤ 0.05).",
+        resolved(Behind::MadeUpFor).count(),
         g.repair.len(),
         g.unit.plural(),
-        g.name_of(most.ix),
-        signed(most.direct),
-        signed(most.total)
+        resolved(Behind::Amplified).count(),
+        resolved(Behind::Turned).count()
     );
+    let gone = |r: &RepairRow| r.direct.abs() - r.total.abs();
+    if let Some(most) = resolved(Behind::MadeUpFor).max_by(|a, b| gone(a).total_cmp(&gone(b))) {
+        finding.push_str(&format!(
+            " Most is made up for {}: directly {}, in the end {}, difference {} {}.",
+            g.name_of(most.ix),
+            signed(most.direct),
+            signed(most.total),
+            signed(most.repair.value),
+            interval(most.repair.low, most.repair.high)
+        ));
+    }
     let (x, y) = (format!("direct Δ {metric}, downstream frozen"), format!("whole Δ {metric}"));
     let label = format!("{title}: self-repair. {finding}");
     let plot =

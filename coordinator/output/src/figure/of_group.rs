@@ -297,7 +297,7 @@ impl Maker<'_> {
             out.push(self.figure("selected", Part::Heads, "The largest, measured again", finding, how, svg));
         }
         if let Some((svg, finding)) = effects::repair(g, &name, &self.title) {
-            let how = "A point for each unit: its direct effect with everything downstream frozen, and its whole effect. Below the dashed line what comes behind makes up for the loss. Upright lines are 95 % intervals of the difference; coloured points are resolved."
+            let how = "A point for each unit: its direct effect with everything downstream frozen, and its whole effect. Between the dashed line, where both are equal, and 0 what comes behind makes up for a part; on the far side of the line it amplifies, across 0 it turns the sign. Upright lines are 95 % intervals of the difference; coloured points are resolved."
                 .to_owned();
             let mut f = self.figure("repair", Part::Heads, "Self-repair", finding, how, svg);
             let mut table =

@@ -5,6 +5,7 @@ use ablate_common::attention::{COLUMNS, queries};
 use ablate_common::head::Stream;
 use ablate_common::plan::{Shown, Source};
 use ablate_common::shift::points;
+use ablate_common::stats::Estimate;
 use ablate_common::units::UnitKind;
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
@@ -214,6 +215,45 @@ fn repair_is_the_direct_effect_less_the_whole() {
     let table = read(&dir.path().join("repair.parquet"));
     assert_eq!(column(&table, "repair").len(), 8);
     assert_eq!(column(&table, "direct")[0], Some(rows[0].direct));
+}
+
+#[test]
+fn what_is_made_up_for_is_told_by_size_and_not_by_sign() {
+    let r = experiment(2, 4, 8, true);
+    let mut a = analyse(&r);
+    let row = |unit, direct: f64, total: f64, q| {
+        let value = direct - total;
+        let repair = Estimate { value, se: 0.01, low: value - 0.02, high: value + 0.02, p: 1e-6 };
+        RepairRow { ix: UnitIx(unit), direct, total, repair, q, n: 60 }
+    };
+    // Of two heads whose removal helps one is made up for and one amplified; the last isn't resolved.
+    a.groups[0].repair = vec![
+        row(0, -0.5, -0.1, 1e-5),
+        row(1, -0.1, -0.5, 1e-5),
+        row(2, 0.5, 0.2, 1e-5),
+        row(3, 0.1, -0.3, 1e-5),
+        row(4, 0.9, 0.1, 0.3),
+    ];
+    let figures = crate::figure::figures(&r, &a).unwrap();
+    let f = figures.iter().find(|f| f.name.starts_with("repair")).unwrap();
+    assert_eq!(
+        f.finding,
+        "What comes behind makes up for the effect of 2 of 5 heads, amplifies that of 1 and turns the sign of 1 (q ≤ 0.05). Most is made up for L0.H0: directly −0.500, in the end −0.100, difference −0.400 [−0.420, −0.380]."
+    );
+    let told = |name: &str| f.svg.split("data-tip=\"").find(|t| t.starts_with(name)).unwrap();
+    for (name, words) in [
+        ("L0.H0", "whole −0.100: made up for in part"),
+        ("L0.H1", "whole −0.500: amplified"),
+        ("L0.H3", "whole −0.300: its sign turned"),
+        ("L1.H0", "whole +0.100: unresolved"),
+    ] {
+        assert!(told(name).contains(words), "{}", told(name));
+    }
+    // Where nothing is made up for there is no most.
+    a.groups[0].repair.iter_mut().for_each(|r| r.q = 0.3);
+    let figures = crate::figure::figures(&r, &a).unwrap();
+    let f = figures.iter().find(|f| f.name.starts_with("repair")).unwrap();
+    assert!(f.finding.ends_with("turns the sign of 0 (q ≤ 0.05)."), "{}", f.finding);
 }
 
 #[test]

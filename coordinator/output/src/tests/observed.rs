@@ -303,3 +303,59 @@ fn shifts_are_flagged_named_and_compared_with_the_reference_set() {
     let said = facts::warnings(&r, &a.groups[0]).join(" ");
     assert!(said.contains("3.00× that on the set") && !said.contains("Removing all heads"), "{said}");
 }
+
+#[test]
+fn every_figure_has_the_numbers_that_it_shows() {
+    let mut r = experiment(2, 4, 8, true);
+    follow::follow_up(&mut r);
+    add(&mut r, SweepKind::Attention { greedy: None }, &[0, 1], 3, |_, _, _| 0.2);
+    add(&mut r, SweepKind::Shift, &[0, 1], 3, |_, column, _| [6.0, 6.0, 1.0, 2.0][column]);
+    // A token that would end a line of a table; of two by two weights three are drawn.
+    let text = |s: &str| s.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    for task in [0, 1] {
+        let items = vec![Shown { example: 2, item: 2, queries: text("a\r b"), keys: Vec::new() }];
+        let weight = |_, _, row: usize| if row == 1 { 0.01 } else { 0.5 };
+        add(&mut r, SweepKind::Patterns { items }, &[task], 2, weight);
+    }
+    let a = analyse(&r);
+    let figures = crate::figure::figures(&r, &a).unwrap();
+    for kind in [
+        "heads",
+        "top",
+        "selected",
+        "attention",
+        "shift",
+        "top-pairs",
+        "graph",
+        "groups",
+        "triples",
+        "portrait",
+    ] {
+        assert!(figures.iter().any(|f| f.name.starts_with(&format!("{kind}-"))), "no {kind}");
+    }
+    for f in &figures {
+        // The page has the pairs of a matrix packed.
+        let Some(table) = &f.data else {
+            assert!(f.order.is_some(), "{} has no numbers", f.name);
+            continue;
+        };
+        assert!(!table.rows.is_empty(), "{}", f.name);
+        assert!(table.rows.iter().all(|row| row.len() == table.columns.len()), "{}", f.name);
+    }
+    let of = |name: &str| figures.iter().find(|f| f.name == name).and_then(|f| f.data.as_ref()).unwrap();
+    // Those of the planted head, whose pattern is drawn on the task where it matters most.
+    let rows = &of("portrait-l0-h2").rows;
+    let count = |what: &str| rows.iter().filter(|row| row[0] == what).count();
+    assert_eq!((count("confidence"), count("entropy"), count("delta"), count("weight")), (1, 1, 2, 3));
+    let first = rows.iter().find(|row| row[0] == "weight").unwrap();
+    assert_eq!((&first[3], &first[5]), (&"a\u{fffd}".into(), &"a\u{fffd}".into()));
+    assert_eq!(first[6], 0.5);
+    let head = &a.groups[0].heads[2];
+    let top = &of("top-ioi-mean").rows[0];
+    assert_eq!((&top[0], &top[6]), (&"L0.H2".into(), &crate::figure::rounded(head.delta.value, 6)));
+    let pair = &of("top-pairs-ioi-mean").rows[0];
+    assert_eq!((&pair[0], &pair[1], &pair[9]), (&"L0.H1".into(), &"L1.H1".into(), &"redundant".into()));
+    assert_eq!(of("groups-ioi-mean").rows[0][0], "L0.H1 L1.H1");
+    assert_eq!(of("triples-ioi-mean").rows[0][0], "L0.H1 L0.H2 L1.H1");
+    assert_eq!(of("selected-ioi-mean").rows[0][1], "L0.H2");
+}

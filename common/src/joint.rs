@@ -153,8 +153,8 @@ impl Clusters {
     }
 }
 
-/// Pairs that triples are made of at most.
-const STRONGEST: usize = 512;
+/// Pairs that triples are made of at most, unless more triples than that are asked for.
+pub const STRONGEST: usize = 512;
 
 /// Triples of units of which at least two pairs are among `resolved`, with the largest sum of |I| over those; at most `most`, ties by
 /// the earlier units. Only the strongest pairs are looked at. Each ascending.

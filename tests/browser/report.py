@@ -90,10 +90,11 @@ def read(page, figures):
         width, height = size_of_png(png)
         assert file.endswith(".png") and min(width, height) > 100 and len(png) > 2000, (name, width, height)
         button = page.tab.locator(f"figure[id='{name}'] .get").get_by_role("button", name=re.compile("as CSV"))
-        if button.count():
-            file, data = saved(page, name, re.compile("as CSV"))
-            rows = list(csv.reader(io.StringIO(data.decode())))
-            assert len(rows) > 1 and all(len(r) == len(rows[0]) for r in rows), f"{name}: {rows[:2]}"
+        assert button.count() == 1, f"{name} doesn't save its numbers"
+        file, data = saved(page, name, re.compile("as CSV"))
+        rows = list(csv.reader(io.StringIO(data.decode())))
+        assert file.endswith(".csv") and len(rows) > 1, (file, rows)
+        assert all(len(r) == len(rows[0]) for r in rows), f"{name}: {rows[:2]}"
         page.tab.mouse.move(2, 2)
 
 

@@ -1,4 +1,4 @@
-//! Self-repair: how much of a unit's direct effect what comes behind it makes up for.
+//! Self-repair: what comes of a unit's direct effect behind it, which may make up for a part, amplify it, or turn its sign.
 
 use crate::analyse::{Group, places};
 use crate::measure::{Measure, Sample};
@@ -21,7 +21,7 @@ pub struct RepairRow {
     pub direct: f64,
     /// Δ.
     pub total: f64,
-    /// direct − total: positive where what comes behind makes up for the unit.
+    /// direct − total: of the sign of `direct` where what comes behind makes up for a part of it, and of the other where it is amplified.
     pub repair: Estimate,
     /// Benjamini–Hochberg q over all units of the group.
     pub q: f64,

@@ -4,6 +4,7 @@ mod conditional;
 mod follow;
 pub(crate) mod matched;
 mod observed;
+mod page;
 
 use super::*;
 use crate::results::{Results, RoundResult, RunInfo};

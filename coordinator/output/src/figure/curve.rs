@@ -1,6 +1,7 @@
 //! Pruning curves with their bands: what is retained as heads go, beside random orders.
 
 use super::draw::{Scale, Svg, Type, count, number, percent, tick_labels, tip};
+use super::ink;
 use crate::analyse::Group;
 use crate::curve::{Curve, Point};
 use crate::facts::Family;
@@ -215,7 +216,7 @@ fn direct(svg: &mut Svg, mut ends: Vec<(f64, f64, String, &'static str)>, bottom
         if (y - e.1).abs() > 5.0 {
             svg.line([e.0 + 5.0, e.1, e.0 + 10.0, y], e.3, 0.8, "stroke-opacity=\"0.6\"");
         }
-        svg.text(e.0 + 13.0, y + 4.0, &e.2, Type::NAME.bold().fill(e.3));
+        svg.text(e.0 + 13.0, y + 4.0, &e.2, Type::NAME.bold().fill(ink::text_in(e.3)));
     }
 }
 

@@ -353,6 +353,14 @@ pub fn percent(share: f64) -> String {
     if share.is_finite() { minus(&format!("{:.1} %", 100.0 * share)) } else { "n/a".into() }
 }
 
+/// [`percent`] with its interval, where that is known.
+pub fn percent_within(share: f64, interval: Option<(f64, f64)>) -> String {
+    match interval {
+        Some((low, high)) => format!("{} [{}, {}]", percent(share), percent(low), percent(high)),
+        None => percent(share),
+    }
+}
+
 /// A count with thin spaces at thousands.
 pub fn count(n: usize) -> String {
     let digits = n.to_string();
@@ -408,6 +416,8 @@ mod tests {
             (fixed(0.0978, 3), fixed(-0.0001, 3), fixed(-12.0, 0)),
             ("+0.098".into(), "0.000".into(), "−12".into())
         );
+        assert_eq!(percent_within(-0.2, Some((-0.31, 0.0))), "−20.0 % [−31.0 %, 0.0 %]");
+        assert_eq!(percent_within(0.5, None), "50.0 %");
         assert_eq!(px(1.50), "1.5");
         assert_eq!(px(-0.001), "0");
     }

@@ -3,55 +3,91 @@
 use super::draw::{Scale, Svg, Type, interval, number, signed, tick_labels, tip};
 use super::forest::{Forest, Row, forest};
 use super::scatter::{Dot, Plot, scatter};
+use super::{Table, rounded};
 use crate::analyse::{Group, RESOLVED};
+use crate::repair::RepairRow;
 use crate::shift::ShiftRow;
 use ablate_common::head::Stream;
 use ablate_common::units::UnitIx;
+use serde_json::json;
 use std::collections::BTreeMap;
 
 /// A drawing with what it finds.
 pub type Drawn = (String, String);
+/// A drawing with what it finds and its numbers.
+pub type Counted = (String, String, Table);
+
+/// What comes of a unit's direct effect behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Behind {
+    MadeUpFor,
+    Amplified,
+    Turned,
+}
+
+impl Behind {
+    /// By size, not by the sign of the difference: where removing a unit helps, that too can be made up for.
+    fn of(r: &RepairRow) -> Self {
+        if r.direct * r.total < 0.0 {
+            Self::Turned
+        } else if r.total.abs() < r.direct.abs() {
+            Self::MadeUpFor
+        } else {
+            Self::Amplified
+        }
+    }
+
+    fn said(self) -> &'static str {
+        match self {
+            Self::MadeUpFor => "made up for in part",
+            Self::Amplified => "amplified",
+            Self::Turned => "its sign turned",
+        }
+    }
+}
 
 /// Direct effect against the whole one.
 pub fn repair(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
-    let (mut repaired, mut enhanced) = (0, 0);
     let dots: Vec<Dot> = g
         .repair
         .iter()
-        .map(|r| {
-            let strong = r.q <= RESOLVED;
-            if strong && r.repair.value > 0.0 {
-                repaired += 1;
-            } else if strong {
-                enhanced += 1;
-            }
-            Dot {
-                name: g.name_of(r.ix).to_owned(),
-                x: [r.direct, f64::NAN, f64::NAN],
-                // The interval is that of the difference, drawn around the whole effect.
-                y: [r.total, r.direct - r.repair.high, r.direct - r.repair.low],
-                strong,
-                tip: format!(
-                    "{}\ndirect {}, whole {}\nrepaired {} {} 95 %",
-                    g.name_of(r.ix),
-                    signed(r.direct),
-                    signed(r.total),
-                    signed(r.repair.value),
-                    interval(r.repair.low, r.repair.high)
-                ),
-            }
+        .map(|r| Dot {
+            name: g.name_of(r.ix).to_owned(),
+            x: [r.direct, f64::NAN, f64::NAN],
+            // The interval is that of the difference, drawn around the whole effect.
+            y: [r.total, r.direct - r.repair.high, r.direct - r.repair.low],
+            strong: r.q <= RESOLVED,
+            tip: format!(
+                "{}\ndirect {}, whole {}: {}\ndifference {} {} 95 %",
+                g.name_of(r.ix),
+                signed(r.direct),
+                signed(r.total),
+                if r.q <= RESOLVED { Behind::of(r).said() } else { "unresolved" },
+                signed(r.repair.value),
+                interval(r.repair.low, r.repair.high)
+            ),
         })
         .collect();
-    let known = g.repair.iter().filter(|r| r.repair.value.is_finite());
-    let most = known.max_by(|a, b| a.repair.value.total_cmp(&b.repair.value))?;
-    let finding = format!(
-        "What comes behind makes up for {repaired} of {} {} and amplifies {enhanced} (q ≤ 0.05); most for {}: directly {}, in the end {}.",
+    let resolved = |kind: Behind| g.repair.iter().filter(move |r| r.q <= RESOLVED && Behind::of(r) == kind);
+    let mut finding = format!(
+        "What comes behind makes up for the effect of {} of {} {}, amplifies that of {} and turns the sign of {} (q ≤ 0.05).",
+        resolved(Behind::MadeUpFor).count(),
         g.repair.len(),
         g.unit.plural(),
-        g.name_of(most.ix),
-        signed(most.direct),
-        signed(most.total)
+        resolved(Behind::Amplified).count(),
+        resolved(Behind::Turned).count()
     );
+    let gone = |r: &RepairRow| r.direct.abs() - r.total.abs();
+    if let Some(most) = resolved(Behind::MadeUpFor).max_by(|a, b| gone(a).total_cmp(&gone(b))) {
+        finding.push_str(&format!(
+            " Most is made up for {}: directly {}, in the end {}, difference {} {}.",
+            g.name_of(most.ix),
+            signed(most.direct),
+            signed(most.total),
+            signed(most.repair.value),
+            interval(most.repair.low, most.repair.high)
+        ));
+    }
     let (x, y) = (format!("direct Δ {metric}, downstream frozen"), format!("whole Δ {metric}"));
     let label = format!("{title}: self-repair. {finding}");
     let plot =
@@ -59,8 +95,11 @@ pub fn repair(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
     Some((scatter(&plot, &dots)?, finding))
 }
 
+/// Most groups or triples that are drawn.
+const MOST: usize = 16;
+
 /// Joint deltas of groups beside the sums of their units' own.
-pub fn groups(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
+pub fn groups(g: &Group, metric: &str, title: &str) -> Option<Counted> {
     let names = |units: &[UnitIx]| units.iter().map(|u| g.name_of(*u)).collect::<Vec<_>>().join(" ");
     let mut listed: Vec<_> = g.groups.iter().collect();
     listed.sort_by(|a, b| b.interaction.value.total_cmp(&a.interaction.value).then(a.units.cmp(&b.units)));
@@ -74,9 +113,9 @@ pub fn groups(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
         signed(first.sum_alone),
         listed.len()
     );
+    listed.truncate(MOST);
     let rows: Vec<Row> = listed
         .iter()
-        .take(16)
         .map(|r| Row {
             name: names(&r.units),
             value: [r.delta.value, r.delta.low, r.delta.high],
@@ -95,6 +134,26 @@ pub fn groups(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
             ),
         })
         .collect();
+    let mut table = Table::new(&[
+        "units",
+        "delta",
+        "ci_low",
+        "ci_high",
+        "sum_alone",
+        "sum_pairs",
+        "interaction",
+        "interaction_low",
+        "interaction_high",
+        "interaction_q",
+    ]);
+    for r in &listed {
+        let (d, i) = (&r.delta, &r.interaction);
+        let numbers = [d.value, d.low, d.high, r.sum_alone, r.sum_pairs, i.value, i.low, i.high];
+        let mut row = vec![json!(names(&r.units))];
+        row.extend(numbers.map(|v| rounded(v, 6)));
+        row.push(rounded(r.interaction_q, 4));
+        table.rows.push(row);
+    }
     let axis = format!("Δ {metric} of the whole group");
     let label = format!("{title}: redundancy groups. {finding}");
     let beside = Some("sum of Δ alone");
@@ -106,11 +165,11 @@ pub fn groups(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
         width: 980.0,
         label: &label,
     };
-    Some((forest(&set, &rows), finding))
+    Some((forest(&set, &rows), finding, table))
 }
 
 /// Third-order interactions.
-pub fn triples(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
+pub fn triples(g: &Group, metric: &str, title: &str) -> Option<Counted> {
     let mut listed: Vec<_> = g.triples.iter().filter(|r| r.interaction.value.is_finite()).collect();
     listed.sort_by(|a, b| {
         b.interaction.value.abs().total_cmp(&a.interaction.value.abs()).then(a.units.cmp(&b.units))
@@ -124,9 +183,9 @@ pub fn triples(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
         names(&first.units),
         signed(first.interaction.value)
     );
+    listed.truncate(MOST);
     let rows: Vec<Row> = listed
         .iter()
-        .take(16)
         .map(|r| Row {
             name: names(&r.units),
             value: [r.interaction.value, r.interaction.low, r.interaction.high],
@@ -142,6 +201,14 @@ pub fn triples(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
             ),
         })
         .collect();
+    let mut table = Table::new(&["units", "delta", "interaction", "ci_low", "ci_high", "q_value"]);
+    for r in &listed {
+        let i = &r.interaction;
+        let mut row = vec![json!(names(&r.units))];
+        row.extend([r.delta, i.value, i.low, i.high].map(|v| rounded(v, 6)));
+        row.push(rounded(r.q, 4));
+        table.rows.push(row);
+    }
     let axis = format!("third-order interaction ({metric})");
     let label = format!("{title}: triples. {finding}");
     let set = Forest {
@@ -152,11 +219,11 @@ pub fn triples(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
         width: 500.0,
         label: &label,
     };
-    Some((forest(&set, &rows), finding))
+    Some((forest(&set, &rows), finding, table))
 }
 
 /// The largest effects of one half of the documents, on the other half.
-pub fn selected(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
+pub fn selected(g: &Group, metric: &str, title: &str) -> Option<Counted> {
     let units: Vec<_> = g.selected.iter().filter(|r| r.b.is_none() && r.effect.value.is_finite()).collect();
     if units.len() < 2 {
         return None;
@@ -187,6 +254,12 @@ pub fn selected(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
             ),
         })
         .collect();
+    let mut table = Table::new(&["rank", "name", "effect_select", "effect", "ci_low", "ci_high"]);
+    for r in &units {
+        let mut row = vec![json!(r.rank), json!(g.name_of(r.a))];
+        row.extend([r.effect_select, r.effect.value, r.effect.low, r.effect.high].map(|v| rounded(v, 6)));
+        table.rows.push(row);
+    }
     let axis = format!("Δ {metric}");
     let label = format!("{title}: the largest effects measured again. {finding}");
     let beside = Some("on the half of the documents that chose");
@@ -198,7 +271,7 @@ pub fn selected(g: &Group, metric: &str, title: &str) -> Option<Drawn> {
         width: 500.0,
         label: &label,
     };
-    Some((forest(&set, &rows), finding))
+    Some((forest(&set, &rows), finding, table))
 }
 
 const LEFT: f64 = 58.0;

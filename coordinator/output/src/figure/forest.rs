@@ -42,6 +42,11 @@ pub const ALL: (f64, f64) = (f64::NEG_INFINITY, f64::INFINITY);
 
 /// Draws rows from above.
 pub fn forest(set: &Forest<'_>, rows: &[Row]) -> String {
+    parted(set, rows, None)
+}
+
+/// [`forest`] of both ends of a longer list: in front of the row at that place a line says what is left out.
+pub fn parted(set: &Forest<'_>, rows: &[Row], left_out: Option<(usize, &str)>) -> String {
     let names: Vec<String> = rows.iter().map(|r| cut(&r.name, 46)).collect();
     let left = names.iter().map(|n| width(n, 12.0)).fold(30.0, f64::max).min(set.width * 0.42) + 14.0;
     // One number of decimals for all, from what most rows need: one wide interval isn't to blur the others.
@@ -53,7 +58,8 @@ pub fn forest(set: &Forest<'_>, rows: &[Row]) -> String {
     let value_wide = rows.iter().map(|r| width(&fixed(r.value[0], digits), 12.0)).fold(36.0, f64::max) + 8.0;
     let right = value_wide + rows.iter().map(|r| width(&bounds(r), 11.0)).fold(70.0, f64::max) + 10.0;
     let (top, foot) = (6.0, if set.beside.is_some() { 58.0 } else { 40.0 });
-    let height = top + ROW * rows.len() as f64 + foot;
+    let bottom = top + ROW * (rows.len() + usize::from(left_out.is_some())) as f64;
+    let height = bottom + foot;
     let mut svg = Svg::new(set.width, height);
     let finite =
         |r: &Row| r.value.into_iter().chain(r.beside).filter(|v| v.is_finite()).collect::<Vec<f64>>();
@@ -62,7 +68,6 @@ pub fn forest(set: &Forest<'_>, rows: &[Row]) -> String {
     let high = all.iter().copied().fold(set.span.1, f64::max).min(set.within.1);
     let inside = |v: f64| v.clamp(low, high);
     let scale = Scale::new((low, high), (left + 8.0, set.width - right - 12.0));
-    let bottom = top + ROW * rows.len() as f64;
     let ticks = scale.ticks(4);
     let mut labelled = f64::NEG_INFINITY;
     for (tick, label) in ticks.iter().zip(tick_labels(&ticks)) {
@@ -77,8 +82,12 @@ pub fn forest(set: &Forest<'_>, rows: &[Row]) -> String {
         }
     }
     svg.text((scale.at(low) + scale.at(high)) / 2.0, bottom + 33.0, set.axis, Type::SMALL.middle());
+    let line = |k: usize| top + ROW * (k as f64 + 0.5);
+    if let Some((at, text)) = left_out {
+        svg.text(left, line(at) + 4.0, text, Type::SMALL.end());
+    }
     for (k, (row, name)) in rows.iter().zip(&names).enumerate() {
-        let y = top + ROW * (k as f64 + 0.5);
+        let y = line(k + usize::from(left_out.is_some_and(|l| k >= l.0)));
         let [value, low, high] = row.value;
         svg.open(&format!("class=\"m\" {}", tip(&row.tip)));
         svg.rect([0.0, y - ROW / 2.0, set.width, ROW], "transparent", "class=\"hit\"");
@@ -136,5 +145,11 @@ mod tests {
         let svg = forest(&set, &[row([1.0, 0.5, 1.5]), row([f64::NAN; 3])]);
         assert_eq!((svg.matches("<circle").count(), svg.matches("data-tip").count()), (1, 2));
         assert!(!svg.contains("NaN"), "{svg}");
+        // A line between rows, and room for it.
+        let rows = [row([1.0, 0.5, 1.5]), row([0.5, 0.0, 1.0])];
+        let apart = parted(&set, &rows, Some((1, "3 between")));
+        assert!(apart.contains("viewBox=\"0 0 520 115\"") && apart.contains(">3 between<"), "{apart}");
+        assert_eq!(forest(&set, &rows).matches("viewBox=\"0 0 520 92\"").count(), 1);
+        assert!(apart.contains("cy=\"17.5\"") && apart.contains("cy=\"63.5\""), "{apart}");
     }
 }

@@ -2,12 +2,15 @@
 //! serves light, dark and print; [`resolve`] puts in the light ones for files that stand alone.
 //!
 //! Orange and blue for the two signs and the categories after Okabe and Ito can be told apart with any colour blindness;
-//! ramps are mixed in OKLab, so that equal steps look equal.
+//! ramps are mixed in OKLab, so that equal steps look equal. Words have a contrast of [`READABLE`] or more on what is behind them.
 
 use std::fmt::Write as _;
 
 /// Steps of a ramp on either side of its middle.
 pub const STEPS: usize = 12;
+
+/// The least contrast at which words of any size can be read (WCAG 2, level AA).
+pub const READABLE: f64 = 4.5;
 
 /// One look of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,10 +33,9 @@ const NAMED: &[(&str, &str, &str)] = &[
     ("up", "#c2500a", "#f59a55"),
     ("down", "#2167ae", "#6cb2f2"),
     ("accent", "#0b6b63", "#4fc7b8"),
-    ("on", "#ffffff", "#14171c"),
     ("c0", "#8a8f99", "#8b919c"),
     ("c1", "#0068a8", "#5eb4f2"),
-    ("c2", "#cc5500", "#f7945a"),
+    ("c2", "#c24f00", "#f7945a"),
     ("c3", "#008562", "#43cfa0"),
     ("c4", "#a8457d", "#e796c2"),
     ("c5", "#8a6d00", "#dfbd4f"),
@@ -57,10 +59,23 @@ fn to_hex(rgb: [u8; 3]) -> String {
     format!("#{:02x}{:02x}{:02x}", rgb[0], rgb[1], rgb[2])
 }
 
+/// Amounts of light.
+fn linear(rgb: Rgb) -> Rgb {
+    rgb.map(|c| if c <= 0.04045 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) })
+}
+
+/// The contrast of two colours after WCAG 2, from 1 to 21.
+pub fn contrast(a: &str, b: &str) -> f64 {
+    let [a, b] = [a, b].map(|hex| {
+        let [red, green, blue] = linear(parse(hex));
+        0.2126 * red + 0.7152 * green + 0.0722 * blue + 0.05
+    });
+    a.max(b) / a.min(b)
+}
+
 /// Ottosson's OKLab.
 fn oklab(rgb: Rgb) -> Rgb {
-    let linear = rgb.map(|c| if c <= 0.04045 { c / 12.92 } else { ((c + 0.055) / 1.055).powf(2.4) });
-    let [r, g, b] = linear;
+    let [r, g, b] = linear(rgb);
     let l = (0.412_221_470_8 * r + 0.536_332_536_3 * g + 0.051_445_992_9 * b).cbrt();
     let m = (0.211_903_498_2 * r + 0.680_699_545_1 * g + 0.107_396_956_6 * b).cbrt();
     let s = (0.088_302_461_9 * r + 0.281_718_837_6 * g + 0.629_978_700_5 * b).cbrt();
@@ -99,16 +114,31 @@ fn stops(ramp: usize, theme: Theme) -> &'static [&'static str; 4] {
     if theme == Theme::Light { light } else { dark }
 }
 
+fn named(name: &str, theme: Theme) -> &'static str {
+    let colour = NAMED.iter().find(|n| n.0 == name);
+    colour.map_or("#000000", |n| if theme == Theme::Light { n.1 } else { n.2 })
+}
+
+/// The colour of words on another: ink or paper, and where neither can be read on it black or white, one of which always can.
+fn words_on(ground: &str, theme: Theme) -> &'static str {
+    let better = |a: &'static str, b: &'static str| {
+        if contrast(a, ground) >= contrast(b, ground) { a } else { b }
+    };
+    let own = better(named("ink", theme), named("paper", theme));
+    if contrast(own, ground) >= READABLE { own } else { better("#000000", "#ffffff") }
+}
+
 /// Every variable with its colour.
 pub fn all(theme: Theme) -> Vec<(String, String)> {
-    let mut out: Vec<(String, String)> = NAMED
-        .iter()
-        .map(|n| (n.0.to_owned(), (if theme == Theme::Light { n.1 } else { n.2 }).to_owned()))
-        .collect();
+    let mut out: Vec<(String, String)> =
+        NAMED.iter().map(|n| (n.0.to_owned(), named(n.0, theme).to_owned())).collect();
     for (ramp, (name, ..)) in RAMPS.iter().enumerate() {
         for step in 0..=STEPS {
-            let colour = along(stops(ramp, theme), step as f64 / STEPS as f64);
-            out.push((format!("{name}{step}"), to_hex(colour)));
+            let colour = to_hex(along(stops(ramp, theme), step as f64 / STEPS as f64));
+            if let Some(side) = name.strip_prefix('h') {
+                out.push((format!("t{side}{step}"), words_on(&colour, theme).to_owned()));
+            }
+            out.push((format!("{name}{step}"), colour));
         }
     }
     out
@@ -159,9 +189,25 @@ pub fn sequential(share: f64) -> String {
     format!("var(--s{})", (share.clamp(0.0, 1.0) * STEPS as f64).round() as usize)
 }
 
-/// The colour of text on a step of any ramp.
+/// The variables of words on the steps of a ramp.
+macro_rules! words {
+    ($side:literal: $($step:literal)+) => {
+        [$(concat!("var(--t", $side, $step, ")")),+]
+    };
+}
+
+/// Those of the ramps above and below 0.
+const WORDS: [[&str; STEPS + 1]; 2] =
+    [words!("p": 0 1 2 3 4 5 6 7 8 9 10 11 12), words!("m": 0 1 2 3 4 5 6 7 8 9 10 11 12)];
+
+/// The colour of text on a diverging step, which each theme has its own for: what is dark in one is light in the other.
 pub fn text_on(step: i32) -> &'static str {
-    if step.unsigned_abs() as usize * 2 > STEPS { "var(--on)" } else { "var(--ink)" }
+    WORDS[usize::from(step < 0)][(step.unsigned_abs() as usize).min(STEPS)]
+}
+
+/// The colour of text that names what is drawn in a colour: the grey of random orders is too faint for words.
+pub fn text_in(colour: &'static str) -> &'static str {
+    if colour == "var(--c0)" { "var(--soft)" } else { colour }
 }
 
 /// The palette of images of steps: entry k is step k − [`STEPS`], the last one stands for nothing.
@@ -193,5 +239,27 @@ mod tests {
         }
         assert_eq!((step(-1.0, 1.0), step(0.25, 1.0), step(f64::NAN, 1.0)), (Some(-12), Some(6), None));
         assert_eq!(palette(Theme::Dark).len(), 3 * 26);
+    }
+
+    #[test]
+    fn words_can_be_read_on_every_step_and_in_every_colour() {
+        assert!((contrast("#000000", "#ffffff") - 21.0).abs() < 1e-9);
+        assert!((contrast("#777777", "#ffffff") - 4.478).abs() < 1e-3);
+        for theme in [Theme::Light, Theme::Dark] {
+            let colours: std::collections::HashMap<String, String> = all(theme).into_iter().collect();
+            let of = |variable: &str| {
+                colours[variable.trim_start_matches("var(--").trim_end_matches(')')].as_str()
+            };
+            for step in -12..=12 {
+                let seen = contrast(of(text_on(step)), of(&diverging(step)));
+                assert!(seen >= READABLE, "{theme:?}, step {step}: {seen}");
+            }
+            let lines =
+                ["greedy", "importance", "gradient", "rollout", "random-00"].map(super::super::curve::colour);
+            for colour in lines.into_iter().chain(["var(--c5)", "var(--up)", "var(--down)", "var(--ink)"]) {
+                let seen = contrast(of(text_in(colour)), of("var(--paper)"));
+                assert!(seen >= READABLE, "{theme:?}, {colour}: {seen}");
+            }
+        }
     }
 }

@@ -1,14 +1,14 @@
 //! The figures of one task under one ablation.
 
 mod pruned;
+mod together;
 
 use super::draw::{count, interval, number, signed};
 use super::forest::{Forest, Row, forest};
 use super::heat::{heat, ranks, told};
-use super::matrix::{Square, matrix};
 use super::scatter::{Dot, Plot, scatter};
-use super::{Figure, Part, Table, effects, graph, rounded, slug, title_of};
-use crate::analyse::{Analysis, Group, HeadRow, PairRow, RESOLVED, Relation};
+use super::{Figure, Part, Table, effects, rounded, slug, title_of};
+use crate::analyse::{Analysis, Group, HeadRow, RESOLVED};
 use crate::facts;
 use ablate_common::metric::Metric;
 use ablate_common::units::UnitKind;
@@ -113,30 +113,12 @@ impl Maker<'_> {
             metric(g),
             g.method
         );
-        let mut table = Table::new(&[
-            "name", "stream", "layer", "head", "baseline", "value", "delta", "ci_low", "ci_high", "q_value",
-        ]);
-        for h in &g.heads {
-            let place = g.places.get(h.ix.at());
-            table.rows.push(vec![
-                json!(g.name_of(h.ix)),
-                json!(place.and_then(|p| p.stream).map(|s| s.name())),
-                json!(place.and_then(|p| p.layer)),
-                json!(place.and_then(|p| p.head)),
-                rounded(g.baseline, 6),
-                rounded(h.value, 6),
-                rounded(h.delta.value, 6),
-                rounded(h.delta.low, 6),
-                rounded(h.delta.high, 6),
-                rounded(h.q, 4),
-            ]);
-        }
         let map = heat(g, &label);
         let listed = self.listed(map.is_none());
         if let Some(svg) = map {
             let title = format!("Every {one}, removed alone");
             let mut f = self.figure("heads", Part::Heads, &title, finding, how, svg);
-            f.data = Some(table);
+            f.data = Some(self.numbers(&g.heads.iter().collect::<Vec<_>>()));
             out.push(f);
         }
         let rank = ranks(g);
@@ -176,7 +158,33 @@ impl Maker<'_> {
             label: &label,
         };
         let svg = forest(&set, &rows);
-        out.push(self.figure("top", Part::Heads, &title, finding, how, svg));
+        let mut f = self.figure("top", Part::Heads, &title, finding, how, svg);
+        f.data = Some(self.numbers(&listed));
+        out.push(f);
+    }
+
+    /// The numbers of some units.
+    fn numbers(&self, rows: &[&HeadRow]) -> Table {
+        let g = self.g;
+        let mut table = Table::new(&[
+            "name", "stream", "layer", "head", "baseline", "value", "delta", "ci_low", "ci_high", "q_value",
+        ]);
+        for h in rows {
+            let place = g.places.get(h.ix.at());
+            table.rows.push(vec![
+                json!(g.name_of(h.ix)),
+                json!(place.and_then(|p| p.stream).map(|s| s.name())),
+                json!(place.and_then(|p| p.layer)),
+                json!(place.and_then(|p| p.head)),
+                rounded(g.baseline, 6),
+                rounded(h.value, 6),
+                rounded(h.delta.value, 6),
+                rounded(h.delta.low, 6),
+                rounded(h.delta.high, 6),
+                rounded(h.q, 4),
+            ]);
+        }
+        table
     }
 
     /// The units whose removal hurts most, and those whose removal helps most where that is resolved; all where there is
@@ -291,13 +299,16 @@ impl Maker<'_> {
     /// Self-repair, activation shift, and what chance has added to the largest effects.
     fn effects(&self, out: &mut Vec<Figure>) {
         let (g, name) = (self.g, metric(self.g));
-        if let Some((svg, finding)) = effects::selected(g, &name, &self.title) {
+        if let Some((svg, finding, table)) = effects::selected(g, &name, &self.title) {
             let how = "Chosen on one half of the documents (grey ticks), measured on the other (marks with 95 % intervals), so that no luck of the choice is in the estimate."
                 .to_owned();
-            out.push(self.figure("selected", Part::Heads, "The largest, measured again", finding, how, svg));
+            let mut f =
+                self.figure("selected", Part::Heads, "The largest, measured again", finding, how, svg);
+            f.data = Some(table);
+            out.push(f);
         }
         if let Some((svg, finding)) = effects::repair(g, &name, &self.title) {
-            let how = "A point for each unit: its direct effect with everything downstream frozen, and its whole effect. Below the dashed line what comes behind makes up for the loss. Upright lines are 95 % intervals of the difference; coloured points are resolved."
+            let how = "A point for each unit: its direct effect with everything downstream frozen, and its whole effect. Between the dashed line, where both are equal, and 0 what comes behind makes up for a part; on the far side of the line it amplifies, across 0 it turns the sign. Upright lines are 95 % intervals of the difference; coloured points are resolved."
                 .to_owned();
             let mut f = self.figure("repair", Part::Heads, "Self-repair", finding, how, svg);
             let mut table =
@@ -339,140 +350,5 @@ impl Maker<'_> {
             f.data = Some(table);
             out.push(f);
         }
-    }
-
-    /// Groups and triples, measured together.
-    fn together(&self, out: &mut Vec<Figure>) {
-        let (g, name) = (self.g, metric(self.g));
-        if let Some((svg, finding)) = effects::groups(g, &name, &self.title) {
-            let how = "Units every two of which are redundant, removed together: the joint Δ with its 95 % interval beside the sum of what each costs alone. Filled marks differ from that sum (q ≤ 0.05)."
-                .to_owned();
-            out.push(self.figure("groups", Part::Pairs, "Redundancy groups", finding, how, svg));
-        }
-        if let Some((svg, finding)) = effects::triples(g, &name, &self.title) {
-            let how = "Third-order interaction: what the pairs leave unexplained when three are removed together. Lines are 95 % intervals; filled marks are resolved."
-                .to_owned();
-            out.push(self.figure("triples", Part::Pairs, "Triples", finding, how, svg));
-        }
-    }
-
-    fn pairs(&self, out: &mut Vec<Figure>) -> anyhow::Result<()> {
-        let g = self.g;
-        let Some(square) = Square::of(g) else { return Ok(()) };
-        let (redundant, overlapping) =
-            (facts::count(g, Relation::Redundant), facts::count(g, Relation::Overlapping));
-        let finding = format!(
-            "Of {} pairs, {} are redundant (losing both costs more than the sum) and {} overlap (it costs less), at q ≤ 0.05.",
-            count(g.pairs.len()),
-            count(redundant),
-            count(overlapping)
-        );
-        let how = "Interaction I = Δ(ab) − Δ(a) − Δ(b), coloured by the square root of |I|. Strips beside the matrix show each unit's layer.";
-        let tree = square.tree();
-        let drawn = [
-            tree.as_ref().map(|t| {
-                (Some(t), "pairs", " Ordered by average linkage on the interaction: what stands in for each other stands together; the tree's joins are the further out the weaker they are.")
-            }),
-            Some((None, if tree.is_some() { "pairs-forward" } else { "pairs" }, " In forward order, layer by layer.")),
-        ];
-        for (tree, kind, order) in drawn.into_iter().flatten() {
-            let label = format!("{}: interactions of every pair. {finding}", self.title);
-            let m = matrix(g, &square, tree, &label)?;
-            let title = "Every pair, removed together";
-            let mut f =
-                self.figure(kind, Part::Pairs, title, finding.clone(), format!("{how}{order}"), m.svg);
-            f.order = Some(m.order);
-            f.instead = kind == "pairs-forward";
-            out.push(f);
-        }
-        self.strongest(out);
-        self.graph(redundant + overlapping, out);
-        Ok(())
-    }
-
-    fn strongest(&self, out: &mut Vec<Figure>) {
-        let g = self.g;
-        let mut listed: Vec<&PairRow> = facts::top_pairs(g, LISTED);
-        let mut below: Vec<&PairRow> =
-            g.pairs.iter().filter(|p| p.relation == Relation::Overlapping).collect();
-        below.sort_by(|a, b| {
-            a.interaction.value.total_cmp(&b.interaction.value).then((a.a, a.b).cmp(&(b.a, b.b)))
-        });
-        listed.extend(below.into_iter().take(4).rev());
-        if listed.is_empty() {
-            return;
-        }
-        let row = |p: &&PairRow| Row {
-            name: format!("{} + {}", g.name_of(p.a), g.name_of(p.b)),
-            value: [p.interaction.value, p.interaction.low, p.interaction.high],
-            colour: colour(p.interaction.value),
-            filled: p.relation != Relation::Unresolved,
-            beside: None,
-            tip: graph::told(g, p),
-        };
-        let rows: Vec<Row> = listed.iter().map(row).collect();
-        let finding = match facts::redundant_pairs(g, 1).first() {
-            Some(p) => format!(
-                "{} and {} stand in for each other most: together {}, alone {} and {}.",
-                g.name_of(p.a),
-                g.name_of(p.b),
-                signed(p.delta_ab),
-                signed(p.delta_a),
-                signed(p.delta_b)
-            ),
-            None => "No pair is measurably redundant.".to_owned(),
-        };
-        let label = format!("{}: the strongest interactions. {finding}", self.title);
-        let axis = format!("interaction ({})", metric(g));
-        let set = Forest {
-            axis: &axis,
-            beside: None,
-            span: (0.0, 0.0),
-            within: super::forest::ALL,
-            width: 500.0,
-            label: &label,
-        };
-        let svg = forest(&set, &rows);
-        let how = "The pairs with the largest interactions, and those with the smallest where resolved. Lines are 95 % intervals; filled marks are resolved at q ≤ 0.05 over all pairs."
-            .to_owned();
-        out.push(self.figure("top-pairs", Part::Pairs, "Strongest pairs", finding, how, svg));
-    }
-
-    fn graph(&self, resolved: usize, out: &mut Vec<Figure>) {
-        let g = self.g;
-        let edges = graph::edges(g);
-        let mut linked: std::collections::BTreeMap<u32, usize> = std::collections::BTreeMap::new();
-        for p in &edges {
-            *linked.entry(p.a.0).or_default() += 1;
-            *linked.entry(p.b.0).or_default() += 1;
-        }
-        let hub = linked.iter().max_by(|a, b| a.1.cmp(b.1).then(b.0.cmp(a.0)));
-        let Some((&hub, &of)) = hub else { return };
-        let finding = format!(
-            "{} is in {of} of the {} strongest resolved pairs.",
-            g.name_of(ablate_common::units::UnitIx(hub)),
-            edges.len()
-        );
-        let label = format!("{}: graph of the strongest resolved pairs. {finding}", self.title);
-        let Some(svg) = graph::graph(g, &label) else { return };
-        let drawn = if edges.len() < resolved {
-            format!("The {} strongest of {} resolved pairs", edges.len(), count(resolved))
-        } else {
-            format!("All {} resolved pairs", count(resolved))
-        };
-        let how = format!(
-            "{drawn}, each where its heads stand in the model; the line is the thicker the stronger the interaction."
-        );
-        let mut table = Table::new(&["a", "b", "interaction", "ci_low", "ci_high", "q_value", "relation"]);
-        for p in &edges {
-            let i = &p.interaction;
-            let mut row = vec![json!(g.name_of(p.a)), json!(g.name_of(p.b))];
-            row.extend([i.value, i.low, i.high].map(|v| rounded(v, 6)));
-            row.extend([rounded(p.q, 4), json!(p.relation.name())]);
-            table.rows.push(row);
-        }
-        let mut f = self.figure("graph", Part::Pairs, "Who stands in for whom", finding, how, svg);
-        f.data = Some(table);
-        out.push(f);
     }
 }

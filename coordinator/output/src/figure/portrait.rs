@@ -8,7 +8,7 @@ use crate::attention::{AttentionRow, Pattern, patterns};
 use crate::facts;
 use crate::results::Results;
 use ablate_common::units::UnitKind;
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Most portraits.
 const MOST: usize = 8;
@@ -197,10 +197,60 @@ fn portrait(name: &str, seen: &[&Group], kept: &[(u32, Vec<Pattern>)]) -> Option
         svg: svg.finish(&format!("Portrait of {name}. {finding}")),
         finding,
         how,
-        data: None,
+        data: Some(numbers(own, row, seen, &of, pattern)),
         order: None,
         instead: false,
     })
+}
+
+/// The numbers of a portrait, a row each: its scores and the drawn weights of its pattern, on the task where it matters most, and its Δ on
+/// every task.
+fn numbers(
+    own: &Group,
+    row: &AttentionRow,
+    seen: &[&Group],
+    of: &dyn Fn(&Group) -> Option<HeadRow>,
+    pattern: Option<&Pattern>,
+) -> Table {
+    let mut table = Table::new(&[
+        "what",
+        "task",
+        "query",
+        "query_token",
+        "key",
+        "key_token",
+        "value",
+        "ci_low",
+        "ci_high",
+        "q_value",
+    ]);
+    let mut put = |what: &str, task: &str, cell: [Value; 4], numbers: [f64; 4]| {
+        let mut out = vec![json!(what), json!(task)];
+        out.extend(cell);
+        out.extend(numbers.map(|v| rounded(v, 6)));
+        table.rows.push(out);
+    };
+    let nowhere = || [(); 4].map(|()| Value::Null);
+    let alone = |v: f64| [v, f64::NAN, f64::NAN, f64::NAN];
+    put("confidence", &own.name, nowhere(), alone(row.confidence));
+    put("entropy", &own.name, nowhere(), alone(row.entropy));
+    for (kind, score) in &KINDS {
+        if let Some(v) = score(row) {
+            put(kind, &own.name, nowhere(), alone(v));
+        }
+    }
+    for g in seen {
+        if let Some(h) = of(g) {
+            put("delta", &g.name, nowhere(), [h.delta.value, h.delta.low, h.delta.high, h.q]);
+        }
+    }
+    if let Some(p) = pattern {
+        for (q, k, v) in cells(p) {
+            let cell = [json!(q), json!(spelled(&p.queries[q])), json!(k), json!(spelled(&p.keys[k]))];
+            put("weight", &own.name, cell, alone(v));
+        }
+    }
+    table
 }
 
 fn target(kind: &str) -> &'static str {
@@ -274,11 +324,27 @@ fn deltas(svg: &mut Svg, name: &str, seen: &[&Group], of: &dyn Fn(&Group) -> Opt
     }
 }
 
+/// The first query and the first key that are drawn of a pattern: of a long one its end is.
+fn corner(p: &Pattern) -> (usize, usize) {
+    (p.queries.len().saturating_sub(TOKENS), p.keys.len().saturating_sub(TOKENS))
+}
+
+/// The weights that are drawn: query, key, weight.
+fn cells(p: &Pattern) -> Vec<(usize, usize, f64)> {
+    let ((from, first), keys) = (corner(p), p.keys.len());
+    let places = (from..p.queries.len()).flat_map(|q| (first..keys).map(move |k| (q, k)));
+    let weight = |(q, k): (usize, usize)| {
+        let v = p.attention.get(q * keys + k).copied().unwrap_or(f64::NAN);
+        (v >= 0.02).then_some((q, k, v))
+    };
+    places.filter_map(weight).collect()
+}
+
 /// The pattern with its tokens; of a long one the end.
 fn weights(svg: &mut Svg, p: &Pattern, y: &mut f64) {
     let (queries, keys) = (p.queries.len(), p.keys.len());
-    let (rows, columns) = (queries.min(TOKENS), keys.min(TOKENS));
-    let (from, first) = (queries - rows, keys - columns);
+    let (from, first) = corner(p);
+    let (rows, columns) = (queries - from, keys - first);
     let left = 92.0;
     let side = (420.0 / columns.max(rows) as f64).min(17.0);
     let size = (side * 0.72).clamp(6.5, 10.5);
@@ -298,16 +364,15 @@ fn weights(svg: &mut Svg, p: &Pattern, y: &mut f64) {
         let at = *y + side * q as f64;
         let set = Type::SMALL.size(size).end();
         svg.text(left - 6.0, at + side * 0.5 + size * 0.35, &shown(&cut(&p.queries[from + q], 15)), set);
-        for k in 0..columns {
-            let v = p.attention.get((from + q) * keys + first + k).copied().unwrap_or(f64::NAN);
-            if v.is_nan() || v < 0.02 {
-                continue;
-            }
-            let text =
-                format!("{} → {}\n{}", shown(&p.queries[from + q]), shown(&p.keys[first + k]), percent(v));
-            let place = [left + side * k as f64, at, side - 0.6, side - 0.6];
-            svg.rect(place, &ink::sequential(v), &format!("class=\"m\" {}", tip(&text)));
-        }
+    }
+    for (q, k, v) in cells(p) {
+        let text = format!("{} → {}\n{}", shown(&p.queries[q]), shown(&p.keys[k]), percent(v));
+        let (x, at) = (left + side * (k - first) as f64, *y + side * (q - from) as f64);
+        svg.rect(
+            [x, at, side - 0.6, side - 0.6],
+            &ink::sequential(v),
+            &format!("class=\"m\" {}", tip(&text)),
+        );
     }
     *y += side * rows as f64;
     if rows < queries || columns < keys {
@@ -323,4 +388,9 @@ fn shown(token: &str) -> String {
         Some(rest) if !rest.trim().is_empty() => rest.to_owned(),
         _ => t.replace(' ', "␣"),
     }
+}
+
+/// A token in a table: as it is shown, and without characters that would break its line.
+fn spelled(token: &str) -> String {
+    shown(token).chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }

@@ -3,6 +3,7 @@
 
 mod conditional;
 mod data;
+mod orders;
 mod provenance;
 mod words;
 
@@ -157,7 +158,7 @@ impl Page<'_> {
         }
         writeln!(
             out,
-            "<a href=\"#exact\">Exact and screened</a><a href=\"#provenance\">Provenance</a></nav></header>"
+            "<a href=\"#exact\">Exact and sampled</a><a href=\"#provenance\">Provenance</a></nav></header>"
         )?;
         Ok(())
     }
@@ -206,10 +207,12 @@ impl Page<'_> {
             out.push((count(redundant), format!("redundant of {} pairs", count(g.pairs.len()))));
         }
         let greedy = g.curves.iter().find(|c| c.order == "greedy" && c.objective == g.name);
-        if let Some((_, r)) =
-            greedy.or(g.curves.iter().find(|c| c.order == "greedy")).and_then(|c| c.retained_at(0.79))
-        {
-            out.push((percent(r), "retained without 79 % of the heads".into()));
+        let greedy = greedy.or_else(|| g.curves.iter().find(|c| c.order == "greedy"));
+        if let Some((p, r)) = greedy.and_then(|c| c.at(0.79)).and_then(|p| Some((p, p.retained?))) {
+            let within = p.retained_low.zip(p.retained_high).map_or_else(String::new, |(low, high)| {
+                format!(", 95 % interval {} to {}", percent(low), percent(high))
+            });
+            out.push((percent(r), format!("retained without 79 % of the heads{within}")));
         }
         out.push((count(g.examples), format!("examples in {} clusters", count(g.clusters))));
         out
@@ -261,7 +264,7 @@ impl Page<'_> {
             match part {
                 Part::Heads => heads_table(out, g)?,
                 Part::Pairs => conditional::tables(out, at, g)?,
-                Part::Curves => orders_table(out, g)?,
+                Part::Curves => orders::tables(out, g)?,
                 _ => {}
             }
         }
@@ -342,38 +345,5 @@ fn heads_table(out: &mut String, g: &Group) -> anyhow::Result<()> {
         )?;
     }
     writeln!(out, "</tbody></table></div></details>")?;
-    Ok(())
-}
-
-/// What the orders of pruning come to.
-fn orders_table(out: &mut String, g: &Group) -> anyhow::Result<()> {
-    for family in facts::families(g) {
-        let named = family.named;
-        if named.is_empty() || named.iter().all(|c| c.flagged) {
-            continue;
-        }
-        let aim = named.first().map(|c| c.objective.as_str()).filter(|o| *o != g.name && !o.is_empty());
-        let caption =
-            aim.map_or_else(String::new, |a| format!("<caption>greedy for {}</caption>", escape(a)));
-        write!(
-            out,
-            "<div class=\"wide\"><table>{caption}<thead><tr><th>order</th><th class=\"r\">retained at 79 %</th><th class=\"r\">≥ 99 % up to</th><th class=\"r\">≥ 95 % up to</th><th class=\"r\">≥ 90 % up to</th><th class=\"r\">mean retained</th></tr></thead><tbody>"
-        )?;
-        for c in named {
-            let cells = [
-                c.retained_at(0.79).map(|r| r.1),
-                c.largest(0.99),
-                c.largest(0.95),
-                c.largest(0.9),
-                c.area(|r| r),
-            ];
-            write!(out, "<tr><td>{}</td>", escape(&c.order))?;
-            for cell in cells {
-                write!(out, "<td class=\"r\">{}</td>", cell.map_or_else(|| "n/a".into(), percent))?;
-            }
-            write!(out, "</tr>")?;
-        }
-        writeln!(out, "</tbody></table></div>")?;
-    }
     Ok(())
 }

@@ -3,18 +3,20 @@
 use crate::facts;
 use crate::figure::draw::{count, escape};
 use crate::results::Results;
-use ablate_common::plan::SweepKind;
+use ablate_common::joint::STRONGEST;
+use ablate_common::plan::{Ablation, Donors, Order, Plan, SweepKind};
 use ablate_common::task::Scope;
 use std::fmt::Write as _;
 
-/// What was exact and what was screened.
+/// What was exact, and what of all that there is was chosen or sampled.
 pub fn exact(out: &mut String, results: &Results) -> anyhow::Result<()> {
     let plan = &results.plan;
     let graded = plan.sweeps.iter().any(|s| matches!(s.kind, SweepKind::Gradient { .. }));
     let partial = facts::partial(results);
     let mut words = String::from(
-        "Everything in this report was measured exactly: for every subset of heads that a sweep names, the model was run with these heads removed, on every example. Nothing was screened, sampled or extrapolated.",
+        "Everything in this report was measured exactly: for every subset of heads that a sweep names, the model was run with these heads removed, on every example.",
     );
+    words.push_str(&chosen(plan));
     if plan.sweeps.iter().any(|s| s.scope == Scope::Select) {
         words.push_str(" Rounds of greedy sweeps ran on the half of the documents that they select on.");
     }
@@ -31,14 +33,13 @@ pub fn exact(out: &mut String, results: &Results) -> anyhow::Result<()> {
     if partial {
         words.push_str(" Some chunks are still missing; their rows are left out, not guessed.");
     }
-    writeln!(out, "<section id=\"exact\"><h2>Exact and screened</h2><p class=\"lede\">{words}</p>")?;
+    writeln!(out, "<section id=\"exact\"><h2>Exact and sampled</h2><p class=\"lede\">{words}</p>")?;
     write!(
         out,
-        "<div class=\"wide\"><table><thead><tr><th>sweep</th><th>ablation</th><th>tasks</th><th class=\"r\">subsets computed</th><th class=\"r\">screened</th></tr></thead><tbody>"
+        "<div class=\"wide\"><table><thead><tr><th>sweep</th><th>ablation</th><th>tasks</th><th class=\"r\">subsets computed</th><th>which</th></tr></thead><tbody>"
     )?;
     for (sweep, planned) in (0u32..).zip(&plan.sweeps) {
-        let rounds = results.rounds.range((sweep, 0)..=(sweep, u32::MAX));
-        let computed: u64 = rounds.flat_map(|r| r.1.chunks.values()).map(|c| u64::from(c.subsets)).sum();
+        let (computed, which) = (computed(results, sweep), which(results, sweep));
         let ablation = plan.ablations.get(planned.ablation as usize).map_or_else(String::new, |a| a.title());
         let tasks: Vec<&str> = planned
             .tasks
@@ -48,16 +49,104 @@ pub fn exact(out: &mut String, results: &Results) -> anyhow::Result<()> {
             .collect();
         write!(
             out,
-            "<tr><td>{}{}</td><td>{}</td><td>{}</td><td class=\"r\">{}</td><td class=\"r\">none</td></tr>",
+            "<tr><td>{}{}</td><td>{}</td><td>{}</td><td class=\"r\">{}</td><td>{}</td></tr>",
             escape(planned.kind.name()),
             escape(&plan.given(sweep)),
             escape(&ablation),
             escape(&tasks.join(", ")),
-            count(computed as usize)
+            count(computed as usize),
+            escape(&which)
         )?;
     }
     writeln!(out, "</tbody></table></div></section>")?;
     Ok(())
+}
+
+/// What decided which subsets were measured, where that weren't all.
+fn chosen(plan: &Plan) -> String {
+    let any = |f: fn(&SweepKind) -> bool| plan.sweeps.iter().any(|s| f(&s.kind));
+    let scored = |k: &SweepKind| matches!(k, SweepKind::Path { order: Order::Gradient | Order::Rollout, .. });
+    let mut out = String::from(if any(scored) {
+        " Nothing was extrapolated. Orders by gradient and by rollout follow these scores; what they leave of the model was measured."
+    } else {
+        " No model and no gradient decided what was measured, and nothing was extrapolated."
+    });
+    if any(|k| matches!(k, SweepKind::Joint { .. })) {
+        out.push_str(
+            " Groups and triples are not all that there are: they were chosen from the pairs that are resolved on the same examples.",
+        );
+    }
+    if any(|k| matches!(k, SweepKind::Random { .. } | SweepKind::Matched { .. })) {
+        out.push_str(" Random orders are a sample of all orders.");
+    }
+    if plan.ablations.iter().any(|a| a.method == Ablation::Resample { donors: Donors::Seeded }) {
+        out.push_str(" Donors of resample ablation are a sample: one that the seed draws for each text.");
+    }
+    out
+}
+
+/// Subsets of a sweep whose scores are there. Slots of a follow-up that nothing needed are none.
+fn computed(results: &Results, sweep: u32) -> u64 {
+    match results.plan.sweeps.get(sweep as usize).map(|s| &s.kind) {
+        Some(&SweepKind::Joint { groups, triples, .. }) => {
+            followed(results, sweep, [groups, triples]).iter().sum()
+        }
+        _ => {
+            let rounds = results.rounds.range((sweep, 0)..=(sweep, u32::MAX));
+            rounds.flat_map(|r| r.1.chunks.values()).map(|c| u64::from(c.subsets)).sum()
+        }
+    }
+}
+
+/// The groups and triples of a follow-up whose scores are there; each task has so many slots for them.
+fn followed(results: &Results, sweep: u32, [groups, triples]: [u32; 2]) -> [u64; 2] {
+    let Some(round) = results.rounds.get(&(sweep, 0)) else { return [0, 0] };
+    let space = results.plan.space(sweep, &round.list);
+    let slots = (u64::from(groups) + u64::from(triples)).max(1);
+    let mut found = [0, 0];
+    for &chunk in round.chunks.keys() {
+        for rank in results.plan.chunk_ranks(sweep, 0, chunk) {
+            if space.subset(rank).is_some_and(|set| !set.is_empty()) {
+                found[usize::from(rank % slots >= u64::from(groups))] += 1;
+            }
+        }
+    }
+    found
+}
+
+/// Which of all subsets a sweep measures.
+fn which(results: &Results, sweep: u32) -> String {
+    let many = |n: u32| if n == 1 { "1 random order".to_owned() } else { format!("{n} random orders") };
+    match results.plan.sweeps.get(sweep as usize).map(|s| &s.kind) {
+        Some(SweepKind::Greedy { .. }) => "in each round all that are left".to_owned(),
+        Some(SweepKind::Path { order, .. }) => match order {
+            Order::Greedy => "greedy's order",
+            Order::Importance => "one order, by Δ alone",
+            Order::Gradient => "one order, by gradient importance",
+            Order::Rollout => "one order, by attention rollout",
+        }
+        .to_owned(),
+        Some(SweepKind::Random { orders, .. }) => format!("a sample of {}", many(*orders)),
+        Some(SweepKind::Matched { orders, .. }) => {
+            format!("a sample of {}, matched per layer to greedy", many(*orders))
+        }
+        Some(SweepKind::Patterns { .. }) => "examples that the spec names".to_owned(),
+        Some(&SweepKind::Joint { groups, triples, .. }) => {
+            let [some, more] = followed(results, sweep, [groups, triples]).map(|n| count(n as usize));
+            let mut parts = Vec::new();
+            if groups > 0 {
+                parts.push(format!("{some} groups (at most {groups} a task)"));
+            }
+            if triples > 0 {
+                let from = STRONGEST.max(triples as usize);
+                parts.push(format!(
+                    "{more} triples (at most {triples} a task, made of its {from} strongest pairs)"
+                ));
+            }
+            format!("chosen from resolved pairs: {}", parts.join(", "))
+        }
+        _ => "all".to_owned(),
+    }
 }
 
 /// Hashes, versions, devices, and how numbers were made.

@@ -3,7 +3,7 @@
 use super::conditional;
 use crate::analyse::{Group, Relation};
 use crate::facts;
-use crate::figure::draw::{count, interval, number, percent, signed};
+use crate::figure::draw::{count, interval, number, percent, percent_within, signed};
 use crate::figure::{Figure, of_group};
 use ablate_common::units::UnitKind;
 
@@ -151,22 +151,25 @@ fn curves(g: &Group) -> Vec<Finding> {
     for family in facts::families(g) {
         let Some(c) = family.named.iter().find(|c| c.order == "greedy") else { continue };
         let aim = if c.objective == g.name { String::new() } else { format!(" for {}", c.objective) };
-        let Some((removed, r)) = c.retained_at(0.79) else {
-            if let Some(p) = c.at(0.79) {
-                out.push(finding(
-                    "curve",
-                    format!("What pruning retains can't be told{aim}."),
-                    format!(
-                        "Greedy pruning takes out {} of {} heads (79 %): {} goes from {} to {}. With no head at all it is {}, which isn't measurably worse.",
-                        p.removed, c.heads, of_group::metric(g), number(c.start), number(p.value), number(c.floor)
-                    ),
-                ));
-            }
+        let Some(p) = c.at(0.79) else { continue };
+        let Some(r) = p.retained else {
+            out.push(finding(
+                "curve",
+                format!("What pruning{aim} retains can't be told."),
+                format!(
+                    "Greedy pruning takes out {} of {} heads (79 %): {} goes from {} to {}. With no head at all it is {}, which isn't measurably worse.",
+                    p.removed, c.heads, of_group::metric(g), number(c.start), number(p.value), number(c.floor)
+                ),
+            ));
             continue;
         };
         let on = if c.half.is_some() { ", on examples that it didn't select on" } else { "" };
-        let lead = format!("79 % of the heads can go, and {} is retained{aim}.", percent(r));
-        let mut text = format!("Greedy pruning takes out {removed} of {} heads{on}.", c.heads);
+        // How much is left is for the reader to judge: it may be next to nothing, or below the floor.
+        let lead = format!(
+            "Without 79 % of the heads, {} is retained.",
+            percent_within(r, p.retained_low.zip(p.retained_high))
+        );
+        let mut text = format!("Greedy pruning{aim} takes out {} of {} heads{on}.", p.removed, c.heads);
         for (kind, orders) in family.shuffles() {
             let Some((median, low, high)) = facts::random_retained(orders, 0.79) else { continue };
             text.push_str(&format!(

@@ -2,6 +2,19 @@
 
 use super::*;
 
+/// Adds a follow-up of the pairs with two slots a task for groups and two for triples: heads 1 and 5, and 2 with these; a slot of each
+/// stays empty.
+pub(super) fn follow_up(r: &mut Results) {
+    let kind = SweepKind::Joint { pairs: 2, groups: 2, triples: 2 };
+    let follow = PlannedSweep { kind, chunk: 3, ..r.plan.sweeps[2].clone() };
+    r.plan.sweeps.push(follow);
+    let sweep = r.plan.sweeps.len() as u32 - 1;
+    let sets = [vec![UnitIx(1), UnitIx(5)], vec![], vec![UnitIx(1), UnitIx(2), UnitIx(5)], vec![]];
+    let list = ablate_common::joint::encode(&[sets.clone(), sets].concat());
+    let round = scores(&r.plan, &r.prepared, sweep, 0, &list, true);
+    r.rounds.insert((sweep, 0), round);
+}
+
 #[test]
 fn what_pairs_call_for_is_the_same_in_parts_and_is_measured() {
     let mut r = experiment(2, 4, 14, true);
@@ -54,4 +67,37 @@ fn what_pairs_call_for_is_the_same_in_parts_and_is_measured() {
     let before: usize =
         read(&other.path().join("scores.parquet")).iter().map(arrow_array::RecordBatch::num_rows).sum();
     assert_eq!(rows("scores.parquet") - before, 2 * 4);
+}
+
+#[test]
+fn what_was_chosen_or_sampled_is_not_called_all() {
+    let dir = tempfile::tempdir().unwrap();
+    let page = |r: &Results| {
+        let path = dir.path().join("report.html");
+        report(r, &path).unwrap();
+        std::fs::read_to_string(path).unwrap()
+    };
+    let mut r = experiment(2, 4, 8, true);
+    let plain = page(&r);
+    assert!(plain.contains(
+        "No model and no gradient decided what was measured, and nothing was extrapolated. Random orders are a sample of all orders."
+    ));
+    assert!(plain.contains("<td class=\"r\">28</td><td>all</td>"), "every pair");
+    assert!(plain.contains("<td>a sample of 20 random orders</td>") && !plain.contains("chosen from"));
+    follow_up(&mut r);
+    // Orders that scores of the unablated model give are decided by these.
+    if let SweepKind::Path { order, .. } = &mut r.plan.sweeps[5].kind {
+        *order = Order::Gradient;
+    }
+    r.plan.ablations = vec![Ablation::Resample { donors: ablate_common::plan::Donors::Seeded }.into()];
+    let page = page(&r);
+    for words in [
+        "Groups and triples are not all that there are: they were chosen from the pairs that are resolved on the same examples.",
+        "<td class=\"r\">4</td><td>chosen from resolved pairs: 2 groups (at most 2 a task), 2 triples (at most 2 a task, made of its 512 strongest pairs)</td>",
+        "<td>one order, by gradient importance</td>",
+        "Donors of resample ablation are a sample",
+    ] {
+        assert!(page.contains(words), "{words}");
+    }
+    assert!(!page.contains("No model and no gradient decided"));
 }

@@ -5,6 +5,7 @@ use ablate_common::attention::{COLUMNS, queries};
 use ablate_common::head::Stream;
 use ablate_common::plan::{Shown, Source};
 use ablate_common::shift::points;
+use ablate_common::stats::Estimate;
 use ablate_common::units::UnitKind;
 use arrow_array::Array;
 use arrow_array::cast::AsArray;
@@ -217,6 +218,45 @@ fn repair_is_the_direct_effect_less_the_whole() {
 }
 
 #[test]
+fn what_is_made_up_for_is_told_by_size_and_not_by_sign() {
+    let r = experiment(2, 4, 8, true);
+    let mut a = analyse(&r);
+    let row = |unit, direct: f64, total: f64, q| {
+        let value = direct - total;
+        let repair = Estimate { value, se: 0.01, low: value - 0.02, high: value + 0.02, p: 1e-6 };
+        RepairRow { ix: UnitIx(unit), direct, total, repair, q, n: 60 }
+    };
+    // Of two heads whose removal helps one is made up for and one amplified; the last isn't resolved.
+    a.groups[0].repair = vec![
+        row(0, -0.5, -0.1, 1e-5),
+        row(1, -0.1, -0.5, 1e-5),
+        row(2, 0.5, 0.2, 1e-5),
+        row(3, 0.1, -0.3, 1e-5),
+        row(4, 0.9, 0.1, 0.3),
+    ];
+    let figures = crate::figure::figures(&r, &a).unwrap();
+    let f = figures.iter().find(|f| f.name.starts_with("repair")).unwrap();
+    assert_eq!(
+        f.finding,
+        "What comes behind makes up for the effect of 2 of 5 heads, amplifies that of 1 and turns the sign of 1 (q ≤ 0.05). Most is made up for L0.H0: directly −0.500, in the end −0.100, difference −0.400 [−0.420, −0.380]."
+    );
+    let told = |name: &str| f.svg.split("data-tip=\"").find(|t| t.starts_with(name)).unwrap();
+    for (name, words) in [
+        ("L0.H0", "whole −0.100: made up for in part"),
+        ("L0.H1", "whole −0.500: amplified"),
+        ("L0.H3", "whole −0.300: its sign turned"),
+        ("L1.H0", "whole +0.100: unresolved"),
+    ] {
+        assert!(told(name).contains(words), "{}", told(name));
+    }
+    // Where nothing is made up for there is no most.
+    a.groups[0].repair.iter_mut().for_each(|r| r.q = 0.3);
+    let figures = crate::figure::figures(&r, &a).unwrap();
+    let f = figures.iter().find(|f| f.name.starts_with("repair")).unwrap();
+    assert!(f.finding.ends_with("turns the sign of 0 (q ≤ 0.05)."), "{}", f.finding);
+}
+
+#[test]
 fn shifts_are_flagged_named_and_compared_with_the_reference_set() {
     let mut r = experiment(2, 3, 8, true);
     let places = points(r.plan.heads()).len();
@@ -262,4 +302,60 @@ fn shifts_are_flagged_named_and_compared_with_the_reference_set() {
     assert!(a.groups[1].shift.iter().all(|s| !s.flagged));
     let said = facts::warnings(&r, &a.groups[0]).join(" ");
     assert!(said.contains("3.00× that on the set") && !said.contains("Removing all heads"), "{said}");
+}
+
+#[test]
+fn every_figure_has_the_numbers_that_it_shows() {
+    let mut r = experiment(2, 4, 8, true);
+    follow::follow_up(&mut r);
+    add(&mut r, SweepKind::Attention { greedy: None }, &[0, 1], 3, |_, _, _| 0.2);
+    add(&mut r, SweepKind::Shift, &[0, 1], 3, |_, column, _| [6.0, 6.0, 1.0, 2.0][column]);
+    // A token that would end a line of a table; of two by two weights three are drawn.
+    let text = |s: &str| s.split(' ').map(str::to_owned).collect::<Vec<_>>();
+    for task in [0, 1] {
+        let items = vec![Shown { example: 2, item: 2, queries: text("a\r b"), keys: Vec::new() }];
+        let weight = |_, _, row: usize| if row == 1 { 0.01 } else { 0.5 };
+        add(&mut r, SweepKind::Patterns { items }, &[task], 2, weight);
+    }
+    let a = analyse(&r);
+    let figures = crate::figure::figures(&r, &a).unwrap();
+    for kind in [
+        "heads",
+        "top",
+        "selected",
+        "attention",
+        "shift",
+        "top-pairs",
+        "graph",
+        "groups",
+        "triples",
+        "portrait",
+    ] {
+        assert!(figures.iter().any(|f| f.name.starts_with(&format!("{kind}-"))), "no {kind}");
+    }
+    for f in &figures {
+        // The page has the pairs of a matrix packed.
+        let Some(table) = &f.data else {
+            assert!(f.order.is_some(), "{} has no numbers", f.name);
+            continue;
+        };
+        assert!(!table.rows.is_empty(), "{}", f.name);
+        assert!(table.rows.iter().all(|row| row.len() == table.columns.len()), "{}", f.name);
+    }
+    let of = |name: &str| figures.iter().find(|f| f.name == name).and_then(|f| f.data.as_ref()).unwrap();
+    // Those of the planted head, whose pattern is drawn on the task where it matters most.
+    let rows = &of("portrait-l0-h2").rows;
+    let count = |what: &str| rows.iter().filter(|row| row[0] == what).count();
+    assert_eq!((count("confidence"), count("entropy"), count("delta"), count("weight")), (1, 1, 2, 3));
+    let first = rows.iter().find(|row| row[0] == "weight").unwrap();
+    assert_eq!((&first[3], &first[5]), (&"a\u{fffd}".into(), &"a\u{fffd}".into()));
+    assert_eq!(first[6], 0.5);
+    let head = &a.groups[0].heads[2];
+    let top = &of("top-ioi-mean").rows[0];
+    assert_eq!((&top[0], &top[6]), (&"L0.H2".into(), &crate::figure::rounded(head.delta.value, 6)));
+    let pair = &of("top-pairs-ioi-mean").rows[0];
+    assert_eq!((&pair[0], &pair[1], &pair[9]), (&"L0.H1".into(), &"L1.H1".into(), &"redundant".into()));
+    assert_eq!(of("groups-ioi-mean").rows[0][0], "L0.H1 L1.H1");
+    assert_eq!(of("triples-ioi-mean").rows[0][0], "L0.H1 L0.H2 L1.H1");
+    assert_eq!(of("selected-ioi-mean").rows[0][1], "L0.H2");
 }

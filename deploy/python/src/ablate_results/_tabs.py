@@ -160,8 +160,9 @@ class Tables:
         """Self-repair; a row per condition and unit.
 
         `direct`: Δ with everything downstream frozen to its unablated value. `total`: Δ. `repair`: direct − total, in
-        the metric's unit; above 0 what comes after makes up for a part of the loss. `se`, `ci_low`, `ci_high`,
-        `p_value`, `q_value`: of `repair`. `n`: examples.
+        the metric's unit; where it has the sign of `direct`, what comes after makes up for a part of that, or for
+        more than all of it; else it amplifies it. `se`, `ci_low`, `ci_high`, `p_value`, `q_value`: of `repair`. `n`:
+        examples.
         """
         return self.table("repair")
 

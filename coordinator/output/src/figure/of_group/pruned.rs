@@ -4,7 +4,7 @@ use super::{Maker, metric};
 use crate::analyse::Group;
 use crate::facts::{self, Family};
 use crate::figure::curve::curves;
-use crate::figure::draw::{number, percent};
+use crate::figure::draw::{number, percent, percent_within};
 use crate::figure::{Figure, Part, Table, rounded, slug};
 use ablate_common::plan::Shuffle;
 use serde_json::json;
@@ -75,12 +75,14 @@ fn found(family: &Family<'_>) -> String {
         let kinds: Vec<&str> = family.shuffles().iter().map(|(kind, _)| kind.plural()).collect();
         return format!("Removed in {}.", kinds.join(" and "));
     };
-    let mut s = match (c.retained_at(0.79), c.at(0.79).or(c.points.last())) {
-        (Some((removed, r)), _) => format!(
-            "Without {removed} of {} heads (79 %), the {} order retains {}",
+    let at79 = c.at(0.79).and_then(|p| Some((p, p.retained?)));
+    let mut s = match (at79, c.at(0.79).or(c.points.last())) {
+        (Some((p, r)), _) => format!(
+            "Without {} of {} heads (79 %), the {} order retains {}",
+            p.removed,
             c.heads,
             c.order,
-            percent(r)
+            percent_within(r, p.retained_low.zip(p.retained_high))
         ),
         (None, Some(p)) => format!(
             "Without {} of {} heads, the {} order leaves {} of {}",

@@ -158,7 +158,7 @@ impl Page<'_> {
         }
         writeln!(
             out,
-            "<a href=\"#exact\">Exact and sampled</a><a href=\"#provenance\">Provenance</a></nav></header>"
+            "<a href=\"#exact\">Exact, screened and sampled</a><a href=\"#provenance\">Provenance</a></nav></header>"
         )?;
         Ok(())
     }

@@ -33,7 +33,7 @@ pub fn exact(out: &mut String, results: &Results) -> anyhow::Result<()> {
     if partial {
         words.push_str(" Some chunks are still missing; their rows are left out, not guessed.");
     }
-    writeln!(out, "<section id=\"exact\"><h2>Exact and sampled</h2><p class=\"lede\">{words}</p>")?;
+    writeln!(out, "<section id=\"exact\"><h2>Exact, screened and sampled</h2><p class=\"lede\">{words}</p>")?;
     write!(
         out,
         "<div class=\"wide\"><table><thead><tr><th>sweep</th><th>ablation</th><th>tasks</th><th class=\"r\">subsets computed</th><th>which</th></tr></thead><tbody>"
@@ -69,7 +69,7 @@ fn chosen(plan: &Plan) -> String {
     let mut out = String::from(if any(scored) {
         " Nothing was extrapolated. Orders by gradient and by rollout follow these scores; what they leave of the model was measured."
     } else {
-        " No model and no gradient decided what was measured, and nothing was extrapolated."
+        " Nothing was screened or extrapolated: no model and no gradient decided what was measured."
     });
     if any(|k| matches!(k, SweepKind::Joint { .. })) {
         out.push_str(

@@ -3,7 +3,7 @@ CARGO ?= cargo
 SHELL := /bin/bash
 BIN := target/release
 
-.PHONY: help setup rust libtorch models reference postgres browser build demo test python results lint fmt parity bench failover simulate chaos load idle upgrade see clean
+.PHONY: help setup rust libtorch models reference postgres browser build demo test python results lint fmt parity bench failover simulate chaos load idle bootstrap upgrade see clean
 
 help:
 	@echo "make demo    set everything up and find the heads that matter in two real models"
@@ -18,6 +18,7 @@ help:
 	@echo "make chaos ROUNDS=50  real programs killed, stopped, cut off (as root); writes target/proof/chaos.json"
 	@echo "make load    1,000 imitation workers on one coordinator; writes target/proof/load.json"
 	@echo "make idle    how long workers of a real sweep wait for their coordinator; writes target/proof/idle.json"
+	@echo "make bootstrap  the statistics of every pair of 270 heads, timed; writes target/proof/bootstrap.json"
 	@echo "make upgrade the programs of an earlier commit upgraded in the middle of a run, tables compared"
 	@echo "make parity  the long comparison with transformers in f64; writes target/proof/parity.json"
 
@@ -111,6 +112,12 @@ load: rust libtorch
 idle: rust libtorch models
 	$(CARGO) build --release --workspace --bins
 	target/release/ablate-idle
+
+# Deltas and all 36,315 interactions of 270 heads by bootstrap, on synthetic scores: seconds and memory; writes
+# target/proof/bootstrap.json. METRIC=… takes another metric.
+METRIC ?= spearman
+bootstrap: rust
+	$(CARGO) run --release -p ablate-output --example bootstrap -- $(METRIC) 270 512 target/proof/bootstrap.json
 
 # The programs of an earlier commit upgraded in the middle of a run; COMMIT=… chooses another than the last of the previous protocol.
 upgrade: rust libtorch models

@@ -139,6 +139,12 @@ def finished(page):
     until(tab, "curves", lambda: tab.locator(".curve .order").count() >= 2 and tab.locator(".curve .random").count() >= 20)
     until(tab, "all pairs", lambda: number(note(tab, "Pairs"), r"(\d+) of (\d+) pairs") == [2556, 2556])
     assert number(note(tab, "Units alone"), r"(\d+) of (\d+) measured") == [72, 72]
+    warned = tab.get_by_role("region", name="Units alone").locator(".warn").inner_text()
+    assert "intervals may be too narrow" in warned, warned
+    # Nothing that isn't tested yet is called by what a test would say.
+    pairs = tab.get_by_role("region", name="Pairs").inner_text()
+    told = ["Largest positive so far", "Largest negative so far", "Not tested yet; the report tests them."]
+    assert all(t in pairs for t in told) and "redundant" not in pairs.lower(), pairs
     assert tab.locator(".share").inner_text().startswith("100")
     figures(page)
     tab.locator(".brand").click()

@@ -6,8 +6,10 @@ target/browser/.
 NAME begins the names of the screenshots; KINDs are figures that the report must have, by the beginning of their names.
 """
 
+import base64
 import csv
 import io
+import math
 import pathlib
 import re
 import struct
@@ -111,6 +113,27 @@ def toggled(page):
         assert point(page, figure) == clustered
 
 
+def ends(page, figures):
+    """The pairs of a matrix are saved with both ends of their intervals, which needn't lie alike around the value, as the page carries them."""
+    for name in (f["name"] for f in figures):
+        carried = page.tab.evaluate(
+            """name => { const f = document.getElementById(name), e = f.querySelector('.pane') && document.getElementById('pairs-' + f.dataset.group);
+            return e && JSON.parse(e.textContent); }""",
+            name,
+        )
+        if not carried:
+            continue
+        numbers = struct.iter_unpack("<4e", base64.b64decode(carried["packed"]))
+        known = [[v * carried["most"] for v in four[:3]] for four in numbers if not math.isnan(four[0])]
+        _, data = saved(page, name, "Save the pairs as CSV")
+        rows = list(csv.DictReader(io.StringIO(data.decode())))
+        assert len(rows) == len(known) > 0, f"{name}: {len(rows)} rows of {len(known)} pairs"
+        for row, wanted in zip(rows, known):
+            got = [float(row[column] or "nan") for column in ("interaction", "ci_low", "ci_high")]
+            same = (math.isclose(a, b, rel_tol=6e-3) or (math.isnan(a) and math.isnan(b)) for a, b in zip(got, wanted))
+            assert all(same), f"{name}: {row} isn't {wanted}"
+
+
 def banded(page, figures, needed):
     """Random orders matched per layer, where there are any: a colour of their own, which the caption names."""
     found = False
@@ -157,6 +180,7 @@ def main():
             page.shot(f"{name}-light")
             read(page, figures)
             toggled(page)
+            ends(page, figures)
             banded(page, figures, needed=name == "minilm")
             page.complain()
         with Page(browser, width=1280, scheme="dark") as page:

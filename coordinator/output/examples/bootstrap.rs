@@ -1,8 +1,8 @@
 //! How long the statistics of an experiment take, and how much memory: single heads and all pairs on synthetic scores, through
 //! the code that makes the tables.
 //!
-//! `cargo run --release -p ablate-output --example bootstrap -- METRIC HEADS EXAMPLES`, METRIC being pearson, spearman, f1,
-//! matthews or logit_diff; by default spearman of 270 heads (36,315 pairs) on 512 examples.
+//! `cargo run --release -p ablate-output --example bootstrap -- METRIC HEADS EXAMPLES [FILE]`, METRIC being pearson, spearman, f1,
+//! matthews, bleu or logit_diff; by default spearman of 270 heads (36,315 pairs) on 512 examples. FILE gets the same as JSON.
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "an example, which measures real time")]
 
 use ablate_common::ENGINE_VERSION;
@@ -12,10 +12,12 @@ use ablate_common::model::{Details, ModelInfo};
 use ablate_common::plan::{Ablation, Plan, PlannedSweep, PlannedTask, SweepKind};
 use ablate_common::scores::{ChunkScores, TaskScores};
 use ablate_common::spec::{Dtype, ModelSpec, Spec};
+use ablate_common::stats::bleu;
 use ablate_common::task::{Example, Item, Prepared, Scope, TaskKind};
 use ablate_common::units::UnitMap;
 use ablate_output::results::{Results, RoundResult, RunInfo};
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 
 /// A number in [0, 1) from integers.
@@ -35,8 +37,9 @@ fn main() {
         "spearman" => (TaskKind::Similarity, Metric::Spearman),
         "f1" => (TaskKind::Classification, Metric::F1),
         "matthews" => (TaskKind::Classification, Metric::Matthews),
+        "bleu" => (TaskKind::Seq2seq, Metric::Bleu),
         "logit_diff" => (TaskKind::Ioi, Metric::LogitDiff),
-        other => panic!("{other}: the metrics are pearson, spearman, f1, matthews and logit_diff"),
+        other => panic!("{other}: the metrics are pearson, spearman, f1, matthews, bleu and logit_diff"),
     };
     let results = experiment(kind, metric, number(1, "270"), number(2, "512"));
     let before = peak();
@@ -44,18 +47,33 @@ fn main() {
     let analysis = ablate_output::analyse(&results);
     let seconds = began.elapsed().as_secs_f64();
     let group = &analysis.groups[0];
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let (peak_mb, scores_mb) = (peak() >> 20, before >> 20);
     println!(
-        "{}: {} heads and {} pairs on {} examples in {seconds:.1} s on {} threads; {} MB at most, {} MB of it the scores",
+        "{}: {} heads and {} pairs on {} examples in {seconds:.1} s on {threads} threads; {peak_mb} MB at most, {scores_mb} MB of it the scores",
         metric.name(),
         group.heads.len(),
         group.pairs.len(),
         group.examples,
-        std::thread::available_parallelism().map_or(1, usize::from),
-        peak() >> 20,
-        before >> 20
     );
     let resolved = group.pairs.iter().filter(|p| p.q <= 0.05).count();
     println!("{resolved} pairs at q ≤ 0.05; the first interaction is {:?}", group.pairs[0].interaction);
+    if let Some(file) = args.get(3).map(Path::new) {
+        let row = serde_json::json!({
+            "metric": metric.name(),
+            "heads": group.heads.len(),
+            "pairs": group.pairs.len(),
+            "examples": group.examples,
+            "seconds": seconds,
+            "threads": threads,
+            "peak_mb": peak_mb,
+            "scores_mb": scores_mb,
+            "resolved": resolved,
+        });
+        std::fs::create_dir_all(file.parent().unwrap_or(Path::new("."))).expect("FILE's folder can be made");
+        std::fs::write(file, serde_json::to_string_pretty(&[row]).unwrap()).expect("FILE can be written");
+        println!("written to {}", file.display());
+    }
 }
 
 /// Most memory that this process has held, in bytes.
@@ -174,6 +192,21 @@ fn round(plan: &Plan, prepared: &Prepared, sweep: u32) -> RoundResult {
                         (0..n).map(|e| if at(e, 1) < wrong { (at(e, 2) * 3.0).floor() } else { label(e) }),
                     );
                     values.extend((0..n).map(label));
+                }
+                TaskKind::Seq2seq => {
+                    const REFERENCE: [u32; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
+                    // One token is decoded as another now and then.
+                    let of = |e: usize| {
+                        let mut decoded = REFERENCE;
+                        if at(e, 1) < wrong {
+                            decoded[(8.0 * at(e, 2)) as usize] = 9;
+                        }
+                        bleu::counts(&decoded, &REFERENCE)
+                    };
+                    let counts: Vec<[f64; bleu::COUNTS]> = (0..n).map(of).collect();
+                    values.extend((0..n).map(|e| at(e, 0)));
+                    values.extend(std::iter::repeat_n(1.0, n));
+                    values.extend((0..bleu::COUNTS).flat_map(|c| counts.iter().map(move |own| own[c])));
                 }
                 _ => values.extend((0..n).map(|e| 2.0 + noise(e as u64, 3) - wrong * at(e, 0))),
             }

@@ -15,8 +15,12 @@ use ablate_common::metric::Metric;
 use ablate_common::plan::Shuffle;
 use ablate_common::stats::bootstrap::quantile;
 use ablate_common::stats::paired::Weighted;
+use ablate_common::task::Prepared;
 use ablate_common::units::UnitIx;
 use serde_json::{Value, json};
+
+/// Fewest plain random orders that say what chance does.
+const ENOUGH_ORDERS: usize = 20;
 
 /// Whether chunks of the plan are missing.
 pub fn partial(results: &Results) -> bool {
@@ -129,32 +133,16 @@ pub fn warnings(results: &Results, g: &Group) -> Vec<String> {
             g.unit.plural()
         ));
     }
-    let few = |examples: usize, clusters: usize| examples < 200 || clusters < 50;
-    if few(g.examples, g.clusters) {
-        out.push(format!(
-            "{} examples in {} clusters: below 200 examples or 50 clusters, 95 % intervals may be too narrow.",
-            g.examples, g.clusters
-        ));
-    } else if let Some(c) = g.curves.iter().find(|c| c.half.is_some() && few(c.examples, c.clusters)) {
-        out.push(format!(
-            "Curves are measured on the half that reports, {} examples in {} clusters: below 200 examples or 50 clusters, their 95 % intervals may be too narrow.",
-            c.examples, c.clusters
-        ));
-    }
-    let effective = effective_clusters(results, g);
-    if g.clusters >= 50 && effective < 40.0 {
-        out.push(format!(
-            "A few {} hold most of what is scored: {} of them count as {effective:.0} that weigh alike, so that 95 % intervals may be too narrow.",
-            if of_texts(g) { "texts" } else { "documents" },
-            g.clusters
-        ));
-    }
+    let half = g.curves.iter().find(|c| c.half.is_some()).map(|c| (c.examples, c.clusters));
+    let prepared = results.prepared.get(g.task as usize);
+    out.extend(prepared.into_iter().flat_map(|p| narrow(p, g.metric, (g.examples, g.clusters), half)));
     if g.curves.iter().any(|c| c.flagged) {
         out.push(
             "Removing every head isn't worse than removing none beyond the interval, so what is retained is not given."
                 .into(),
         );
     }
+    out.extend(beside_chance(g));
     out.extend(shift::warnings(g));
     if constants::on_own_data(results, g.ablation, g.task) {
         out.push(constants::OWN_DATA.into());
@@ -168,15 +156,59 @@ pub fn warnings(results: &Results, g: &Group) -> Vec<String> {
     out
 }
 
-/// Whether errors are clustered by text: those of correlations.
-fn of_texts(g: &Group) -> bool {
-    matches!(g.metric, Metric::Pearson | Metric::Spearman)
+/// Why 95 % intervals may be too narrow: of a task of so many (examples, clusters), whose curves are reported on a half of so many.
+pub fn narrow(
+    prepared: &Prepared,
+    metric: Metric,
+    all: (usize, usize),
+    half: Option<(usize, usize)>,
+) -> Vec<String> {
+    let mut out = Vec::new();
+    let few = |(examples, clusters): (usize, usize)| examples < 200 || clusters < 50;
+    if few(all) {
+        out.push(format!(
+            "{} examples in {} clusters: below 200 examples or 50 clusters, 95 % intervals may be too narrow.",
+            all.0, all.1
+        ));
+    } else if let Some(half) = half.filter(|h| few(*h)) {
+        out.push(format!(
+            "Curves are measured on the half that reports, {} examples in {} clusters: below 200 examples or 50 clusters, their 95 % intervals may be too narrow.",
+            half.0, half.1
+        ));
+    }
+    let effective = effective_clusters(prepared, metric);
+    if all.1 >= 50 && effective < 40.0 {
+        out.push(format!(
+            "A few {} hold most of what is scored: {} of them count as {effective:.0} that weigh alike, so that 95 % intervals may be too narrow.",
+            if of_texts(metric) { "texts" } else { "documents" },
+            all.1
+        ));
+    }
+    out
 }
 
-/// Documents (for correlations: texts) of a group's task that weigh alike and would give as much.
-fn effective_clusters(results: &Results, g: &Group) -> f64 {
-    let Some(prepared) = results.prepared.get(g.task as usize) else { return f64::NAN };
-    if of_texts(g) {
+/// Whether too few plain random orders stand beside the curves of a greedy sweep: chance is hard to beat, and has to be known.
+fn beside_chance(g: &Group) -> Option<String> {
+    let swept = families(g).into_iter().filter(|f| f.greedy.is_some());
+    let fewest = swept.map(|f| f.random.len()).min().filter(|&n| n < ENOUGH_ORDERS)?;
+    let orders = match fewest {
+        0 => "No plain random order stands".to_owned(),
+        1 => "One plain random order stands".to_owned(),
+        n => format!("{n} plain random orders stand"),
+    };
+    Some(format!(
+        "{orders} beside the pruning curves: with fewer than {ENOUGH_ORDERS} it isn't known well what chance alone retains."
+    ))
+}
+
+/// Whether errors are clustered by text: those of correlations.
+fn of_texts(metric: Metric) -> bool {
+    matches!(metric, Metric::Pearson | Metric::Spearman)
+}
+
+/// Documents (for correlations: texts) of a task that weigh alike and would give as much.
+fn effective_clusters(prepared: &Prepared, metric: Metric) -> f64 {
+    if of_texts(metric) {
         // A pair counts for both of its texts.
         let texts: Vec<u32> = prepared.examples.iter().flat_map(|e| [e.a, e.b]).collect();
         return Weighted::new(vec![1.0; texts.len()], &texts).effective();

@@ -187,6 +187,8 @@ async fn what_is_shown_in_the_end_is_what_the_tables_say() {
         let (_, one) = get(at, ONE).await;
         assert_eq!((&one["brief"]["state"], &one["brief"]["share"]), (&json!("done"), &json!(1.0)));
         assert_eq!(one["groups"][0]["units"][3][0], "L1.H0");
+        let warned = one["groups"][0]["warnings"][0].as_str().unwrap();
+        assert!(warned.starts_with("4 examples in 4 clusters: below 200 examples"), "{warned}");
         assert_eq!(get(at, "/api/v1/experiments/none").await.0, 404);
         assert_eq!(get(at, &format!("{ONE}/heads?group=7")).await.0, 404);
         // Where the service has ended, what is known is shown on.

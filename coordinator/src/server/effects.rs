@@ -1,4 +1,4 @@
-//! Effects so far, on the wire: units alone, curves, and greedy sweeps round by round. They are read chunk by chunk, once for all who look,
+//! Effects so far, on the wire: units alone, the largest interactions, curves, and greedy sweeps round by round. They are read chunk by chunk, once for all who look,
 //! by what the dashboard shows too.
 
 use super::Error;
@@ -56,12 +56,28 @@ fn group(live: &Live<'_>, at: usize) -> Option<v1::LiveGroup> {
     }
     Some(v1::LiveGroup {
         curves: curves(live, at, &about).unwrap_or_default(),
+        pairs: pairs(live, at),
         task: about.task,
         metric: about.metric.to_owned(),
         method: about.method.to_owned(),
         unit: about.unit.0.to_owned(),
         baseline: known(heads.baseline),
         units,
+    })
+}
+
+/// The largest interactions so far.
+fn pairs(live: &Live<'_>, at: usize) -> Option<v1::LivePairs> {
+    // Who knows this version is told no cell of the matrix: there may be tens of thousands, and nobody draws them here.
+    let view = live.pairs(at, live.version())?;
+    let told =
+        |(a, b, interaction, se): (u32, u32, f64, f64)| v1::LivePair { a, b, interaction, se: known(se) };
+    Some(v1::LivePairs {
+        known: view.known,
+        planned: view.planned,
+        skipped: view.skipped,
+        above: view.redundant.into_iter().map(told).collect(),
+        below: view.overlapping.into_iter().map(told).collect(),
     })
 }
 
@@ -87,4 +103,39 @@ fn curves(live: &Live<'_>, at: usize, about: &GroupView) -> Option<Vec<v1::LiveC
 fn points(marks: Vec<Mark>) -> Vec<v1::LivePoint> {
     let point = |(removed, value, retained, unit)| v1::LivePoint { removed, value, retained, unit };
     marks.into_iter().map(point).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::conformance::{experiment, scores};
+    use ablate_common::scores::ChunkScores;
+    use ablate_output::live::frame;
+
+    #[test]
+    fn the_largest_interactions_are_told_with_their_errors() {
+        let new = experiment(1);
+        let frame = frame("e".into(), new.plan.clone(), new.prepared.clone());
+        let mut live = Live::new(&frame);
+        let before = pairs(&live, 0).unwrap();
+        assert_eq!((before.known, before.planned, before.above.len() + before.below.len()), (0, 15, 0));
+        let chunk = |sweep, chunk| ChunkScores::decode(&scores(&new, sweep, 0, &[], chunk)).unwrap();
+        live.take((0, 0, 0), &chunk(0, 0));
+        (0..3).for_each(|c| live.take((1, 0, c), &chunk(1, c)));
+        // Effects add up, but for the first two pairs: together the one costs 1.5 more, and the other half of one less.
+        let mut planted = chunk(2, 0);
+        let [task] = &mut planted.tasks[..] else { panic!("one task") };
+        for (v, more) in task.values.iter_mut().zip([1.0, 2.0, 1.0, 2.0, -0.5, -0.5, -0.5, -0.5]) {
+            *v -= more;
+        }
+        live.take((2, 0, 0), &planted);
+        let told = pairs(&live, 0).unwrap();
+        assert_eq!((told.known, told.planned, told.skipped), (4, 15, 0));
+        let (first, last) = (&told.above[0], &told.below[0]);
+        assert_eq!((first.a, first.b, last.a, last.b), (0, 1, 0, 2));
+        assert!((first.interaction - 1.5).abs() < 1e-9 && (last.interaction + 0.5).abs() < 1e-9, "{told:?}");
+        // Of four examples that differ by a half from their mean.
+        assert!((first.se.unwrap() - (1.0f64 / 12.0).sqrt()).abs() < 1e-5, "{told:?}");
+        assert_eq!(group(&live, 0).unwrap().pairs, Some(told));
+    }
 }

@@ -185,6 +185,7 @@ async fn clients_hear_why_chunks_are_set_aside_and_of_effects_so_far() {
     let [group] = nothing.groups.as_slice() else { panic!("{nothing:?}") };
     assert_eq!((group.task.as_str(), group.metric.as_str(), group.units.len()), ("t", "logit_diff", 6));
     assert!(group.units.iter().all(|u| u.delta.is_none()) && group.curves.is_empty());
+    assert_eq!(group.pairs, Some(v1::LivePairs { planned: 15, ..v1::LivePairs::default() }));
 
     for _ in 0..2 {
         tokio::spawn(work(service.local_addr(), new.clone(), Habit::FailsPairs, Duration::ZERO));

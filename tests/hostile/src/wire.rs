@@ -8,7 +8,7 @@ use tonic::{Code, Status};
 type Reader = fn(&[u8]) -> bool;
 
 /// Every message of `ablate.proto`, in its order.
-pub const KINDS: [(&str, Reader); 57] = [
+pub const KINDS: [(&str, Reader); 59] = [
     ("WorkerMessage", taken::<v1::WorkerMessage>),
     ("CoordinatorMessage", taken::<v1::CoordinatorMessage>),
     ("Hello", taken::<v1::Hello>),
@@ -64,6 +64,8 @@ pub const KINDS: [(&str, Reader); 57] = [
     ("LiveUnit", taken::<v1::LiveUnit>),
     ("LiveCurve", taken::<v1::LiveCurve>),
     ("LivePoint", taken::<v1::LivePoint>),
+    ("LivePairs", taken::<v1::LivePairs>),
+    ("LivePair", taken::<v1::LivePair>),
     ("ExportRequest", taken::<v1::ExportRequest>),
     ("FilePart", taken::<v1::FilePart>),
 ];
@@ -239,8 +241,14 @@ fn clients() -> Vec<Vec<u8>> {
     let point = v1::LivePoint { removed: 1, value: 2.0, retained: Some(0.9), unit: "L0.H1".into() };
     let curve =
         v1::LiveCurve { order: "greedy".into(), points: vec![point.clone()], ..v1::LiveCurve::default() };
-    let group =
-        v1::LiveGroup { units: vec![unit.clone()], curves: vec![curve.clone()], ..v1::LiveGroup::default() };
+    let pair = v1::LivePair { a: 0, b: 1, interaction: -0.5, se: Some(0.1) };
+    let pairs = v1::LivePairs { known: 1, planned: 3, below: vec![pair], ..v1::LivePairs::default() };
+    let group = v1::LiveGroup {
+        units: vec![unit.clone()],
+        curves: vec![curve.clone()],
+        pairs: Some(pairs.clone()),
+        ..v1::LiveGroup::default()
+    };
     vec![
         of("LeaderRequest", &v1::LeaderRequest {}),
         of("LeaderReply", &v1::LeaderReply { leading: true, epoch: 3, url: "http://a:1".into() }),
@@ -265,6 +273,8 @@ fn clients() -> Vec<Vec<u8>> {
         of("LiveUnit", &unit),
         of("LiveCurve", &curve),
         of("LivePoint", &point),
+        of("LivePairs", &pairs),
+        of("LivePair", &pairs.below[0]),
         of("ExportRequest", &v1::ExportRequest { id: "e".into(), format: "csv".into() }),
         of("FilePart", &v1::FilePart { name: "heads.csv".into(), data: vec![7; 9].into() }),
         of("BlobRequest", &v1::BlobRequest { hash: "ab".repeat(32) }),

@@ -148,9 +148,11 @@ fn a_live_sweep_is_followed_paused_and_left_and_outlives_its_coordinator_on_the_
     terminal.press("2");
     wait_until("the progress is gone", || !terminal.text().contains("Progress"));
     terminal.wait_for(&["Effects: lee", "hurts"]);
-    terminal.press("4");
-    terminal.wait_for(&["devices", "accepted", "failures"]);
+    terminal.press("3");
+    terminal.wait_for(&["Pairs: lee", "/2556 pairs", "not tested here"]);
     terminal.press("5");
+    terminal.wait_for(&["devices", "accepted", "failures"]);
+    terminal.press("6");
     terminal.wait_for(&["No chunk is quarantined"]);
     terminal.press("?");
     terminal.wait_for(&["leave; the experiment goes on"]);
@@ -191,7 +193,7 @@ fn it_ends_with_the_experiment_as_lines_do_and_is_quiet_about_colours_where_none
     staying.wait_for(&["Progress"]);
     cluster.add_worker();
     // Greedy goes on while its curve is looked at.
-    staying.press("3");
+    staying.press("4");
     staying.wait_for(&["Pruning curve: lee", "greedy", "gone:"]);
 
     let (code, screen) = plain.end();
@@ -217,6 +219,8 @@ fn it_ends_with_the_experiment_as_lines_do_and_is_quiet_about_colours_where_none
     staying.wait_for(&["done"]);
     staying.press("2");
     staying.wait_for(&["72/72 heads"]);
+    staying.press("3");
+    staying.wait_for(&["2556/2556 pairs", "largest above 0", "largest below 0"]);
     assert!(staying.sent().contains("48;2;"), "effects have colours");
     staying.press("q");
     assert_eq!(staying.end().0, Some(0));

@@ -93,14 +93,14 @@ const pairsOf = group => {
     const d = json('pairs-' + group);
     if (d) { const view = new DataView(bytes(d.packed).buffer), n = d.units.length; d.at = new Map(d.units.map((u, k) => [u, k]));
       d.pair = (a, b) => { let [i, j] = [d.at.get(a), d.at.get(b)]; if (i == null || j == null || i === j) return null; if (i > j) [i, j] = [j, i];
-        const k = (i * (2 * n - i - 1) / 2 + j - i - 1) * 6, [v, w, q] = [0, 2, 4].map(o => half(view.getUint16(k + o, true)));
-        return isNaN(v) ? null : { i, j, value: v * d.most, half: w * d.widest, q: Math.abs(q), resolved: q > 0 }; }; }
+        const k = (i * (2 * n - i - 1) / 2 + j - i - 1) * 8, [v, low, high, q] = [0, 2, 4, 6].map(o => half(view.getUint16(k + o, true)));
+        return isNaN(v) ? null : { i, j, value: v * d.most, low: low * d.most, high: high * d.most, q: Math.abs(q), resolved: q > 0 }; }; }
     unpacked.set(group, d);
   }
   return unpacked.get(group);
 };
 const relation = p => !p.resolved ? 'unresolved' : p.value > 0 ? 'redundant' : 'overlapping';
-const told = (d, p) => `${d.names[p.i]} + ${d.names[p.j]}\ninteraction ${signed(p.value)} [${signed(p.value - p.half)}, ${signed(p.value + p.half)}] 95 %\n`
+const told = (d, p) => `${d.names[p.i]} + ${d.names[p.j]}\ninteraction ${signed(p.value)} [${signed(p.low)}, ${signed(p.high)}] 95 %\n`
   + `alone ${signed(d.deltas[p.i])} and ${signed(d.deltas[p.j])}\nq ${p.q < 1e-4 ? '< 0.0001' : number(p.q)}: ${relation(p)}`;
 const cells = new WeakMap();
 const cellOf = pane => {
@@ -181,7 +181,7 @@ const cell = v => v == null ? '' : /[",\n]/.test(v) ? '"' + String(v).replaceAll
 const csv = (columns, rows) => new Blob([[columns, ...rows].map(r => r.map(cell).join(',')).join('\n') + '\n'], { type: 'text/csv' });
 const pairsCsv = d => { const rows = [];
   for (let i = 0; i < d.units.length; i++) for (let j = i + 1; j < d.units.length; j++) { const p = d.pair(d.units[i], d.units[j]);
-    if (p) rows.push([d.names[i], d.names[j], d.deltas[i], d.deltas[j], ...[p.value, p.value - p.half, p.value + p.half, p.q].map(v => +v.toPrecision(3)), relation(p)]); }
+    if (p) rows.push([d.names[i], d.names[j], d.deltas[i], d.deltas[j], ...[p.value, p.low, p.high, p.q].map(v => isFinite(v) ? +v.toPrecision(3) : null), relation(p)]); }
   return csv(['a', 'b', 'delta_a', 'delta_b', 'interaction', 'ci_low', 'ci_high', 'q_value', 'relation'], rows); };
 for (const figure of document.querySelectorAll('figure')) {
   const get = document.createElement('span'), drawings = [...figure.querySelectorAll('.drawing')], visible = () => drawings.find(d => !d.hidden);

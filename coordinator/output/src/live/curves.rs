@@ -1,6 +1,7 @@
 //! Pruning curves as far as they are known, and greedy sweeps while they go on.
 
-use super::{Chunk, short};
+use super::chunk::Chunk;
+use super::short;
 use crate::measure::{Measure, Sample};
 use crate::results::Results;
 use crate::view::Columns;
@@ -140,6 +141,11 @@ impl<'a> Curves<'a> {
             steps: BTreeMap::new(),
             version: 0,
         }
+    }
+
+    /// Examples and clusters of the half that curves are reported on; none where that is all.
+    pub fn reported_on(&self) -> Option<(usize, usize)> {
+        self.report.as_ref().map(|half| (half.measure.examples(), half.measure.clusters()))
     }
 
     pub fn reference(

@@ -2,6 +2,7 @@
 //! what stays is the sample of each unit alone, a matrix of at most a few hundred cells a side, the strongest pairs, and the values along
 //! the curves. Numbers are computed by what tables are computed by, so that they are those of [`crate::analyse`] once all chunks are there.
 
+mod chunk;
 mod curves;
 mod matrix;
 #[cfg(test)]
@@ -13,15 +14,17 @@ pub use matrix::{Bins, CellView, LARGEST};
 pub use views::{GroupView, HeadsView, PairsView, UnitPlace, short};
 
 use crate::analyse::{self, RESOLVED};
+use crate::facts;
 use crate::measure::{Measure, Sample};
 use crate::results::{Results, RunInfo};
 use ablate_common::metric::Metric;
 use ablate_common::plan::{Plan, SweepKind};
-use ablate_common::scores::{ChunkScores, TaskScores};
+use ablate_common::scores::ChunkScores;
 use ablate_common::stats::Estimate;
 use ablate_common::stats::fdr::benjamini_hochberg;
 use ablate_common::task::{Prepared, Scope};
 use ablate_common::units::{Place, UnitIx, UnitMap};
+use chunk::Chunk;
 use curves::Curves;
 use matrix::Matrix;
 use std::collections::BTreeMap;
@@ -245,6 +248,13 @@ impl<'a> Live<'a> {
         let any = |is: fn(&SweepKind) -> bool| {
             plan.sweeps.iter().any(|s| s.ablation == g.ablation && s.tasks.contains(&g.task) && is(&s.kind))
         };
+        let has = (
+            any(|k| matches!(k, SweepKind::Single)),
+            any(|k| matches!(k, SweepKind::Pairs)),
+            any(SweepKind::prunes),
+        );
+        let half = g.curves.reported_on().filter(|_| has.2);
+        let all = (g.measure.examples(), g.measure.clusters());
         Some(GroupView {
             task: plan.tasks.get(g.task as usize)?.name.clone(),
             metric: g.metric.name(),
@@ -256,11 +266,8 @@ impl<'a> Live<'a> {
                 .iter()
                 .map(|p| (p.name.clone(), p.stream.map(|s| s.name()), p.layer, p.head))
                 .collect(),
-            has: (
-                any(|k| matches!(k, SweepKind::Single)),
-                any(|k| matches!(k, SweepKind::Pairs)),
-                any(SweepKind::prunes),
-            ),
+            has,
+            warnings: facts::narrow(self.frame.prepared.get(g.task as usize)?, g.metric, all, half),
         })
     }
 
@@ -325,49 +332,6 @@ impl<'a> Live<'a> {
             return Some(CurvesView { version: self.version, same: true, ..CurvesView::default() });
         }
         Some(g.curves.view(self.frame, &self.lists, &self.places, &g.places, self.version))
-    }
-}
-
-/// A task's part of a chunk, whose shape was checked.
-struct Chunk<'c> {
-    block: &'c TaskScores,
-    scope: Scope,
-    /// Rank of its first subset.
-    first: u64,
-    subsets: usize,
-}
-
-impl<'c> Chunk<'c> {
-    fn of(
-        frame: &Results,
-        (sweep, round, chunk): At,
-        scores: &ChunkScores,
-        block: &'c TaskScores,
-        task: u32,
-    ) -> Option<Self> {
-        let planned = frame.plan.sweeps.get(sweep as usize)?;
-        let prepared = frame.prepared.get(task as usize)?;
-        let ranks = frame.plan.chunk_ranks(sweep, round, chunk);
-        let subsets = scores.subsets as usize;
-        let fits = block.task == task
-            && u64::from(scores.subsets) == ranks.end.saturating_sub(ranks.start)
-            && block.columns as usize == frame.plan.columns(sweep, task).len()
-            && block.examples as usize == frame.plan.rows(sweep, prepared).len()
-            && block.values.len() == subsets * block.columns as usize * block.examples as usize;
-        fits.then_some(Self { block, scope: planned.scope, first: ranks.start, subsets })
-    }
-
-    fn columns(&self, subset: usize) -> Vec<&'c [f64]> {
-        (0..self.block.columns as usize).map(|c| self.block.column(subset, c)).collect()
-    }
-
-    /// The subset at a rank, where it is in here.
-    fn at(&self, rank: u64) -> Option<usize> {
-        usize::try_from(rank.checked_sub(self.first)?).ok().filter(|&i| i < self.subsets)
-    }
-
-    fn each(&self) -> impl Iterator<Item = (u64, Vec<&'c [f64]>)> + '_ {
-        (0..self.subsets).map(|i| (self.first + i as u64, self.columns(i)))
     }
 }
 
@@ -475,7 +439,8 @@ impl<'a> Watched<'a> {
         let ab = self.measure.sample_value(columns, scope)?;
         let value = self.measure.contrast_value(&[(1.0, &ab), (-1.0, a), (-1.0, b), (1.0, none)]);
         let list = if value > 0.0 { &self.redundant } else { &self.overlapping };
-        let enters = value != 0.0
+        // Of a NaN, too, there is no size.
+        let enters = value.abs() > 0.0
             && (list.len() < TOP || list.last().is_some_and(|last| value.abs() > last.value.abs()));
         // An error costs a bootstrap where the metric is no mean: only those that are shown get one.
         let strong = enters.then(|| {

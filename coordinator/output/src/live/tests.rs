@@ -173,6 +173,48 @@ fn what_never_comes_leaves_its_pairs_out() {
 }
 
 #[test]
+fn a_group_warns_of_few_examples_as_the_tables_do() {
+    let results = experiment(2, 4, 14, true);
+    let told = |results: &Results| {
+        let frame = frame(results.id.clone(), results.plan.clone(), results.prepared.clone());
+        let live = Live::new(&frame);
+        [0, 1].map(|group| live.group_view(group).unwrap().warnings)
+    };
+    let tables = analyse(&results);
+    for (own, group) in told(&results).iter().zip(&tables.groups) {
+        let wanted = crate::facts::warnings(&results, group);
+        assert!(
+            own.len() == 1 && own[0].contains("below 200 examples") && wanted.contains(&own[0]),
+            "{own:?}"
+        );
+    }
+    // With 1,225 pairs of 50 texts only the half that curves are reported on is small.
+    let more = experiment(2, 4, 50, true);
+    let [_, own] = told(&more);
+    assert!(
+        own.len() == 1 && own[0].contains("the half that reports, 300 examples in 25 clusters"),
+        "{own:?}"
+    );
+    let mut none = more;
+    none.plan.sweeps.truncate(3);
+    assert!(told(&none)[1].is_empty());
+}
+
+#[test]
+fn a_pair_without_a_number_is_none_of_the_strongest() {
+    let mut results = experiment(2, 4, 14, true);
+    let chunk = results.rounds.get_mut(&(2, 0)).and_then(|r| r.chunks.get_mut(&0)).unwrap();
+    chunk.tasks[0].values[0] = f64::NAN;
+    let frame = frame(results.id.clone(), results.plan.clone(), results.prepared.clone());
+    let mut live = Live::new(&frame);
+    feed(&mut live, &results, &shuffled(&results, 1), false);
+    let pairs = live.pairs(0, 0).unwrap();
+    assert_eq!(pairs.known, 28);
+    assert!(pairs.redundant.iter().all(|p| p.2 > 0.0) && pairs.overlapping.iter().all(|p| p.2 < 0.0));
+    assert!(pairs.redundant.len() + pairs.overlapping.len() <= 27);
+}
+
+#[test]
 fn a_group_has_curves_whatever_runs_along_them() {
     let results = with_matched(experiment(2, 4, 14, true));
     let has = |keep: fn(&SweepKind) -> bool| {

@@ -23,6 +23,8 @@ pub struct GroupView {
     pub units: Vec<UnitPlace>,
     /// Whether sweeps of single units, of pairs, and along orders belong to it.
     pub has: (bool, bool, bool),
+    /// Why its 95 % intervals may be too narrow.
+    pub warnings: Vec<String>,
 }
 
 /// Units alone.

@@ -98,6 +98,30 @@ fn at_each_point_as_many_heads_of_each_layer_are_gone_as_greedy_removed() {
 }
 
 #[test]
+fn curves_beside_which_chance_is_not_known_are_warned_of() {
+    let mut r = with_matched(experiment(2, 4, 8, true));
+    let said = |r: &Results| {
+        let a = analyse(r);
+        facts::warnings(r, &a.groups[0]).into_iter().find(|w| w.contains("plain random order"))
+    };
+    assert_eq!(said(&r), None);
+    let SweepKind::Random { orders, .. } = &mut r.plan.sweeps[6].kind else { panic!() };
+    *orders = 19;
+    let fewer = scores(&r.plan, &r.prepared, 6, 0, &[], true);
+    r.rounds.insert((6, 0), fewer);
+    let warned = said(&r).unwrap();
+    assert!(warned.starts_with("19 plain random orders stand beside the pruning curves"), "{warned}");
+    // Matched ones are no stand-in: they know how greedy spreads over layers.
+    r.rounds.remove(&(6, 0));
+    let warned = said(&r).unwrap();
+    assert!(warned.starts_with("No plain random order stands"), "{warned}");
+    for path in [4, 5, 7] {
+        r.rounds.remove(&(path, 0));
+    }
+    assert_eq!(said(&r), None, "there is no curve");
+}
+
+#[test]
 fn matched_orders_whose_scores_are_missing_are_left_out() {
     let mut r = with_matched(experiment(2, 4, 8, true));
     r.rounds.remove(&(7, 0));

@@ -11,6 +11,7 @@ use std::time::Duration;
 pub enum View {
     Overview,
     Heads,
+    Pairs,
     Curve,
     Workers,
     Errors,
@@ -19,14 +20,22 @@ pub enum View {
 
 impl View {
     /// In the order of the tabs.
-    pub const ALL: [Self; 6] =
-        [Self::Overview, Self::Heads, Self::Curve, Self::Workers, Self::Errors, Self::Experiments];
+    pub const ALL: [Self; 7] = [
+        Self::Overview,
+        Self::Heads,
+        Self::Pairs,
+        Self::Curve,
+        Self::Workers,
+        Self::Errors,
+        Self::Experiments,
+    ];
 
     /// What its tab says.
     pub fn title(self) -> &'static str {
         match self {
             Self::Overview => "Overview",
             Self::Heads => "Heads",
+            Self::Pairs => "Pairs",
             Self::Curve => "Curve",
             Self::Workers => "Workers",
             Self::Errors => "Errors",
@@ -268,7 +277,7 @@ impl State {
             KeyCode::Esc => self.go(View::Overview),
             KeyCode::Tab => self.go(self.view.next(1)),
             KeyCode::BackTab => self.go(self.view.next(View::ALL.len() - 1)),
-            KeyCode::Char(digit @ '1'..='6') => {
+            KeyCode::Char(digit @ '1'..='7') => {
                 self.go(View::ALL[usize::from(digit as u8 - b'1')]);
             }
             KeyCode::Char('?' | 'h') | KeyCode::F(1) => self.over = Some(Over::Help),

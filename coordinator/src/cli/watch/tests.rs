@@ -95,6 +95,19 @@ fn effects() -> v1::LiveReply {
             })
             .collect(),
     };
+    let pair = |k: u32, sign: f64| v1::LivePair {
+        a: k,
+        b: 3 * k + 2,
+        interaction: sign * (0.5 - 0.025 * f64::from(k)),
+        se: (k % 4 != 3).then_some(0.0125),
+    };
+    let pairs = v1::LivePairs {
+        known: 420,
+        planned: 1128,
+        skipped: 0,
+        above: (0..14).map(|k| pair(k, 1.0)).collect(),
+        below: (0..14).map(|k| pair(k, -1.0)).collect(),
+    };
     let group = v1::LiveGroup {
         task: "ioi".into(),
         metric: "logit_diff".into(),
@@ -108,6 +121,7 @@ fn effects() -> v1::LiveReply {
             curve("random-00", 0.006, 12, false),
             curve("random-01", 0.008, 12, false),
         ],
+        pairs: Some(pairs),
     };
     let other = v1::LiveGroup { task: "induction".into(), ..group.clone() };
     v1::LiveReply { revision: 7, groups: vec![group, other] }
@@ -230,9 +244,13 @@ fn matched_orders_have_a_line_and_a_mark_of_their_own() {
 #[test]
 fn every_view_shows_its_own() {
     let mut state = broken();
-    for (view, name) in
-        [(View::Heads, "heads"), (View::Curve, "curve"), (View::Workers, "workers"), (View::Errors, "errors")]
-    {
+    for (view, name) in [
+        (View::Heads, "heads"),
+        (View::Pairs, "pairs"),
+        (View::Curve, "curve"),
+        (View::Workers, "workers"),
+        (View::Errors, "errors"),
+    ] {
         state.view = view;
         expect(name, &mut state, 100, 24);
     }
@@ -243,6 +261,41 @@ fn every_view_shows_its_own() {
     state.over = None;
     assert_eq!(typed(&mut state, 'c'), None);
     expect("cancel", &mut state, 60, 12);
+}
+
+#[test]
+fn pairs_have_a_place_where_there_is_little_room_and_what_is_not_told_of_them_is_said() {
+    let mut state = busy();
+    state.view = View::Pairs;
+    expect("pairs-60x14", &mut state, 60, 14);
+    state.scroll = 500;
+    let shown = text(&drawn(&mut state, 60, 14, MONO));
+    assert_eq!(state.scroll, 11, "three of fourteen are left");
+    assert!(shown.contains("L1.H5 + L5.H1        -0.1750"), "{shown}");
+    let mut said = |change: fn(&mut v1::LiveGroup)| {
+        let mut told = effects();
+        told.groups.iter_mut().for_each(change);
+        state.hear(News::Effects("3f".repeat(32), told));
+        text(&drawn(&mut state, 100, 24, MONO))
+    };
+    let shown = said(|g| g.pairs.as_mut().unwrap().skipped = 7);
+    assert!(shown.contains("420/1128 pairs, 7 left out as a unit alone has no result"), "{shown}");
+    let shown = said(|g| g.pairs.as_mut().unwrap().planned = 0);
+    assert!(shown.contains("No pairs of the whole model are planned"), "{shown}");
+    let shown = said(|g| g.pairs = None);
+    assert!(shown.contains("tells no pairs") && shown.contains("an earlier release"), "{shown}");
+    state.hear(News::EffectsUntold);
+    let shown = text(&drawn(&mut state, 100, 24, MONO));
+    assert!(shown.contains("tells no effects"), "{shown}");
+    // Of units that it doesn't know, and names longer than the screen.
+    let mut told = effects();
+    for unit in &mut told.groups[0].units {
+        unit.name = unit.name.repeat(30);
+    }
+    told.groups[0].pairs.as_mut().unwrap().above[0].a = 1000;
+    state.hear(News::Effects("3f".repeat(32), told));
+    let shown = text(&drawn(&mut state, 60, 14, MONO));
+    assert!(shown.contains("│? + L0.H2L0.H2") && shown.contains("…      +0.5000"), "{shown}");
 }
 
 #[test]

@@ -60,9 +60,11 @@ const results = (id, group, index) => {
   const parts = [], known = (n, of, what) => `${count(n)} of ${count(of)} ${what}`;
   const e = el('div', { class: 'results' });
   const name = u => group.units[u][0];
+  const careful = group.warnings.map(w => el('p', { class: 'warn' }, w));
+  if (!group.has[0]) e.append(...careful);
   if (group.has[0]) {
     const map = heatMap(group), note = el('p', { class: 'note' }), top = table('Hurts most', [group.unit[0] === 'kv_group' ? 'KV group' : group.unit[0], '\u0394 \u00b1 SE']);
-    e.append(el('section', { class: 'card', 'aria-label': 'Units alone' }, el('h2', {}, 'Each ' + (group.unit[0] === 'kv_group' ? 'KV group' : group.unit[0]) + ', removed alone'), note, el('div', { class: 'two heats' }, map.e, el('div', { class: 'side' }, top.e))));
+    e.append(el('section', { class: 'card', 'aria-label': 'Units alone' }, el('h2', {}, 'Each ' + (group.unit[0] === 'kv_group' ? 'KV group' : group.unit[0]) + ', removed alone'), note, careful, el('div', { class: 'two heats' }, map.e, el('div', { class: 'side' }, top.e))));
     parts.push({ path: 'heads', version: 0, redraw: map.redraw, update: v => {
       map.update(v);
       const base = v.baseline == null ? '' : `; ${group.metric} is ${fmt(v.baseline)} with everything in place` + (v.floor == null ? '' : ` and ${fmt(v.floor)} with nothing`);
@@ -73,14 +75,16 @@ const results = (id, group, index) => {
   }
   if (group.has[1]) {
     const matrix = pairMatrix(group), note = el('p', { class: 'note' });
-    const red = table('Most redundant', ['pair', 'interaction \u00b1 SE']), over = table('Most overlapping', ['pair', 'interaction \u00b1 SE']);
+    // Chosen by sign and size: what they are to each other is told by the report, once all are there to be tested.
+    const above = table('Largest positive so far', ['pair', 'interaction \u00b1 SE']), below = table('Largest negative so far', ['pair', 'interaction \u00b1 SE']);
+    const untested = el('p', { class: 'note', hidden: true }, 'Not tested yet; the report tests them.');
     const rows = v => v.slice(0, 6).map(p => [`${name(p[0])} + ${name(p[1])}`, pm(p[2], p[3])]);
-    e.append(el('section', { class: 'card', 'aria-label': 'Pairs' }, el('h2', {}, 'Every pair, removed together'), note, el('div', { class: 'two' }, matrix.e, el('div', { class: 'side' }, red.e, over.e))));
+    e.append(el('section', { class: 'card', 'aria-label': 'Pairs' }, el('h2', {}, 'Every pair, removed together'), note, el('div', { class: 'two' }, matrix.e, el('div', { class: 'side' }, above.e, below.e, untested))));
     parts.push({ path: 'pairs', version: 0, redraw: matrix.redraw, update: v => {
       matrix.update(v);
       const each = v.bins.rows < group.units.length ? ` A cell shows the strongest of some ${Math.round(group.units.length / v.bins.rows) ** 2} pairs of neighbours.` : '';
       text(note, `Interaction: \u0394 of both, less \u0394 of each. ${known(v.known, v.planned, 'pairs')}${v.skipped ? `, ${count(v.skipped)} left out as one of the two isn\u2019t measured` : ''}.${each}`);
-      red.set(rows(v.redundant)); over.set(rows(v.overlapping));
+      above.set(rows(v.redundant)); below.set(rows(v.overlapping)); untested.hidden = !v.known;
     } });
   }
   if (group.has[2]) {

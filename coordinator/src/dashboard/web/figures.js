@@ -256,7 +256,7 @@ export const pairMatrix = group => {
       return [clamp(r + dr), clamp(c + dc)];
     },
   });
-  const legend = ramp('overlapping', 'redundant');
+  const legend = ramp('below 0', 'above 0');
   const e = el('figure', { class: 'matrix' }, el('div', { class: 'plate' }, b.canvas), b.words, legend.e);
   let width = 0;
   new ResizeObserver(() => { const w = e.clientWidth; if (w !== width) { width = w; b.draw(); } }).observe(e);

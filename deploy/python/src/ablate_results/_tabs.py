@@ -25,10 +25,12 @@ class Tables:
         `baseline` and `value`: the metric with nothing and with the unit removed. `delta`: how much the loss rises,
         over the same examples, in the metric's unit; positive means that removing the unit hurts (for a metric where
         more is better the loss is its negative). `se`: its standard error, paired by example and clustered by
-        document. `ci_low`, `ci_high`: its interval. `p_value`: two-sided, Student's t with clusters − 1 degrees of
-        freedom, or, for metrics that aren't means, normal on the bootstrap's error. `q_value`: Benjamini–Hochberg
-        over the condition's units; resolved at 0.05. `n`, `clusters`: examples and documents. `unit_heads`: heads of
-        the unit.
+        document; for Pearson and Spearman the jackknife's over texts. `ci_low`, `ci_high`: its interval; for Pearson
+        and Spearman resamples of texts scaled to that error, for F1, Matthews and BLEU percentiles of resampled
+        documents. `p_value`: two-sided, Student's t with clusters − 1 degrees of freedom; for Pearson and Spearman with
+        degrees of freedom estimated from the texts, and for F1, Matthews and BLEU normal on the resamples' error.
+        `q_value`: Benjamini–Hochberg over the condition's units; resolved at 0.05. `n`, `clusters`: examples and
+        documents (texts). `unit_heads`: heads of the unit.
         """
         return self.table("heads")
 

@@ -32,7 +32,7 @@ pub fn draw(area: Rect, buf: &mut Buffer, state: &mut State, look: Look) {
 }
 
 /// What a panel is about.
-fn title(state: &State, what: &str) -> String {
+pub fn title(state: &State, what: &str) -> String {
     let Some(g) = state.shown() else { return what.to_owned() };
     let of = if state.groups() > 1 {
         format!(" ({}/{})", state.group % state.groups() + 1, state.groups())

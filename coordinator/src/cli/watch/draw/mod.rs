@@ -4,6 +4,7 @@ mod curve;
 mod experiments;
 mod heads;
 mod overview;
+mod pairs;
 mod table;
 mod text;
 mod workers;
@@ -53,6 +54,7 @@ fn view(area: Rect, buf: &mut Buffer, state: &mut State, look: Look) {
     match state.view {
         View::Overview => overview::draw(area, buf, state, look),
         View::Heads => heads::draw(area, buf, state, look),
+        View::Pairs => pairs::draw(area, buf, state, look),
         View::Curve => curve::draw(area, buf, state, look),
         View::Workers => {
             let inner = panel(area, buf, &workers::title(state), look);
@@ -163,7 +165,7 @@ fn keys(state: &State, width: usize) -> String {
     }
     let paused = state.status.as_ref().is_some_and(|s| s.state == "paused");
     all.extend([if paused { "p resume" } else { "p pause" }, "Tab next view", "c cancel", "r retry"]);
-    if state.groups() > 1 && [View::Overview, View::Heads, View::Curve].contains(&state.view) {
+    if state.groups() > 1 && [View::Overview, View::Heads, View::Pairs, View::Curve].contains(&state.view) {
         all.push("←→ task");
     }
     if state.view != View::Experiments && state.view != View::Curve {
@@ -182,7 +184,7 @@ fn keys(state: &State, width: usize) -> String {
 
 fn help() -> Vec<Line<'static>> {
     [
-        ("Tab, 1–6", "views"),
+        ("Tab, 1–7", "views"),
         ("↑ ↓ PgUp PgDn", "scroll, choose"),
         ("Enter", "open the chosen experiment"),
         ("← →", "task and method shown"),

@@ -532,7 +532,7 @@ class LiveReply(_message.Message):
     def __init__(self, revision: _Optional[int] = ..., groups: _Optional[_Iterable[_Union[LiveGroup, _Mapping]]] = ...) -> None: ...
 
 class LiveGroup(_message.Message):
-    __slots__ = ("task", "metric", "method", "unit", "baseline", "units", "curves")
+    __slots__ = ("task", "metric", "method", "unit", "baseline", "units", "curves", "pairs")
     TASK_FIELD_NUMBER: _ClassVar[int]
     METRIC_FIELD_NUMBER: _ClassVar[int]
     METHOD_FIELD_NUMBER: _ClassVar[int]
@@ -540,6 +540,7 @@ class LiveGroup(_message.Message):
     BASELINE_FIELD_NUMBER: _ClassVar[int]
     UNITS_FIELD_NUMBER: _ClassVar[int]
     CURVES_FIELD_NUMBER: _ClassVar[int]
+    PAIRS_FIELD_NUMBER: _ClassVar[int]
     task: str
     metric: str
     method: str
@@ -547,7 +548,8 @@ class LiveGroup(_message.Message):
     baseline: float
     units: _containers.RepeatedCompositeFieldContainer[LiveUnit]
     curves: _containers.RepeatedCompositeFieldContainer[LiveCurve]
-    def __init__(self, task: _Optional[str] = ..., metric: _Optional[str] = ..., method: _Optional[str] = ..., unit: _Optional[str] = ..., baseline: _Optional[float] = ..., units: _Optional[_Iterable[_Union[LiveUnit, _Mapping]]] = ..., curves: _Optional[_Iterable[_Union[LiveCurve, _Mapping]]] = ...) -> None: ...
+    pairs: LivePairs
+    def __init__(self, task: _Optional[str] = ..., metric: _Optional[str] = ..., method: _Optional[str] = ..., unit: _Optional[str] = ..., baseline: _Optional[float] = ..., units: _Optional[_Iterable[_Union[LiveUnit, _Mapping]]] = ..., curves: _Optional[_Iterable[_Union[LiveCurve, _Mapping]]] = ..., pairs: _Optional[_Union[LivePairs, _Mapping]] = ...) -> None: ...
 
 class LiveUnit(_message.Message):
     __slots__ = ("name", "stream", "layer", "head", "delta", "low", "high", "resolved")
@@ -592,6 +594,32 @@ class LivePoint(_message.Message):
     retained: float
     unit: str
     def __init__(self, removed: _Optional[int] = ..., value: _Optional[float] = ..., retained: _Optional[float] = ..., unit: _Optional[str] = ...) -> None: ...
+
+class LivePairs(_message.Message):
+    __slots__ = ("known", "planned", "skipped", "above", "below")
+    KNOWN_FIELD_NUMBER: _ClassVar[int]
+    PLANNED_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    ABOVE_FIELD_NUMBER: _ClassVar[int]
+    BELOW_FIELD_NUMBER: _ClassVar[int]
+    known: int
+    planned: int
+    skipped: int
+    above: _containers.RepeatedCompositeFieldContainer[LivePair]
+    below: _containers.RepeatedCompositeFieldContainer[LivePair]
+    def __init__(self, known: _Optional[int] = ..., planned: _Optional[int] = ..., skipped: _Optional[int] = ..., above: _Optional[_Iterable[_Union[LivePair, _Mapping]]] = ..., below: _Optional[_Iterable[_Union[LivePair, _Mapping]]] = ...) -> None: ...
+
+class LivePair(_message.Message):
+    __slots__ = ("a", "b", "interaction", "se")
+    A_FIELD_NUMBER: _ClassVar[int]
+    B_FIELD_NUMBER: _ClassVar[int]
+    INTERACTION_FIELD_NUMBER: _ClassVar[int]
+    SE_FIELD_NUMBER: _ClassVar[int]
+    a: int
+    b: int
+    interaction: float
+    se: float
+    def __init__(self, a: _Optional[int] = ..., b: _Optional[int] = ..., interaction: _Optional[float] = ..., se: _Optional[float] = ...) -> None: ...
 
 class ExportRequest(_message.Message):
     __slots__ = ("id", "format")

@@ -77,14 +77,15 @@ python: rust libtorch models results build
 see: rust libtorch models browser build
 	OMP_NUM_THREADS=1 $(CARGO) test --release --workspace --test programs -- report:: dashboard_live::
 
-# Every comparison with a reference, one after the other; each appends its rows to target/proof/parity.jsonl.
-PARITY := parity language architectures kinds seq2seq images tasks probe gradients real_gradients optimal reactions
+# Every comparison with a reference, one after the other, those that `make test` leaves out too; each appends its rows to
+# target/proof/parity.jsonl.
+PARITY := parity language architectures kinds seq2seq images tasks probe gradients real_gradients observed real_observed optimal reactions statistics
 parity: rust libtorch models reference build
 	@deploy/setup/peers.sh
 	@mkdir -p target/proof && rm -f target/proof/parity.jsonl
 	$(CARGO) build --release --workspace --examples
 	OMP_NUM_THREADS=1 ABLATE_PARITY_LONG=1 ABLATE_PROOF=$(CURDIR)/target/proof $(CARGO) test --release --workspace --no-fail-fast \
-	  --test numbers -- $(PARITY:%=%::); tested=$$?; target/release/examples/parity && exit $$tested
+	  --test numbers -- --include-ignored $(PARITY:%=%::); tested=$$?; target/release/examples/parity && exit $$tested
 
 # Compares with TransformerLens, nnsight and plain hooks; writes target/proof/bench.json. CASES narrows it.
 bench: rust libtorch models reference

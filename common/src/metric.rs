@@ -25,7 +25,7 @@ pub enum Metric {
     /// Mean difference of two sets of tokens' probabilities.
     ProbDiff,
     /// Mean over the scored tokens of KL(p₀ ‖ p), in nats: p₀ is the unablated model's distribution of the
-    /// next token, p the ablated one's.
+    /// token there (the next one, or the masked one), p the ablated one's.
     Kl,
     /// BLEU of what the model decodes greedily, 0 to 100; see [`crate::stats::bleu`].
     Bleu,
@@ -92,7 +92,7 @@ impl Metric {
                 "hypothesis_tokens",
                 "reference_tokens",
             ],
-            (Self::Kl, TaskKind::LanguageModeling | TaskKind::Induction) => &["nll", "correct", "kl"],
+            (Self::Kl, _) if kind.by_token() => &["nll", "correct", "kl"],
             (Self::Kl, TaskKind::Ioi | TaskKind::LogitDifference) => &["logit_diff", "kl"],
             _ => kind.columns(),
         }
@@ -102,11 +102,10 @@ impl Metric {
     #[must_use]
     pub fn of(kind: TaskKind) -> &'static [Metric] {
         match kind {
-            TaskKind::LanguageModeling | TaskKind::Induction => {
+            TaskKind::LanguageModeling | TaskKind::MaskedLm | TaskKind::Induction => {
                 &[Self::Loss, Self::Perplexity, Self::Accuracy, Self::Kl]
             }
-            TaskKind::MaskedLm => &[Self::Loss, Self::Perplexity, Self::Accuracy],
-            TaskKind::Seq2seq => &[Self::Loss, Self::Perplexity, Self::Accuracy, Self::Bleu],
+            TaskKind::Seq2seq => &[Self::Loss, Self::Perplexity, Self::Accuracy, Self::Kl, Self::Bleu],
             TaskKind::Ioi | TaskKind::LogitDifference => &[Self::LogitDiff, Self::Accuracy, Self::Kl],
             TaskKind::GreaterThan => &[Self::ProbDiff, Self::Accuracy],
             TaskKind::NextTokenChoice => &[Self::Accuracy, Self::Loss, Self::F1, Self::Matthews],
@@ -114,6 +113,32 @@ impl Metric {
                 &[Self::Accuracy, Self::Loss, Self::F1, Self::F1Binary, Self::Matthews]
             }
             TaskKind::Similarity => &[Self::Pearson, Self::Spearman],
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_divergence_is_the_last_column_of_every_kind_that_has_one() {
+        for kind in [
+            TaskKind::LanguageModeling,
+            TaskKind::MaskedLm,
+            TaskKind::Induction,
+            TaskKind::Seq2seq,
+            TaskKind::Ioi,
+            TaskKind::LogitDifference,
+        ] {
+            assert!(Metric::of(kind).contains(&Metric::Kl), "{kind:?}");
+            let (own, plain) = (Metric::Kl.columns(kind), kind.columns());
+            assert_eq!(own.split_last(), Some((&"kl", plain)), "{kind:?}");
+        }
+        for kind in
+            [TaskKind::GreaterThan, TaskKind::NextTokenChoice, TaskKind::Classification, TaskKind::Similarity]
+        {
+            assert!(!Metric::of(kind).contains(&Metric::Kl), "{kind:?}");
         }
     }
 }

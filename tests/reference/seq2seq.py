@@ -190,14 +190,16 @@ class Model:
 
     def scores(self, items, subset, logits=None):
         self.remove(subset)
-        nll, correct = [], []
+        nll, correct, kl = [], [], []
         for at, item in enumerate(items):
             self.donor, self.item = self.states and self.states[at], item
-            x = logits[at] if logits else self.logits(item["tokens"], item["decoder"])
+            x, first = logits[at] if logits else self.logits(item["tokens"], item["decoder"]), self.unablated[at]
             at = [(s["position"], s["target"]) for s in item["scored"]]
             nll.append(sum(float(torch.logsumexp(x[p], 0) - x[p, t]) for p, t in at))
             correct.append(sum(float(x[p].argmax() == t) for p, t in at))
-        return {"nll": nll, "correct": correct}
+            apart = first - (x - torch.logsumexp(x, -1, keepdim=True))
+            kl.append(sum(float((first[p].exp() * apart[p]).sum()) for p, _ in at))
+        return {"nll": nll, "correct": correct, "kl": kl}
 
     def decode(self, tokens, limit):
         out = []
@@ -210,6 +212,8 @@ class Model:
 
     def answer(self, items, ablations, subsets, limits, decoded):
         logits, means, seen = self.measure(items)
+        # Log-probabilities.
+        self.unablated = [x - torch.logsumexp(x, -1, keepdim=True) for x in logits]
         result = {"logits": [x.tolist() for x in logits], "scores": [], "decoded": []}
         for ablation in ablations:
             self.keep = ablation.get("scale", 0.0)

@@ -203,11 +203,15 @@ fn metric(t: &Table<'_>, kind: TaskKind) -> Result<Metric, Error> {
     let metric = v.choice(&METRICS.map(|m| (m.name(), m)), &[])?;
     if !of.contains(&metric) {
         let names: Vec<&str> = of.iter().map(|m| m.name()).collect();
+        let kinds: Vec<&str> =
+            KINDS.iter().filter(|k| Metric::of(k.1).contains(&metric)).map(|k| k.0).collect();
         return Err(v.error(format!(
-            "metric \"{}\" doesn't fit a task of kind {} (that has: {})",
+            "metric \"{}\" doesn't fit a task of kind {} (that has: {}; {} is a metric of: {})",
             metric.name(),
             kind.name(),
-            names.join(", ")
+            names.join(", "),
+            metric.name(),
+            kinds.join(", ")
         )));
     }
     Ok(metric)

@@ -128,11 +128,12 @@ mod tests {
     fn each_metric_reads_its_own_column_and_weights() {
         let of = |metric, kind, columns: &[&[f64]]| value(metric, &prepared(kind), &[0, 1], columns);
         let text = TaskKind::LanguageModeling;
+        let by_token = [text, TaskKind::MaskedLm, TaskKind::Seq2seq];
         let columns: [&[f64]; 3] = [&[2.0, 4.0], &[1.0, 2.0], &[0.5, 0.7]];
         assert_eq!(of(Metric::Loss, text, &columns), 6.0 / 4.0);
         assert_eq!(of(Metric::Perplexity, text, &columns), 1.5f64.exp());
         assert_eq!(of(Metric::Accuracy, text, &columns), 3.0 / 4.0);
-        assert_eq!(of(Metric::Kl, text, &columns), (0.5 + 0.7) / 4.0);
+        assert_eq!(by_token.map(|kind| of(Metric::Kl, kind, &columns)), [(0.5 + 0.7) / 4.0; 3]);
         let columns: [&[f64]; 2] = [&[-2.0, 4.0], &[0.5, 0.7]];
         assert_eq!(of(Metric::LogitDiff, TaskKind::Ioi, &columns), 1.0);
         assert_eq!(of(Metric::Accuracy, TaskKind::Ioi, &columns), 0.5);

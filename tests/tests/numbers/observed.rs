@@ -12,6 +12,7 @@ use ablate_common::scores::TaskScores;
 use ablate_common::shift::points;
 use ablate_common::task::{Prepared, Scope};
 use ablate_common::units::{UnitIx, UnitKind, UnitMap};
+use ablate_tests::proof::{Worst, proved};
 use ablate_tests::tiny::tasks;
 use ablate_worker::engine::Engine;
 use serde::Deserialize;
@@ -144,15 +145,16 @@ fn columns(engine: &mut Engine, plan: &Plan, sweep: u32) -> Vec<Vec<Vec<Vec<f64>
 }
 
 /// Asserts that two tables are equal, relative to the largest number wanted (or 1, if that is smaller).
-fn assert_near(what: &str, got: &[Vec<f64>], want: &[Vec<f64>], limit: f64) -> f64 {
+fn assert_near(what: &str, got: &[Vec<f64>], want: &[Vec<f64>], limit: f64) -> Worst {
     let shape = |t: &[Vec<f64>]| t.iter().map(Vec::len).collect::<Vec<_>>();
     assert_eq!(shape(got), shape(want), "{what}");
     let scale = want.iter().flatten().fold(1.0, |a: f64, b| a.max(b.abs()));
     let both = || got.iter().flatten().zip(want.iter().flatten());
     assert!(both().all(|(g, w)| g.is_finite() && w.is_finite()), "{what}: {got:?}");
-    let off = both().fold(0.0, |a: f64, (g, w)| a.max((g - w).abs())) / scale;
-    assert!(off < limit, "{what}: {off:e}");
-    off
+    let mut worst = Worst { cases: got.len(), ..Worst::default() };
+    both().for_each(|(g, w)| worst.see_off(g - w, scale));
+    assert!(worst.within(limit), "{what}: {worst:?}");
+    worst
 }
 
 /// The sums of heads' rows over the units of a map.
@@ -164,7 +166,7 @@ fn summed(map: &UnitMap, heads: &[Vec<f64>]) -> Vec<Vec<f64>> {
     (0..map.len() as u32).map(of).collect()
 }
 
-fn compare(case: &str, names: &[&str], all: &BTreeMap<&str, Prepared>, folder: &Path) -> f64 {
+fn compare(case: &str, names: &[&str], all: &BTreeMap<&str, Prepared>, folder: &Path) -> Worst {
     let path = folder.join(case);
     let bytes = std::fs::read(path.with_extension("json")).unwrap();
     let answers: BTreeMap<String, Answer> = serde_json::from_slice(&bytes).unwrap();
@@ -172,11 +174,11 @@ fn compare(case: &str, names: &[&str], all: &BTreeMap<&str, Prepared>, folder: &
     let (mut wide, plan, sweeps) = engine(&path, &prepared, 1000, Kind::Double);
     let (mut split, parts, _) = engine(&path, &prepared, 7, Kind::Double);
     let (mut narrow, _, _) = engine(&path, &prepared, 1000, Kind::Float);
-    let mut worst: f64 = 0.0;
+    let mut worst = Worst::default();
     let mut check = |what: String, got: &[Vec<f64>], want: &[Vec<f64>], limit: f64| {
         let off = assert_near(&format!("{case}, {what}"), got, want, limit);
         if limit == LIMIT {
-            worst = worst.max(off);
+            worst.join(off);
         }
     };
 
@@ -281,7 +283,10 @@ fn patterns_direct_effects_and_norms_are_those_of_transformers() {
     let folder = tempfile::tempdir().unwrap();
     let all = tasks();
     plans::ask("observed.py", CASES, &all, folder.path());
-    let worst: BTreeMap<&str, f64> =
-        CASES.iter().map(|&(case, names)| (case, compare(case, names, &all, folder.path()))).collect();
-    println!("largest deviation from transformers, relative to the largest number of its table: {worst:#?}");
+    for &(case, names) in CASES {
+        let worst = compare(case, names, &all, folder.path());
+        println!("{case:16} {:.1e} of the largest number of its table", worst.rel);
+        let check = "attention, patterns, direct effects, norms of the stream, f64";
+        assert!(proved(&format!("tiny {case}"), check, worst, LIMIT), "{case}: {worst:?}");
+    }
 }

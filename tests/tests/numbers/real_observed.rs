@@ -7,6 +7,7 @@ use ablate_common::task::Prepared;
 use ablate_tests::program::{
     ablate, differing, export_json, json as read_json, jsonl, refused, run, run_shaken, said, tables,
 };
+use ablate_tests::proof::{Worst, proved};
 use ablate_tests::{minilm, root, smollm2};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -104,12 +105,16 @@ fn number(row: &Value, key: &str) -> f64 {
     row[key].as_f64().unwrap_or_else(|| panic!("{key} of {row}"))
 }
 
-fn near(what: &str, got: f64, want: f64, scale: f64) {
-    assert!((got - want).abs() <= LIMIT * scale.max(1.0), "{what}: {got} and {want}");
+/// Sees a number beside the reference's.
+fn near(seen: &mut Worst, what: &str, got: f64, want: f64, scale: f64) {
+    let mut own = Worst { cases: 1, ..Worst::default() };
+    own.see_off(got - want, scale.max(1.0));
+    assert!(own.within(LIMIT), "{what}: {got} and {want}");
+    seen.join(own);
 }
 
 /// Means over the items' queries, head by head.
-fn attention(case: &Case, out: &Path, prepared: &Prepared, want: &Answer) {
+fn attention(seen: &mut Worst, case: &Case, out: &Path, prepared: &Prepared, want: &Answer) {
     let table = rows(out, "attention");
     let counts: Vec<[u32; 7]> = prepared
         .items
@@ -126,6 +131,7 @@ fn attention(case: &Case, out: &Path, prepared: &Prepared, want: &Answer) {
                 assert!(row[column].is_null());
             } else {
                 near(
+                    seen,
                     &format!("{}, {column} of {}", case.name, row["name"]),
                     number(row, column),
                     sum / f64::from(n),
@@ -144,6 +150,7 @@ fn attention(case: &Case, out: &Path, prepared: &Prepared, want: &Answer) {
                     let row = cells.next().unwrap();
                     assert_eq!((number(&row, "query"), number(&row, "key")), (q as f64, k as f64));
                     near(
+                        seen,
                         &format!("{}, a cell of {}", case.name, row["name"]),
                         number(&row, "attention"),
                         weight,
@@ -157,7 +164,7 @@ fn attention(case: &Case, out: &Path, prepared: &Prepared, want: &Answer) {
 }
 
 /// Direct effects of the chosen heads, and what the table makes of them.
-fn repair(case: &Case, out: &Path, want: &Answer, n_heads: usize) {
+fn repair(seen: &mut Worst, case: &Case, out: &Path, want: &Answer, n_heads: usize) {
     let scores = rows(out, "scores");
     let of = |sweep: &str, head: usize| -> Vec<f64> {
         let mut own = scores.iter().filter(|r| r["sweep"] == sweep && r["method"] == "zero");
@@ -165,19 +172,21 @@ fn repair(case: &Case, out: &Path, want: &Answer, n_heads: usize) {
         list.iter().map(|v| v.as_f64().unwrap()).collect()
     };
     let table = rows(out, "repair");
+    // What the table makes of its own numbers isn't beside the reference.
+    let own = &mut Worst::default();
     for (at, &[layer, head]) in case.heads.iter().enumerate() {
         let ix = layer * n_heads + head;
         let direct = of("repair", ix);
         let scale = want.direct["zero"].iter().flatten().fold(0.0, |a: f64, x| a.max(x.abs()));
         for (got, want) in direct.iter().zip(&want.direct["zero"][at]) {
-            near(&format!("{}, direct effect of {layer}.{head}", case.name), *got, *want, scale);
+            near(seen, &format!("{}, direct effect of {layer}.{head}", case.name), *got, *want, scale);
         }
         let row = &table[ix];
         assert_eq!((number(row, "layer"), number(row, "head")), (layer as f64, head as f64));
-        near("repair", number(row, "repair"), number(row, "direct") - number(row, "total"), 1.0);
+        near(own, "repair", number(row, "repair"), number(row, "direct") - number(row, "total"), 1.0);
         if case.column == "logit_diff" {
             let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len() as f64;
-            near("repair", number(row, "repair"), mean(&of("single", ix)) - mean(&direct), scale);
+            near(own, "repair", number(row, "repair"), mean(&of("single", ix)) - mean(&direct), scale);
         }
     }
     let layers = table.iter().filter(|r| r["method"] == "mean" && r["unit"] == "layer").count();
@@ -185,7 +194,7 @@ fn repair(case: &Case, out: &Path, want: &Answer, n_heads: usize) {
 }
 
 /// Norms without all heads and without the chosen ones, and on the reference set.
-fn shift(case: &Case, out: &Path, want: &Answer, n_heads: usize) {
+fn shift(seen: &mut Worst, case: &Case, out: &Path, want: &Answer, n_heads: usize) {
     let table = rows(out, "shift");
     let (norms, points) = (&want.shift["zero"], want.reference.len());
     let zero: Vec<&Value> = table.iter().filter(|r| r["method"] == "zero").collect();
@@ -195,10 +204,10 @@ fn shift(case: &Case, out: &Path, want: &Answer, n_heads: usize) {
             let what = format!("{}, shift of {} at {p}", case.name, row["name"]);
             assert_eq!(number(row, "at_layer"), p as f64);
             let base = norms.norm[0][p];
-            near(&what, number(row, "unablated"), base, base);
-            near(&what, number(row, "norm"), norms.norm[at + 1][p], base);
-            near(&what, number(row, "ratio"), norms.norm[at + 1][p] / base, 1.0);
-            near(&what, number(row, "largest"), norms.largest[at + 1][p], 1.0);
+            near(seen, &what, number(row, "unablated"), base, base);
+            near(seen, &what, number(row, "norm"), norms.norm[at + 1][p], base);
+            near(seen, &what, number(row, "ratio"), norms.norm[at + 1][p] / base, 1.0);
+            near(seen, &what, number(row, "largest"), norms.largest[at + 1][p], 1.0);
             let ratio = number(row, "ratio");
             assert_eq!(row["flagged"].as_bool().unwrap(), !(0.5..2.0).contains(&ratio) || ratio == 0.5);
             assert!(row["reference"].is_null());
@@ -207,6 +216,7 @@ fn shift(case: &Case, out: &Path, want: &Answer, n_heads: usize) {
     assert_eq!(zero[0]["name"], "all");
     for (row, p) in table.iter().filter(|r| r["method"] == "mean").zip((0..points).cycle()) {
         near(
+            seen,
             &format!("{}, reference at {p}", case.name),
             number(row, "reference"),
             want.reference[p],
@@ -259,9 +269,12 @@ fn patterns_direct_effects_and_norms_of_real_models_are_those_of_transformers() 
         let out = folder.path().join(case.name);
         said(run(&path, &out, &["--workers", "2"]));
         let (want, heads) = (&answers[case.name], made.plan.model.n_heads as usize);
-        attention(case, &out, &made.prepared[0], want);
-        repair(case, &out, want, heads);
-        shift(case, &out, want, heads);
+        let mut seen = Worst::default();
+        attention(&mut seen, case, &out, &made.prepared[0], want);
+        repair(&mut seen, case, &out, want, heads);
+        shift(&mut seen, case, &out, want, heads);
+        let check = "attention, patterns, direct effects, norms of the stream, by the programs, f64";
+        assert!(proved(case.name, check, seen, LIMIT), "{}: {seen:?}", case.name);
         assert!(out.join("report.html").exists());
         if case.name != "minilm" {
             continue;

@@ -9,6 +9,7 @@ use ablate_common::stats::paired::{Link, Weighted};
 use ablate_common::stats::point::{midranks, pearson, same};
 use ablate_common::stats::rank::{kendall, spearman, top_jaccard, top_of};
 use ablate_common::stats::{normal_two_sided, t_quantile_975, t_two_sided};
+use ablate_tests::proof::{Worst, proved};
 use ablate_tests::reference::script;
 use serde::{Deserialize, Serialize};
 
@@ -101,18 +102,25 @@ fn job() -> Job {
     Job { t, p, xy, distinct, long, labels, clustered }
 }
 
-/// Within 1e-9 of each other, or both undefined.
-fn close(what: &str, got: &[f64], want: &[f64]) {
+const LIMIT: f64 = 1e-9;
+
+/// Sees numbers beside those wanted: near each other, or both undefined.
+fn close(seen: &mut Worst, what: &str, got: &[f64], want: &[f64]) {
     assert_eq!(got.len(), want.len(), "{what}");
-    for (k, (a, b)) in got.iter().zip(want).enumerate() {
-        let same = (a - b).abs() <= 1e-9 * b.abs().max(1.0) || (a.is_nan() && b.is_nan());
-        assert!(same, "{what} {k}: {a} is not {b}");
+    for (k, (&a, &b)) in got.iter().zip(want).enumerate() {
+        let mut own = Worst { cases: 1, ..Worst::default() };
+        if !(a.is_nan() && b.is_nan()) {
+            own.see(a, b);
+        }
+        assert!(own.within(LIMIT), "{what} {k}: {a} is not {b}");
+        seen.join(own);
     }
 }
 
 #[test]
 fn every_statistic_is_that_of_scipy_or_scikit_learn() {
     let job = job();
+    let seen = &mut Worst::default();
     let folder = tempfile::tempdir().unwrap();
     let (question, answer) = (folder.path().join("job.json"), folder.path().join("result.json"));
     std::fs::write(&question, serde_json::to_vec(&job).unwrap()).unwrap();
@@ -121,36 +129,39 @@ fn every_statistic_is_that_of_scipy_or_scikit_learn() {
     let want: Answer = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{e}: {text}"));
 
     let of_t = |f: &dyn Fn(f64, f64) -> f64| job.t.iter().map(|&(t, dof)| f(t, dof)).collect::<Vec<f64>>();
-    close("p of t", &of_t(&t_two_sided), &want.t_two_sided);
-    close("quantile of t", &of_t(&|_, dof| t_quantile_975(dof)), &want.t_quantile);
-    close("p of z", &of_t(&|z, _| normal_two_sided(z)), &want.normal_two_sided);
+    close(seen, "p of t", &of_t(&t_two_sided), &want.t_two_sided);
+    close(seen, "quantile of t", &of_t(&|_, dof| t_quantile_975(dof)), &want.t_quantile);
+    close(seen, "p of z", &of_t(&|z, _| normal_two_sided(z)), &want.normal_two_sided);
     for (p, want) in job.p.iter().zip(&want.bh) {
-        close("Benjamini–Hochberg", &benjamini_hochberg(p), want);
+        close(seen, "Benjamini–Hochberg", &benjamini_hochberg(p), want);
     }
     let of_xy = |f: fn(&[f64], &[f64]) -> f64| job.xy.iter().map(|(x, y)| f(x, y)).collect::<Vec<f64>>();
-    close("Pearson", &of_xy(pearson), &want.pearson);
-    close("Spearman", &of_xy(spearman), &want.spearman);
-    close("Kendall", &of_xy(kendall), &want.kendall);
+    close(seen, "Pearson", &of_xy(pearson), &want.pearson);
+    close(seen, "Spearman", &of_xy(spearman), &want.spearman);
+    close(seen, "Kendall", &of_xy(kendall), &want.kendall);
     for (k, (x, y)) in job.xy.iter().enumerate() {
-        close("midranks", &midranks(x), &want.midranks[k]);
+        close(seen, "midranks", &midranks(x), &want.midranks[k]);
         let mut sorted = x.clone();
         sorted.sort_by(f64::total_cmp);
-        close("quantiles", &[0.025, 0.5, 0.975].map(|q| quantile(&sorted, q)), &want.quantiles[k]);
+        close(seen, "quantiles", &[0.025, 0.5, 0.975].map(|q| quantile(&sorted, q)), &want.quantiles[k]);
         let e = Weighted::new(vec![1.0; x.len()], &[]).contrast(&[(1.0, x), (-1.0, y)], Link::Identity);
-        close("paired t test", &[e.p, e.low, e.high], &want.ttest[k]);
+        close(seen, "paired t test", &[e.p, e.low, e.high], &want.ttest[k]);
     }
     for ((x, clusters), want) in job.clustered.iter().zip(&want.cluster) {
         let e = Weighted::new(vec![1.0; x.len()], clusters).contrast(&[(1.0, x)], Link::Identity);
-        close("documents of one size", &[e.p, e.low, e.high], want);
+        close(seen, "documents of one size", &[e.p, e.low, e.high], want);
     }
     let of_labels = |m: LabelMetric| job.labels.iter().map(|(y, p)| m.value(p, y)).collect::<Vec<f64>>();
-    close("macro F1", &of_labels(LabelMetric::MacroF1), &want.f1_macro);
-    close("binary F1", &of_labels(LabelMetric::BinaryF1), &want.f1_binary);
-    close("Matthews", &of_labels(LabelMetric::Matthews), &want.matthews);
+    close(seen, "macro F1", &of_labels(LabelMetric::MacroF1), &want.f1_macro);
+    close(seen, "binary F1", &of_labels(LabelMetric::BinaryF1), &want.f1_binary);
+    close(seen, "Matthews", &of_labels(LabelMetric::Matthews), &want.matthews);
     let accuracy = |(y, p): &Two| y.iter().zip(p).map(|(y, p)| same(*p, *y)).sum::<f64>() / y.len() as f64;
-    close("accuracy", &job.labels.iter().map(accuracy).collect::<Vec<_>>(), &want.accuracy);
+    close(seen, "accuracy", &job.labels.iter().map(accuracy).collect::<Vec<_>>(), &want.accuracy);
     let jaccard = |(x, y): &Two| top_jaccard(x, y, top_of(x.len()));
-    close("Jaccard", &job.distinct.iter().map(jaccard).collect::<Vec<_>>(), &want.jaccard);
+    close(seen, "Jaccard", &job.distinct.iter().map(jaccard).collect::<Vec<_>>(), &want.jaccard);
+
+    let check = "every statistic beside SciPy and scikit-learn";
+    assert!(proved("statistics", check, *seen, LIMIT), "{seen:?}");
 
     // Random resamples differ: pairs that share no text are SciPy's paired bootstrap, up to their noise.
     for ((x, y), want) in job.long.iter().zip(&want.bootstrap_se) {

@@ -166,7 +166,8 @@ pub fn probabilities(model: &Model, batch: &DeviceBatch, x: &Tensor) -> Vec<f64>
     host(&(p * each(weights)).sum_dim_intlist([1i64].as_slice(), false, None::<Kind>))
 }
 
-/// [`cross_entropy`] with the divergence from the unablated states `unablated [scored, width]`.
+/// [`cross_entropy`] with the divergence from the unablated states `unablated [scored, width]`, of final states that a
+/// masked-LM head has yet to transform.
 ///
 /// The unablated positions are rows of the same products. Both distributions are normalised and summed in f64: a
 /// small divergence is the difference of large logarithms. States that are equal have a divergence of exactly 0.
@@ -187,13 +188,19 @@ pub fn divergence(model: &Model, batch: &DeviceBatch, x: &Tensor, unablated: &Te
     while at < scored {
         let m = step.min(scored - at);
         let both = Tensor::cat(&[unablated.narrow(0, at, m).unsqueeze(0), x.narrow(1, at, m)], 0);
+        // What is compared for equality is what comes before: a product may round equal rows differently.
+        let states = match &model.masked {
+            Some(head) => head.transform(model, &both),
+            None => both.shallow_clone(),
+        };
+        let states = states.flatten(0, 1);
         let target = batch.targets.narrow(0, at, m).view([1, m, 1]).expand([rows, m, 1], false);
         let mut from = 0;
         let mut so_far: Option<Diverged> = None;
         while from < vocab {
             let wide = columns.min(vocab - from);
             let bias = bias.map(|b| b.narrow(0, from, wide));
-            let logits = logits(model, (&weight.narrow(0, from, wide), bias.as_ref()), &both.flatten(0, 1));
+            let logits = logits(model, (&weight.narrow(0, from, wide), bias.as_ref()), &states);
             let logits = logits.to_kind(Kind::Double).view([rows + 1, m, wide]);
             so_far = Some(Diverged::read(so_far, &logits, &(&target - from)));
             from += wide;

@@ -91,7 +91,10 @@ impl<'a> Collector<'a> {
             }
             TaskKind::MaskedLm => {
                 let Some(head) = &model.masked else { return };
-                let tokens = cross_entropy(model, batch, &head.transform(model, &x));
+                let tokens = match unablated {
+                    Some(unablated) => divergence(model, batch, &x, unablated),
+                    None => cross_entropy(model, batch, &head.transform(model, &x)),
+                };
                 self.add_tokens(batch, done, &tokens);
             }
             TaskKind::LanguageModeling | TaskKind::Induction | TaskKind::Seq2seq => {

@@ -140,7 +140,8 @@ fn check(question: &Question, answer: &Answer, info: &ModelInfo, path: &std::pat
         rows.push((format!("all logits as one vector, {narrow}"), off, limit));
     }
     let model = Arc::new(SharedModel::new(load(path, Kind::Double).1));
-    let metric = if question.decoded.is_empty() { Metric::Loss } else { Metric::Bleu };
+    // Those that don't decode are asked how far their distributions are from the unablated ones.
+    let metric = if question.decoded.is_empty() { Metric::Kl } else { Metric::Bleu };
     let (mut swept, mut on_base) = (Worst::default(), Worst::default());
     let mut padded: BTreeMap<&String, Worst> = BTreeMap::new();
     for batches in &layouts {

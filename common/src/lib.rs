@@ -24,7 +24,7 @@ pub mod units;
 
 /// Version of the engine's numerics. It is a part of an experiment's identity: raise it whenever a
 /// change may alter a score by even one bit, so that old results are never mixed with new ones.
-pub const ENGINE_VERSION: u32 = 4;
+pub const ENGINE_VERSION: u32 = 5;
 
 /// Version of the wire protocol between worker and coordinator.
 pub const PROTOCOL_VERSION: u32 = 5;

@@ -386,21 +386,78 @@ fn an_order_by_gradient_brings_its_sweep_on_the_selecting_half() {
     assert_eq!(back, p.plan);
 }
 
+/// Batches as they are made where there are only sources: only the last one ever has room.
+fn of_sources(lens: &[usize]) -> Vec<ablate_common::plan::Batch> {
+    let mut items: Vec<u32> = (0..lens.len() as u32).collect();
+    items.sort_by_key(|&i| (lens[i as usize], i));
+    let mut out: Vec<ablate_common::plan::Batch> = Vec::new();
+    let mut tokens = 0;
+    for i in items {
+        let n = lens[i as usize];
+        if let Some(last) = out.last_mut() {
+            let padded = (last.items.len() + 1) * n;
+            if padded <= BATCH_TOKENS && (padded - tokens - n) * 4 <= padded {
+                last.items.push(i);
+                last.len = n as u32;
+                tokens += n;
+                continue;
+            }
+        }
+        out.push(ablate_common::plan::Batch { items: vec![i], len: n as u32 });
+        tokens = n;
+    }
+    out
+}
+
 proptest::proptest! {
     #[test]
-    fn batches_hold_every_item_once_within_their_limits(lens in proptest::collection::vec(1usize..700, 1..60)) {
-        let items: Vec<_> = lens.iter().map(|&n| ablate_common::task::Item { tokens: vec![0; n], ..Default::default() }).collect();
-        let p = Prepared { kind: TaskKind::Similarity, item_half: vec![0; items.len()], items, examples: Vec::new(), probe: None };
+    fn batches_hold_every_item_once_within_their_limits(
+        lens in proptest::collection::vec((1usize..700, 1usize..700), 1..60),
+        targets in proptest::bool::ANY,
+    ) {
+        let sides: Vec<[usize; 2]> = lens.iter().map(|&(n, m)| [n, if targets { m } else { 0 }]).collect();
+        let item = |side: &[usize; 2]| ablate_common::task::Item {
+            tokens: vec![0; side[0]],
+            decoder: vec![0; side[1]],
+            ..Default::default()
+        };
+        let items: Vec<_> = sides.iter().map(item).collect();
+        let kind = if targets { TaskKind::Seq2seq } else { TaskKind::Similarity };
+        let p = Prepared { kind, item_half: vec![0; items.len()], items, examples: Vec::new(), probe: None };
+        let made = batches::batches(&p, Scope::All);
         let mut seen = Vec::new();
-        for b in batches::batches(&p, Scope::All) {
-            let padded = b.items.len() * b.len as usize;
-            let real: usize = b.items.iter().map(|&i| lens[i as usize]).sum();
-            assert!(b.items.len() == 1 || padded <= BATCH_TOKENS);
-            assert!((padded - real) * 4 <= padded);
-            assert_eq!(b.len as usize, b.items.iter().map(|&i| lens[i as usize]).max().unwrap());
-            seen.extend(b.items);
+        for b in &made {
+            for side in 0..2 {
+                let own = || b.items.iter().map(|&i| sides[i as usize][side]);
+                let longest = own().max().unwrap();
+                let padded = b.items.len() * longest;
+                assert!(b.items.len() == 1 || padded <= BATCH_TOKENS);
+                assert!((padded - own().sum::<usize>()) * 4 <= padded);
+                assert!(side == 1 || b.len as usize == longest);
+            }
+            seen.extend(&b.items);
         }
         seen.sort_unstable();
         assert_eq!(seen, (0..lens.len() as u32).collect::<Vec<_>>());
+        if !targets {
+            assert_eq!(made, of_sources(&lens.iter().map(|l| l.0).collect::<Vec<_>>()));
+        }
     }
+}
+
+#[test]
+fn targets_of_many_lengths_are_padded_no_further_than_sources() {
+    let item = |i: usize| ablate_common::task::Item {
+        tokens: vec![0; 8],
+        decoder: vec![0; 2 + 2 * i],
+        ..Default::default()
+    };
+    let items: Vec<_> = (0..64).map(item).collect();
+    let target = |i: u32| 2 + 2 * i as usize;
+    let made = batches::of_items(&items, (0..64).collect());
+    let padded =
+        |b: &ablate_common::plan::Batch| b.items.len() * b.items.iter().map(|&i| target(i)).max().unwrap();
+    assert!(made.iter().all(|b| b.items.len() == 1 || padded(b) <= BATCH_TOKENS), "{made:?}");
+    let real: usize = (0..64).map(target).sum();
+    assert!(made.iter().map(padded).sum::<usize>() * 3 <= real * 4, "{made:?}");
 }

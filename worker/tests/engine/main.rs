@@ -6,6 +6,7 @@ mod made;
 mod plain;
 
 use ablate_common::head::{Head, Stream};
+use ablate_common::metric::Metric;
 use ablate_common::plan::{Ablation, Donors, Pool};
 use ablate_common::scores::TaskScores;
 use ablate_common::task::{Item, Prepared, Scope, TaskKind};
@@ -209,6 +210,30 @@ fn a_head_left_as_it_is_changes_nothing() {
         let bits = |s: usize| scores.tasks[0].column(s, 0).iter().map(|v| v.to_bits()).collect::<Vec<_>>();
         assert_eq!(bits(0), bits(1));
         assert_ne!(bits(0), bits(2));
+    }
+}
+
+#[test]
+fn of_tokens_that_are_equally_likely_only_the_first_is_predicted() {
+    let stop = AtomicBool::new(false);
+    // Read in one pass of the project's own, and by libtorch; alone, and beside the unablated distribution.
+    for kind in [Kind::Float, Kind::BFloat16, Kind::Double] {
+        for metric in [Metric::Accuracy, Metric::Kl] {
+            let mut prepared = prepared(TaskKind::LanguageModeling);
+            prepared.items[1].scored[2].target = 0;
+            let mut plan = plan("llama", TaskKind::LanguageModeling, &prepared, &Case::heads(Ablation::Zero));
+            plan.tasks[0].metric = metric;
+            let mut flat = model("llama", kind, 3);
+            flat.unembed = flat.unembed.map(|w| w.zeros_like());
+            let shared = Arc::new(SharedModel::new(flat));
+            let mut engine = Engine::new(shared, Arc::new(plan), Arc::new(vec![prepared]));
+            let scores = engine.run(1, 0, &[], 0, &stop).unwrap();
+            assert_eq!(scores.subsets, 7);
+            for subset in 0..7 {
+                let correct = scores.tasks[0].column(subset, 1);
+                assert_eq!(correct, [0.0, 1.0, 0.0, 0.0, 0.0, 0.0], "{kind:?} {metric:?}");
+            }
+        }
     }
 }
 

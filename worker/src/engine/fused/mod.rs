@@ -150,15 +150,15 @@ fn logits_of<T: Ops>(logits: &Tensor, so_far: &mut [Read], wanted: &mut Wanted<'
         return None;
     }
     let (width, values) = (width as usize, logits.numel());
-    let logits = read::<T>(logits);
+    let (logits, from) = (read::<T>(logits), wanted.from);
     let each = (wanted.tokens.len() / so_far.len()).max(1);
     for (k, (&token, found)) in wanted.tokens.iter().zip(wanted.found.iter_mut()).enumerate() {
-        if let Some(at) = usize::try_from(token - wanted.from).ok().filter(|&at| at < width) {
+        if let Some(at) = usize::try_from(token - from).ok().filter(|&at| at < width) {
             *found = logits[k / each * width + at].get();
         }
     }
     team::split_weighed(so_far, 1, values, |row, part| {
-        T::logits(&logits[row * width..][..part.len() * width], width, part);
+        T::logits(&logits[row * width..][..part.len() * width], width, from, part);
     });
     Some(())
 }

@@ -73,22 +73,34 @@ fn rotate_body<T: Cell>(x: &mut [T], cos: &[T], sin: &[T], at: Turn) {
     }
 }
 
-/// What has been read of a position's logits: the highest, and Σ exp of all less the highest.
+/// What has been read of a position's logits: the highest, whose it is, and Σ exp of all less the highest.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Read {
     /// The highest.
     pub max: f32,
+    /// The first token that has it.
+    pub first: i64,
     /// The sum.
     pub sum: f32,
 }
 
 impl Read {
     /// Before any.
-    pub const NONE: Self = Self { max: f32::NEG_INFINITY, sum: 0.0 };
+    pub const NONE: Self = Self { max: f32::NEG_INFINITY, first: 0, sum: 0.0 };
+}
+
+/// Place of the first that is `value`; 0 where none is.
+#[inline(always)]
+fn place<T: Cell>(row: &[T], value: f32) -> usize {
+    let (whole, _) = row.as_chunks::<LANES>();
+    // All lanes at once, and one by one only where it is.
+    let here = |values: &[T; LANES]| values.iter().fold(false, |any, v| any | (v.get() == value));
+    let from = LANES * whole.iter().position(here).unwrap_or(whole.len());
+    row[from..].iter().position(|v| v.get() == value).map_or(0, |at| from + at)
 }
 
 #[inline(always)]
-fn read_body<T: Cell>(logits: &[T], width: usize, read: &mut [Read]) {
+fn read_body<T: Cell>(logits: &[T], width: usize, from: i64, read: &mut [Read]) {
     for (row, read) in logits.chunks_exact(width).zip(read) {
         let mut highest = [f32::NEG_INFINITY; LANES];
         let (whole, rest) = row.as_chunks::<LANES>();
@@ -102,6 +114,8 @@ fn read_body<T: Cell>(logits: &[T], width: usize, read: &mut [Read]) {
             *h = if v.get() > *h { v.get() } else { *h };
         }
         let max = highest.iter().fold(read.max, |m, &h| if h > m { h } else { m });
+        // Of equal ones the first counts, so that only a block with a higher one is looked through.
+        let first = if max > read.max { from + place(row, max) as i64 } else { read.first };
         let mut lanes = [0f32; LANES];
         for values in whole {
             for i in 0..LANES {
@@ -114,7 +128,7 @@ fn read_body<T: Cell>(logits: &[T], width: usize, read: &mut [Read]) {
         let before = if read.sum == 0.0 { 0.0 } else { read.sum * exp(read.max - max) };
         let sum = before + sum(lanes);
         // A NaN among them is in the sum, but has passed the comparisons by.
-        *read = Read { max: if sum.is_nan() { f32::NAN } else { max }, sum };
+        *read = Read { max: if sum.is_nan() { f32::NAN } else { max }, first, sum };
     }
 }
 
@@ -130,16 +144,16 @@ macro_rules! compiled {
 compiled! {
     rotate_f32, f32: fn rotate_body(x: &mut [f32], cos: &[f32], sin: &[f32], at: Turn);
     rotate_bf16, Bf16: fn rotate_body(x: &mut [Bf16], cos: &[Bf16], sin: &[Bf16], at: Turn);
-    read_f32, f32: fn read_body(logits: &[f32], width: usize, read: &mut [Read]);
-    read_bf16, Bf16: fn read_body(logits: &[Bf16], width: usize, read: &mut [Read]);
+    read_f32, f32: fn read_body(logits: &[f32], width: usize, from: i64, read: &mut [Read]);
+    read_bf16, Bf16: fn read_body(logits: &[Bf16], width: usize, from: i64, read: &mut [Read]);
 }
 
 /// A format with compiled operations.
 pub trait Ops: Cell {
     /// Turns the halves of each head by its token's angles.
     fn rotate(x: &mut [Self], cos: &[Self], sin: &[Self], at: Turn);
-    /// Reads `width` more logits of each position.
-    fn logits(logits: &[Self], width: usize, read: &mut [Read]);
+    /// Reads `width` more logits of each position, of the tokens from `from` on.
+    fn logits(logits: &[Self], width: usize, from: i64, read: &mut [Read]);
 }
 
 macro_rules! ops {
@@ -148,8 +162,8 @@ macro_rules! ops {
             fn rotate(x: &mut [Self], cos: &[Self], sin: &[Self], at: Turn) {
                 $rotate(x, cos, sin, at);
             }
-            fn logits(logits: &[Self], width: usize, read: &mut [Read]) {
-                $read(logits, width, read);
+            fn logits(logits: &[Self], width: usize, from: i64, read: &mut [Read]) {
+                $read(logits, width, from, read);
             }
         }
     };

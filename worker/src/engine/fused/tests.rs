@@ -150,6 +150,40 @@ fn logits_read_block_by_block_give_the_highest_and_the_log_of_the_sum() {
 }
 
 #[test]
+fn of_equal_logits_the_first_is_the_highest_wherever_blocks_end() {
+    for kind in [Kind::Float, Kind::BFloat16] {
+        // All equal; one above; equal ones in one block of lanes, in two, and behind the last whole one; none above −∞.
+        let row = |high: &[usize], low: f32| {
+            let mut row = vec![low; 40];
+            high.iter().for_each(|&at| row[at] = 2.0);
+            row
+        };
+        let rows = [
+            (row(&[], 1.0), 0),
+            (row(&[39], 1.0), 39),
+            (row(&[5, 9], 1.0), 5),
+            (row(&[17, 33], 1.0), 17),
+            (row(&[36, 38], -1.0), 36),
+            (row(&[0, 39], -1.0), 0),
+            (row(&[], f32::NEG_INFINITY), 0),
+        ];
+        let values: Vec<f32> = rows.iter().flat_map(|r| r.0.clone()).collect();
+        let all = Tensor::from_slice(&values).view([rows.len() as i64, 40]).to_kind(kind);
+        for ends in [vec![40], vec![20, 40], vec![1, 35, 37, 40]] {
+            let mut read = vec![Read::NONE; rows.len()];
+            let mut from = 0;
+            for end in ends {
+                let mut wanted = Wanted { tokens: &[], from, found: &mut [] };
+                logits(&all.narrow(1, from, end - from).contiguous(), &mut read, &mut wanted).unwrap();
+                from = end;
+            }
+            let first: Vec<i64> = read.iter().map(|r| r.first).collect();
+            assert_eq!(first, rows.iter().map(|r| r.1).collect::<Vec<i64>>(), "{kind:?}");
+        }
+    }
+}
+
+#[test]
 fn a_nan_stays_one_and_infinities_do_as_they_do_in_libtorch() {
     let with = |v: f32| {
         let mut row = vec![1.0f32; 40];

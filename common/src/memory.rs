@@ -2,16 +2,20 @@
 //! what a worker will later reckon with.
 //!
 //! A pass keeps whole what later stages read (the residual stream, z and the attention's output of all rows), and runs
-//! everything wider than that on a slice of tokens at a time. Nothing here decides a number: batches and chunks are
-//! the plan's, and only how many base states stay in memory between chunks follows from it.
+//! everything wider than that on a slice of tokens at a time. On a worker nothing of this decides a number: batches and
+//! chunks are the plan's, and only how many base states stay in memory between chunks follows from what is free. The plan
+//! itself has chunks as small as [`chunk_within`] says.
 
-use crate::head::Stream;
+mod count;
+#[cfg(test)]
+mod tests;
+
 use crate::metric::Metric;
-use crate::model::ModelInfo;
 use crate::plan::{Ablation, Batch, Plan, PlannedSweep, SweepKind};
 use crate::sharing::Sharing;
 use crate::spec::Dtype;
 use crate::task::{Item, Prepared, Scope, TaskKind};
+use count::{Count, Rows};
 use std::collections::HashSet;
 
 /// Tokens that a layer's wide temporaries are made for at once, on GPUs; on CPUs fewer.
@@ -22,6 +26,8 @@ pub const CPU_SLICE_TOKENS: u64 = 1024;
 pub const GRAPH_SCORE_BYTES: u64 = 64 << 20;
 /// Bytes of logits that are held at once.
 pub const LOGIT_BYTES: u64 = 96 << 20;
+/// Bytes that all subsets of a chunk may take at once, as far as it can be planned: one subset may take more.
+pub const CHUNK_BYTES: u64 = 2 << 30;
 
 /// Bytes that a lane needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,33 +38,26 @@ pub struct Need {
     pub state: u64,
     /// Those of all batches: what is kept between chunks where there is room.
     pub states: u64,
-    /// One subset's rows of the largest batch.
-    pub row: u64,
     /// A chunk's rows of the largest batch.
     pub rows: u64,
-    /// Temporaries of a slice of tokens.
+    /// Temporaries of a slice of tokens, or of what is made of a chunk's final rows, if that is more.
     pub slice: u64,
-    /// Keys and values that one subset's decoding caches.
-    pub cache: u64,
-    /// A chunk's.
+    /// Keys and values that a chunk's decoding caches.
     pub caches: u64,
     /// Logits.
     pub logits: u64,
+    /// Embeddings of a chunk's subsets, of all batches: what cosines are made of.
+    pub embeddings: u64,
+    /// Unablated final states that divergences compare with, of all batches: kept as long as the experiment is open.
+    pub finals: u64,
 }
 
 impl Need {
-    /// What no batch can do without: with less, nothing of the plan can run.
-    #[must_use]
-    pub fn least(&self) -> u64 {
-        [self.weights, self.state, self.row, self.slice, self.cache].into_iter().fold(0, u64::saturating_add)
-    }
-
-    /// What the passes of the plan take at once, base states that stay left out.
+    /// What a lane can't do without: the passes of the plan's chunks, base states that stay left out.
     #[must_use]
     pub fn passes(&self) -> u64 {
-        [self.weights, self.state, self.rows, self.slice, self.caches, self.logits]
-            .into_iter()
-            .fold(0, u64::saturating_add)
+        let fixed = [self.weights, self.state, self.slice, self.logits, self.finals];
+        fixed.into_iter().fold(self.chunk(), u64::saturating_add)
     }
 
     /// All that a lane uses where memory allows it: the passes, and every base state.
@@ -67,17 +66,22 @@ impl Need {
         self.passes().saturating_add(self.states.saturating_sub(self.state))
     }
 
+    /// What a chunk has of its own.
+    fn chunk(&self) -> u64 {
+        self.rows.saturating_add(self.caches).saturating_add(self.embeddings)
+    }
+
     fn join(self, other: Self) -> Self {
         Self {
             weights: self.weights.max(other.weights),
             state: self.state.max(other.state),
             states: self.states.max(other.states),
-            row: self.row.max(other.row),
             rows: self.rows.max(other.rows),
             slice: self.slice.max(other.slice),
-            cache: self.cache.max(other.cache),
             caches: self.caches.max(other.caches),
             logits: self.logits.max(other.logits),
+            embeddings: self.embeddings.max(other.embeddings),
+            finals: self.finals.max(other.finals),
         }
     }
 }
@@ -97,8 +101,14 @@ pub fn of_sweep(plan: &Plan, prepared: &[Prepared], sweep: usize, slice: u64) ->
         let (Some(task), Some(items)) = (plan.tasks.get(t as usize), prepared.get(t as usize)) else {
             continue;
         };
-        let decoded = task.metric == Metric::Bleu;
         let logits = task.kind != TaskKind::Classification && task.kind != TaskKind::Similarity;
+        let rows = Rows {
+            chunk: u64::from(planned.chunk),
+            resampled,
+            decoded: task.metric == Metric::Bleu,
+            frozen: planned.kind == SweepKind::Repair,
+            logits,
+        };
         for batch in task.batches(planned.scope) {
             need = need.join(match planned.kind {
                 SweepKind::Attention { .. } => count.patterns(&items.items, batch),
@@ -110,8 +120,11 @@ pub fn of_sweep(plan: &Plan, prepared: &[Prepared], sweep: usize, slice: u64) ->
                     let back = count.backward(&items.items, batch, false, logits);
                     Need { state: 2 * back.state, ..back }
                 }
-                _ => count.batch(&items.items, batch, u64::from(planned.chunk), resampled, decoded, logits),
+                _ => count.batch(&items.items, batch, rows),
             });
+        }
+        if task.kind == TaskKind::Similarity && by_rows(&planned.kind) && planned.kind != SweepKind::Shift {
+            need = need.join(count.cosines(items, u64::from(planned.chunk)));
         }
         // A probe is fitted, and means and donors are measured, batch by batch in a state of their own.
         if let SweepKind::Patterns { items: shown } = &planned.kind {
@@ -128,6 +141,7 @@ pub fn of_sweep(plan: &Plan, prepared: &[Prepared], sweep: usize, slice: u64) ->
         }
     }
     need.states = count.resident(plan, prepared, std::iter::once(planned)).max(need.state);
+    need.finals = count.finals(plan, prepared, std::iter::once(planned));
     need
 }
 
@@ -138,7 +152,34 @@ pub fn of_plan(plan: &Plan, prepared: &[Prepared], slice: u64) -> Need {
         (0..plan.sweeps.len()).map(|s| of_sweep(plan, prepared, s, slice)).fold(Need::default(), Need::join);
     let count = Count { model: &plan.model, bytes: value_bytes(plan.spec.model.dtype), slice };
     need.states = count.resident(plan, prepared, plan.sweeps.iter()).max(need.state);
+    need.finals = count.finals(plan, prepared, plan.sweeps.iter());
     need
+}
+
+/// Subsets per chunk of sweep `sweep` that take [`CHUNK_BYTES`] together, and one at least; as many as it has where its chunks
+/// aren't rows. A function of the plan alone: a chunk is computed in one piece wherever it is, as pieces of another size may give
+/// other last bits.
+#[must_use]
+pub fn chunk_within(plan: &Plan, prepared: &[Prepared], sweep: usize) -> u32 {
+    let Some(planned) = plan.sweeps.get(sweep) else { return 1 };
+    let chunk = planned.chunk.max(1);
+    let taken = of_sweep(plan, prepared, sweep, SLICE_TOKENS).chunk();
+    if !by_rows(&planned.kind) || taken <= CHUNK_BYTES {
+        return chunk;
+    }
+    let each = taken.div_ceil(u64::from(chunk)).max(1);
+    chunk.min(u32::try_from(CHUNK_BYTES / each).unwrap_or(u32::MAX)).max(1)
+}
+
+/// Whether the subsets of a chunk are rows of one pass, so that fewer take less.
+fn by_rows(kind: &SweepKind) -> bool {
+    !matches!(
+        kind,
+        SweepKind::Fit
+            | SweepKind::Gradient { .. }
+            | SweepKind::Attention { .. }
+            | SweepKind::Patterns { .. }
+    )
 }
 
 /// What is kept of a batch between chunks.
@@ -213,194 +254,6 @@ pub fn value_bytes(dtype: Dtype) -> u64 {
     }
 }
 
-struct Count<'a> {
-    model: &'a ModelInfo,
-    bytes: u64,
-    slice: u64,
-}
-
-impl Count<'_> {
-    /// Bytes of all base states that some sweeps keep.
-    fn resident<'p>(
-        &self,
-        plan: &Plan,
-        prepared: &[Prepared],
-        sweeps: impl Iterator<Item = &'p PlannedSweep>,
-    ) -> u64 {
-        let of = |(task, scope, state): (u32, Scope, State)| {
-            let (task, data) = (plan.tasks.get(task as usize)?, prepared.get(task as usize)?);
-            Some(task.batches(scope).iter().map(|b| self.kept(&data.items, b, state)).sum::<u64>())
-        };
-        resident(plan, prepared, sweeps).into_iter().filter_map(of).sum()
-    }
-
-    /// The weights as the engine holds them: W_O a second time, by head.
-    fn weights(&self) -> u64 {
-        let m = self.model;
-        let (d, q) = (u64::from(m.d_model), self.queries());
-        let matrices = u64::from(m.mlp_matrices());
-        let attention = d * (3 * q + 2 * self.values());
-        let layer = attention + matrices * d * u64::from(m.d_ff);
-        let embedding = u64::from(m.vocab) * d * if m.tied { 1 } else { 2 };
-        let layers = u64::from(m.distinct_layers());
-        let all = match &m.details.seq2seq {
-            None => layers * layer + embedding,
-            Some(s) => {
-                let decoder = u64::from(m.heads.layers(Stream::Decoder));
-                layers.saturating_sub(decoder) * layer
-                    + decoder * (2 * attention + matrices * d * u64::from(s.decoder_ff))
-                    + embedding
-                    + if s.shared { 0 } else { u64::from(s.target_vocab) * d }
-            }
-        };
-        all * self.bytes
-    }
-
-    /// Width of all queries together.
-    fn queries(&self) -> u64 {
-        u64::from(self.model.n_heads) * u64::from(self.model.head_dim)
-    }
-
-    /// Width of all keys, or of all values, together.
-    fn values(&self) -> u64 {
-        u64::from(self.model.n_kv_heads) * u64::from(self.model.head_dim)
-    }
-
-    /// Padded lengths of a batch: of each stage, and of the final states.
-    fn lengths(&self, items: &[Item], batch: &Batch) -> (Vec<u64>, u64) {
-        let heads = &self.model.heads;
-        let source = u64::from(batch.len);
-        let target =
-            batch.items.iter().filter_map(|&i| items.get(i as usize)).map(|i| i.decoder.len() as u64).max();
-        let target = target.unwrap_or(0);
-        let len = |at: usize| match heads.stage(at).stream {
-            Stream::Decoder | Stream::Cross => target,
-            Stream::SelfAttention | Stream::Encoder => source,
-        };
-        let all: Vec<u64> = (0..heads.stages()).map(len).collect();
-        let last = all.last().copied().unwrap_or(source);
-        (all, last)
-    }
-
-    /// Bytes that are kept of a batch.
-    fn kept(&self, items: &[Item], batch: &Batch, state: State) -> u64 {
-        let (d, q, n) = (u64::from(self.model.d_model), self.queries(), batch.items.len() as u64);
-        let (stages, last) = self.lengths(items, batch);
-        let tokens = n * stages.iter().sum::<u64>();
-        self.bytes
-            * match state {
-                State::Base | State::Pruned(_) => (tokens + n * last) * (2 * d + q),
-                State::Donors(_) => tokens * q,
-            }
-    }
-
-    /// A batch of an attention sweep: its state, and the weights of one stage, in f64 with their logarithms and products, of those
-    /// items that are looked at together.
-    fn patterns(&self, items: &[Item], batch: &Batch) -> Need {
-        let m = self.model;
-        let n = batch.items.len() as u64;
-        let (stages, last) = self.lengths(items, batch);
-        let widest = stages.iter().copied().max().unwrap_or(0).max(1).max(last).max(u64::from(batch.len));
-        let each = u64::from(m.n_heads) * widest * widest * self.bytes;
-        let group = (GRAPH_SCORE_BYTES / each.max(1)).clamp(1, n.max(1));
-        let token = 3 * u64::from(m.d_model) + 3 * (self.queries() + 2 * self.values());
-        let row = group * widest * token * self.bytes;
-        Need {
-            state: self.kept(items, batch, State::Base),
-            row,
-            rows: row,
-            slice: group * (each / self.bytes) * (2 * self.bytes + 4 * 8),
-            ..Need::default()
-        }
-    }
-
-    /// A batch of a gradient sweep: its state, the gradients at a stage's ends, and one stage's graph of those items that
-    /// go back together, whatever the number of units.
-    fn backward(&self, items: &[Item], batch: &Batch, resampled: bool, logits: bool) -> Need {
-        let m = self.model;
-        let (d, q, kv) = (u64::from(m.d_model), self.queries(), self.values());
-        let n = batch.items.len() as u64;
-        let (stages, last) = self.lengths(items, batch);
-        let widest = stages.iter().copied().max().unwrap_or(0).max(1);
-        let donors = if resampled { self.kept(items, batch, State::Donors(0)) } else { 0 };
-        // Those at a stage's input and output, at its z, and at what an encoder gives.
-        let row = n * widest * (3 * d + q) * self.bytes;
-        let each = u64::from(m.n_heads) * widest * widest * self.bytes;
-        let group = (GRAPH_SCORE_BYTES / each.max(1)).clamp(1, (self.slice / widest).clamp(1, n.max(1)));
-        let ff = m.details.seq2seq.as_ref().map_or(m.d_ff, |s| s.decoder_ff.max(m.d_ff));
-        // Norms, queries, keys, values and the feed-forward part, each with its gradient; scores and their softmax in f64.
-        let token = 2 * (6 * d + 3 * (q + 2 * kv) + u64::from(m.mlp_matrices() + 1) * u64::from(ff));
-        let graph = group * (widest * token * self.bytes + each / self.bytes * 4 * (self.bytes + 8));
-        let wanted = n * last * u64::from(m.target_vocab()) * 16;
-        Need {
-            state: self.kept(items, batch, State::Base) + donors,
-            row,
-            rows: row,
-            slice: graph,
-            logits: if logits { wanted.min(2 * LOGIT_BYTES) } else { 0 },
-            ..Need::default()
-        }
-    }
-
-    fn batch(
-        &self,
-        items: &[Item],
-        batch: &Batch,
-        chunk: u64,
-        resampled: bool,
-        decoded: bool,
-        logits: bool,
-    ) -> Need {
-        let m = self.model;
-        let (d, q, kv) = (u64::from(m.d_model), self.queries(), self.values());
-        let n = batch.items.len() as u64;
-        let (stages, last) = self.lengths(items, batch);
-        let widest = stages.iter().copied().max().unwrap_or(0);
-        let mut state = self.kept(items, batch, State::Base);
-        if resampled {
-            state += self.kept(items, batch, State::Donors(0));
-        }
-        // Residual stream, z, the attention's output and the next residual stream; while rows join, the first and
-        // the third once more.
-        let row = n * widest * (3 * d + q) * self.bytes;
-        let joining = n * widest * 2 * d * self.bytes;
-        let tokens = self.slice.max(widest).min(chunk * n * widest);
-        let ff = m.details.seq2seq.as_ref().map_or(m.d_ff, |s| s.decoder_ff.max(m.d_ff));
-        let feed = d + u64::from(m.mlp_matrices()) * u64::from(ff);
-        let mut attention = d + 2 * (q + kv) + 2 * q;
-        let mut scores = 0;
-        if m.details.attention_softcap.is_some() {
-            // Scores of their own, their softmax in f32 at least and its copy; keys and values repeated.
-            scores = u64::from(m.n_heads) * widest * (2 * self.bytes + self.bytes.max(4));
-            attention += 2 * q;
-        }
-        let slice = tokens * ((feed.max(attention)) * self.bytes + scores);
-        let cache = if decoded {
-            let steps = batch.items.iter().filter_map(|&i| items.get(i as usize));
-            let steps = steps.map(|i| i.decoded_at_most(m.context) as u64).max().unwrap_or(0);
-            let layers = u64::from(m.heads.layers(Stream::Decoder));
-            n * (steps + u64::from(batch.len)) * layers * 2 * q * self.bytes
-        } else {
-            0
-        };
-        let scored: u64 =
-            batch.items.iter().filter_map(|&i| items.get(i as usize)).map(|i| i.positions() as u64).sum();
-        let wanted = (chunk * if scored > 0 { scored } else { n * last }) * u64::from(m.target_vocab()) * 8;
-        Need {
-            weights: 0,
-            state,
-            states: 0,
-            row,
-            rows: chunk * (row + joining),
-            slice,
-            cache,
-            caches: chunk * cache,
-            // Two of a block are held while its exponentials are summed.
-            logits: if logits || decoded { wanted.min(2 * LOGIT_BYTES) } else { 0 },
-        }
-    }
-}
-
 /// A number of bytes as people write it: 2GiB, 500MB, 1048576.
 ///
 /// # Errors
@@ -423,19 +276,4 @@ pub fn parse(text: &str) -> Result<u64, String> {
     let number: f64 = number.parse().map_err(|_| wrong())?;
     let bytes = number * factor as f64;
     if bytes >= 1.0 && bytes < 2f64.powi(63) { Ok(bytes as u64) } else { Err(wrong()) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn sizes_are_read_as_people_write_them() {
-        assert_eq!(parse("2GiB"), Ok(2 << 30));
-        assert_eq!(parse("1.5 MB"), Ok(1_500_000));
-        assert_eq!(parse("4096"), Ok(4096));
-        for bad in ["", "GiB", "2 parsecs", "-1", "0", "1e99", "99999999999TiB"] {
-            assert!(parse(bad).is_err(), "{bad}");
-        }
-    }
 }

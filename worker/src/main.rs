@@ -46,8 +46,8 @@ struct Args {
 
     /// Memory that each lane may use at most, for example 2GiB [default: its share of what is free on its device]
     ///
-    /// No number depends on it: what doesn't fit beside the work is computed again. An experiment of which not even one
-    /// subset fits is refused.
+    /// No number depends on it. Base states of the model that don't fit beside the work are computed again for each chunk. A
+    /// chunk's own rows aren't divided: an experiment whose largest chunk doesn't fit is refused; `ablate plan` says what it needs.
     #[arg(long, env = "ABLATE_MEMORY", value_name = "BYTES", value_parser = ablate_common::memory::parse)]
     memory: Option<u64>,
 

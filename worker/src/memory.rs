@@ -18,6 +18,16 @@ pub struct Free {
     gpus: Mutex<HashMap<usize, Option<u64>>>,
 }
 
+/// What a lane may use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Bytes that are free now.
+    pub now: u64,
+    /// Bytes that are free where this process gives back what it has: other experiments' models and states, and those of its other
+    /// lanes, who have shares of their own.
+    pub most: u64,
+}
+
 impl Free {
     /// For lanes on these devices, each of which may use `limit` bytes.
     #[must_use]
@@ -29,21 +39,25 @@ impl Free {
         Self { limit, lanes, gpus: Mutex::default() }
     }
 
-    /// Bytes that a lane of a device may use: its share of what is free there. None where that isn't known.
+    /// What a lane of a device may use: its share of what is free there. None where that isn't known.
     #[must_use]
-    pub fn of(&self, device: Device) -> Option<u64> {
+    pub fn of(&self, device: Device) -> Option<Share> {
         let free = match device {
-            Device::Cpu => available(Path::new("/")),
+            Device::Cpu => share(Path::new("/")),
             Device::Cuda(index) => {
                 let mut gpus = self.gpus.lock().unwrap_or_else(PoisonError::into_inner);
-                *gpus.entry(index).or_insert_with(|| cuda_runtime::free_memory(index))
+                let first = *gpus.entry(index).or_insert_with(|| cuda_runtime::free_memory(index));
+                first.map(|free| Share { now: free, most: free })
             }
             _ => None,
         };
         let lanes = self.lanes.get(&format!("{device:?}")).copied().unwrap_or(1).max(1);
-        match (free.map(|f| f / lanes), self.limit) {
-            (Some(free), Some(limit)) => Some(free.min(limit)),
-            (free, limit) => free.or(limit),
+        match (free, self.limit) {
+            (Some(free), limit) => {
+                let part = |bytes: u64| (bytes / lanes).min(limit.unwrap_or(u64::MAX));
+                Some(Share { now: part(free.now), most: part(free.most) })
+            }
+            (None, limit) => limit.map(|limit| Share { now: limit, most: limit }),
         }
     }
 }
@@ -55,14 +69,25 @@ pub fn room(free: u64, passes: u64) -> u64 {
     free.saturating_sub(passes) / 2
 }
 
+/// The number behind `key` in a file of /proc or /sys.
+fn line(text: &str, key: &str) -> Option<u64> {
+    let line = text.lines().find_map(|l| l.strip_prefix(key))?;
+    line.trim_start_matches(':').split_whitespace().next()?.parse().ok()
+}
+
+/// All of this process's lanes' share of the machine's memory. `root` is where /proc and /sys lie.
+fn share(root: &Path) -> Option<Share> {
+    let now = available(root)?;
+    // What is mapped from files counts as available.
+    let status = std::fs::read_to_string(root.join("proc/self/status")).unwrap_or_default();
+    let own = line(&status, "RssAnon").map_or(0, |kib| kib * 1024);
+    Some(Share { now, most: now + own })
+}
+
 /// Memory that this process can still get: what the machine has available, or what its control group allows, if that
 /// is less. `root` is where /proc and /sys lie.
 fn available(root: &Path) -> Option<u64> {
     let read = |path: &str| std::fs::read_to_string(root.join(path)).ok();
-    let line = |text: &str, key: &str| {
-        let line = text.lines().find_map(|l| l.strip_prefix(key))?;
-        line.trim_start_matches(':').split_whitespace().next()?.parse::<u64>().ok()
-    };
     let machine = read("proc/meminfo").and_then(|t| line(&t, "MemAvailable")).map(|kib| kib * 1024);
     let groups = read("proc/self/cgroup").unwrap_or_default();
     let mut least = machine;
@@ -125,13 +150,18 @@ mod tests {
         put("sys/fs/cgroup/memory/memory.limit_in_bytes", "700000\n");
         put("sys/fs/cgroup/memory/memory.usage_in_bytes", "300000\n");
         assert_eq!(available(root.path()), Some(400_000));
+        // What the process has is its own to give back.
+        assert_eq!(share(root.path()), Some(Share { now: 400_000, most: 400_000 }));
+        put("proc/self/status", "VmRSS:\t     900 kB\nRssAnon:\t     500 kB\nRssFile:\t     400 kB\n");
+        assert_eq!(share(root.path()), Some(Share { now: 400_000, most: 912_000 }));
     }
 
     #[test]
     fn a_limit_holds_for_each_lane_and_lanes_share_what_is_free() {
         let one = Free::new(None, [Device::Cpu]).of(Device::Cpu).unwrap();
         let shared = Free::new(None, [Device::Cpu; 4]).of(Device::Cpu).unwrap();
-        assert!(shared < one / 2, "{shared} {one}");
-        assert_eq!(Free::new(Some(1000), [Device::Cpu]).of(Device::Cpu), Some(1000));
+        assert!(shared.now < one.now / 2 && shared.most < one.most / 2, "{shared:?} {one:?}");
+        let limit = Some(Share { now: 1000, most: 1000 });
+        assert_eq!(Free::new(Some(1000), [Device::Cpu]).of(Device::Cpu), limit);
     }
 }

@@ -25,6 +25,7 @@ pub use tokenizer::Text;
 use reader::Reader;
 use sources::{Given, Sources};
 
+use ablate_common::memory;
 use ablate_common::metric::Metric;
 use ablate_common::model::{self, Inspected, MaskedNames, ModelInfo};
 use ablate_common::plan::{Plan, PlannedTask};
@@ -325,7 +326,7 @@ fn plan(
         });
     }
     let (sweeps, units) = planned::sweeps(spec, &model, &tasks, prepared, reader)?;
-    Ok(Plan {
+    let mut plan = Plan {
         engine: ablate_common::ENGINE_VERSION,
         spec: spec.clone(),
         model,
@@ -334,7 +335,12 @@ fn plan(
         units,
         references: sources.references,
         sweeps,
-    })
+    };
+    // Planned by what a chunk computes, and not above what it may take.
+    let chunk = |sweep| memory::chunk_within(&plan, prepared, sweep);
+    let chunks: Vec<u32> = (0..plan.sweeps.len()).map(chunk).collect();
+    plan.sweeps.iter_mut().zip(chunks).for_each(|(sweep, chunk)| sweep.chunk = chunk);
+    Ok(plan)
 }
 
 #[cfg(test)]

@@ -331,7 +331,7 @@ fn similarity_runs_each_text_once_and_drops_pairs_that_cross() {
     let (all, select) = (state(&p.plan.tasks[0].all), state(&p.plan.tasks[0].select));
     let need = ablate_common::memory::of_plan(&p.plan, &p.prepared, 1024);
     assert_eq!(need.states, all + 2 * select);
-    assert!(need.least() <= need.passes() && need.passes() <= need.most(), "{need:?}");
+    assert!(need.passes() <= need.most() && need.embeddings > 0, "{need:?}");
     let back: Plan = serde_json::from_slice(&serde_json::to_vec(&p.plan).unwrap()).unwrap();
     assert_eq!((back.identity(), &back), (p.plan.identity(), &p.plan));
     assert_eq!(preview(&p, 1).unwrap().len(), 1);

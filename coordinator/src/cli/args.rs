@@ -129,7 +129,7 @@ pub struct RunArgs {
     /// Threads per lane [default: cores / (workers × lanes)]
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
     pub threads: Option<u32>,
-    /// Memory that each lane may use at most, for example 2GiB [default: its share of what is free]
+    /// Memory that each lane may use at most, for example 2GiB; `ablate plan` says what is needed [default: its share of what is free]
     #[arg(long, env = "ABLATE_MEMORY", value_name = "BYTES", value_parser = ablate_common::memory::parse)]
     pub memory: Option<u64>,
     /// Share of the chunks that a second worker computes again, to be compared: 0.01 is one in a hundred

@@ -112,7 +112,7 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
         ablate_prepare::preview(&made.prepared, args.show).map_err(|e| Fail::failed(e.to_string()))?;
     let flops: f64 = costs.iter().map(|c| c.flops).sum();
     let need = memory::of_plan(plan, &made.prepared.prepared, memory::SLICE_TOKENS);
-    let least = memory::of_plan(plan, &made.prepared.prepared, memory::CPU_SLICE_TOKENS).least();
+    let on_cpu = memory::of_plan(plan, &made.prepared.prepared, memory::CPU_SLICE_TOKENS).passes();
     let bytes = need.most();
     let (cores, seconds) = seconds_here(flops, plan.spec.model.dtype);
     if args.json {
@@ -124,7 +124,7 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
             })
             .collect();
         let all = serde_json::json!({"id": plan.identity(), "name": plan.spec.name, "model": plan.model, "heads": plan.heads().len(),
-            "subsets": plan.total_subsets(), "chunks": plan.total_chunks(), "flops": flops, "bytes": bytes, "bytes_least": least, "bytes_passes": need.passes(),
+            "subsets": plan.total_subsets(), "chunks": plan.total_chunks(), "flops": flops, "bytes": bytes, "bytes_least": on_cpu, "bytes_passes": need.passes(),
             "seconds_on_these_cores": seconds, "cores": cores, "sweeps": sweeps, "examples": shown});
         say::out(all);
         return Ok(0);
@@ -177,10 +177,10 @@ pub fn plan(args: &PlanArgs) -> Result<u8, Fail> {
         flops / 1e12
     ));
     say::out(format_args!(
-        "\nmemory   about {} a lane; {} with base states computed anew for every chunk, and not less than {}\ntime     about {} on this machine's {cores} cores (at {:.0} GFLOP/s a core); about {} on a GPU that reaches 20 TFLOP/s",
+        "\nmemory   about {} a lane; not less than {} (on a CPU {}), with base states computed anew for every chunk\ntime     about {} on this machine's {cores} cores (at {:.0} GFLOP/s a core); about {} on a GPU that reaches 20 TFLOP/s",
         indicatif::HumanBytes(bytes),
         indicatif::HumanBytes(need.passes()),
-        indicatif::HumanBytes(least),
+        indicatif::HumanBytes(on_cpu),
         duration(seconds),
         CORE_FLOPS / 1e9,
         duration(flops / 2e13)

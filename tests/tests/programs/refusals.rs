@@ -192,17 +192,19 @@ fn truncated_foreign_missing_and_oddly_quantised_gguf_files_are_refused_by_name(
 fn an_experiment_that_does_not_fit_into_memory_is_refused_with_what_it_needs() {
     let folder = tempfile::tempdir().unwrap();
     let spec = small_spec(folder.path());
-    let out = folder.path().join("out");
-    let run_in = |memory: &str| finish(&mut run(&spec, &out, &["--memory", memory]));
-    refused(&run_in("10MiB"), &["doesn't fit", "cpu", "10.0 MiB are free", "max_tokens"]);
-    // With little more than it needs at least, states are computed anew, and the tables are the same.
+    let run_in =
+        |out: &str, memory: &str| finish(&mut run(&spec, &folder.path().join(out), &["--memory", memory]));
+    refused(&run_in("none", "10MiB"), &["doesn't fit", "cpu", "10.0 MiB are free", "max_tokens", "--memory"]);
     let mut plan = ablate();
     plan.args(["plan", "--json", spec.to_str().unwrap()]);
     let words = said(plan);
     let planned: serde_json::Value = serde_json::from_str(words.lines().last().unwrap()).unwrap();
     let least = planned["bytes_least"].as_u64().unwrap();
+    // Chunks aren't divided, so that with too little for one nothing begins. With just enough, states are computed anew for
+    // each, and the tables are the same.
+    refused(&run_in("less", &(least - 1).to_string()), &["doesn't fit", "a chunk"]);
     let (tight, roomy) = (folder.path().join("tight"), folder.path().join("roomy"));
-    drop(said(run(&spec, &tight, &["--memory", &(least + (1 << 20)).to_string()])));
+    drop(said(run(&spec, &tight, &["--memory", &least.to_string()])));
     drop(said(run(&spec, &roomy, &[])));
     assert_eq!(differing(&tables(&tight), &tables(&roomy)), [""; 0]);
 }

@@ -106,10 +106,11 @@ pub enum ExecError {
         /// Hash of what lies here.
         found: String,
     },
-    /// The device's free memory can't hold even the smallest part of the work: nothing was begun.
+    /// The device's free memory can't hold the weights and a chunk of the plan: nothing was begun.
     #[error(
-        "the experiment doesn't fit on {device}: one subset of its largest batch needs {}, and {} are free; \
-         lower max_tokens, take a smaller number format (dtype) or a smaller model, run fewer lanes, or use a device with more memory",
+        "the experiment doesn't fit on {device}: its weights and a chunk of its largest batch need {}, and {} are free; \
+         lower max_tokens or examples, take a smaller number format (dtype) or a smaller model, run fewer lanes, raise --memory where \
+         that is what limits, or use a device with more memory",
         bytes(*needed), bytes(*free)
     )]
     DoesNotFit {

@@ -42,29 +42,31 @@ impl TorchOpener {
         Self { free, ..Self::default() }
     }
 
-    /// Refuses what can't run here at all, and says what there is room for besides: bytes of base states.
+    /// Refuses what can't run here, and says what there is room for besides: bytes of base states. A chunk of the plan is computed in
+    /// one piece or not at all: its products in other shapes could have other last bits.
     fn room(&self, lane: &LaneDevice, plan: &Plan, prepared: &[Prepared]) -> Result<u64, ExecError> {
         let device = torch(lane.device);
-        let Some(free) = self.free.of(device) else { return Ok(CACHE_BYTES) };
+        let Some(share) = self.free.of(device) else { return Ok(CACHE_BYTES) };
         let slice = if device == Device::Cpu { CPU_SLICE_TOKENS } else { SLICE_TOKENS };
         let mut need = memory::of_plan(plan, prepared, slice);
         if self.holds(device, plan) {
             // Another lane of the device has the weights, and they aren't free any more.
             need.weights = 0;
         }
-        if need.least() > free {
-            return Err(ExecError::DoesNotFit { device: lane.name.clone(), needed: need.least(), free });
+        let needed = need.passes();
+        if needed > share.most {
+            return Err(ExecError::DoesNotFit { device: lane.name.clone(), needed, free: share.most });
         }
-        if need.passes() > free {
+        if needed > share.now {
             tracing::warn!(
                 lane = lane.lane,
                 device = lane.name,
-                needed = need.passes(),
-                free,
-                "memory may not suffice for the plan's chunks"
+                needed,
+                free = share.now,
+                "memory may not suffice for the plan's chunks beside what this worker has in memory"
             );
         }
-        Ok(room(free, need.passes()))
+        Ok(room(share.now, needed))
     }
 
     /// Whether a lane of the device holds the plan's weights.

@@ -218,11 +218,12 @@ impl<'a> Collector<'a> {
                 model.indices(&at)
             };
             let (a, b) = (index(|e| e.a), index(|e| e.b));
-            let norm = (all * all).sum_dim_intlist([-1i64].as_slice(), true, None::<Kind>).sqrt();
-            let unit = all / norm;
             let n = self.examples.len();
-            for s in 0..unit.size()[0] {
-                let u = unit.get(s);
+            for s in 0..all.size()[0] {
+                // One after the other: what this takes beside them is counted as that of one.
+                let own = all.get(s);
+                let norm = (&own * &own).sum_dim_intlist([-1i64].as_slice(), true, None::<Kind>).sqrt();
+                let u = own / norm;
                 let cosine = (u.index_select(0, &a) * u.index_select(0, &b)).sum_dim_intlist(
                     [-1i64].as_slice(),
                     false,

@@ -6,18 +6,21 @@ mod made;
 mod plain;
 
 use ablate_common::head::{Head, Stream};
+use ablate_common::memory;
 use ablate_common::metric::Metric;
 use ablate_common::plan::{Ablation, Donors, Pool};
 use ablate_common::scores::TaskScores;
 use ablate_common::task::{Item, Prepared, Scope, TaskKind};
 use ablate_common::units::{HeadSet, UnitIx, UnitKind, UnitMap};
 use ablate_worker::engine::trie::{Cut, Intervention};
-use ablate_worker::engine::{Engine, SharedModel};
+use ablate_worker::engine::{Engine, SharedModel, TorchOpener};
+use ablate_worker::lane::{ExecError, Experiment, LaneDevice, Named, OpenExperiment};
+use ablate_worker::memory::Free;
 use made::{Case, VOCAB, info, model, plan, prepared};
 use plain::Loop;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use tch::Kind;
+use tch::{Device, Kind};
 
 fn assert_close(block: &TaskScores, at: usize, expected: &[Vec<f64>], what: &str) {
     for (c, column) in expected.iter().enumerate() {
@@ -293,4 +296,27 @@ fn memory_for_base_states_changes_no_bit() {
         assert_eq!(roomy, all(0), "{scope:?}");
         assert_eq!(roomy, all(20_000), "{scope:?}");
     }
+}
+
+#[test]
+fn a_plan_with_a_chunk_that_does_not_fit_is_refused_before_its_model_is_looked_for() {
+    let data = vec![prepared(TaskKind::LanguageModeling)];
+    let plan = plan("llama", TaskKind::LanguageModeling, &data[0], &Case::heads(Ablation::Zero));
+    let needed = memory::of_plan(&plan, &data, memory::CPU_SLICE_TOKENS).passes();
+    let lane =
+        LaneDevice { lane: 0, device: Named::Cpu, name: "cpu".into(), class: String::new(), threads: 1 };
+    let experiment = Experiment {
+        id: "t".into(),
+        plan: Arc::new(plan),
+        prepared: Arc::new(data),
+        constants: Arc::default(),
+        model: "/nowhere".into(),
+    };
+    let open = |limit: u64| {
+        let opener = TorchOpener::with_memory(Free::new(Some(limit), [Device::Cpu]));
+        opener.open(&lane, &experiment, &|_, _, _| ()).map(drop)
+    };
+    let refused = ExecError::DoesNotFit { device: "cpu".into(), needed, free: needed - 1 };
+    assert_eq!(open(needed - 1), Err(refused));
+    assert!(matches!(open(needed), Err(ExecError::ModelMissing { .. })));
 }

@@ -7,6 +7,8 @@ mod assemble;
 pub(crate) mod conformance;
 mod encode;
 mod error;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod memory;
 pub mod postgres;
 pub(crate) mod schema;

@@ -240,7 +240,8 @@ impl Service {
             compute: options.compute,
             feed: feed.clone(),
         };
-        tokio::spawn(committer.run(results, alive.subscribe()));
+        let committer = tokio::spawn(committer.run(results, alive.subscribe()));
+        lead::watch_over("what stores results", committer, fatal_tx.clone());
         if let Some(time) = store.lead_time() {
             let keeper = lead::Keeper {
                 store: Arc::clone(&store),
@@ -258,9 +259,10 @@ impl Service {
             commands.downgrade(),
             Arc::clone(&plans),
             status_tx,
-            fatal_tx,
+            fatal_tx.clone(),
         );
-        tokio::spawn(actor.run(inbox, stopped.clone(), alive.subscribe()));
+        let actor = tokio::spawn(actor.run(inbox, stopped.clone(), alive.subscribe()));
+        lead::watch_over("what schedules", actor, fatal_tx);
         let handle = Handle {
             address,
             epoch,

@@ -6,12 +6,15 @@ mod commit;
 mod compute;
 mod decide;
 mod effects;
+#[cfg(test)]
+mod faults_tests;
 pub mod heard;
 mod inlet;
 mod known;
 mod lead;
 #[cfg(test)]
 mod migrated_tests;
+mod patience;
 mod rpc;
 mod standby;
 #[cfg(test)]
@@ -272,19 +275,13 @@ impl Service {
             fatal,
             stop,
             alive,
-            store: Arc::clone(&store),
+            store,
             options,
             plans,
             feed,
             follows: Arc::default(),
         };
-        for stored in store.experiments().await? {
-            handle.send(Command::Load(Box::new(stored))).await?;
-        }
-        // Whoever finds the service open finds its experiments too.
-        let (reply, loaded) = oneshot::channel();
-        handle.send(Command::Loaded(reply)).await?;
-        loaded.await.map_err(|_| Error::Closed)?;
+        known::hand_over(&handle).await?;
         Ok(handle)
     }
 }

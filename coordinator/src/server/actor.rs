@@ -1,20 +1,27 @@
 //! The actor that owns the scheduler: commands in, the scheduler's actions out.
 
 mod act;
+mod export;
+mod load;
+#[cfg(test)]
+mod tests;
 
 use super::commit::{Plans, Receipt, Verdict};
 use super::heard::{self, Joining};
-use super::known::{Connected, ToWorker, summary};
+use super::known::{Connected, ToWorker};
 use super::lead::{self, Fatal};
+use super::patience::TRIES;
 use super::stop::Stopped;
 use super::{Compute, Control, Error, Exporter, Options, Status, WorkerStatus};
 use crate::scheduler::{ChunkAt, Event, Fault, Millis, Scheduler, WorkerId};
-use crate::store::{self, NewExperiment, Outcome, State, Store, Stored};
+use crate::store::{self, Listing, NewExperiment, Outcome, State, Store, Stored};
 use ablate_proto::older;
 use ablate_proto::v1::{self, coordinator_message::Body};
 use act::ack;
+use export::Exports;
+use load::other_engine;
 use std::collections::BTreeMap;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
@@ -48,8 +55,8 @@ pub enum Command {
     Gone(WorkerId),
     /// What became of results.
     Committed(Vec<(Receipt, Verdict)>),
-    /// The tables of an experiment that is through were written, or could not be.
-    Exported(String, Result<(), String>),
+    /// The tables of an experiment that is through were written, or could not be: by the export with this number.
+    Exported(String, u64, Result<(), String>),
     /// An experiment can't go on.
     Broken(String, String),
     /// The store refused.
@@ -72,6 +79,7 @@ pub struct Actor {
     statuses: watch::Sender<BTreeMap<String, Status>>,
     fatal: watch::Sender<Option<Fatal>>,
     exporter: Option<Exporter>,
+    exports: Exports,
     compute: Compute,
     most: usize,
     experiments: BTreeMap<String, Stored>,
@@ -107,6 +115,7 @@ impl Actor {
             statuses,
             fatal,
             exporter: options.exporter.clone(),
+            exports: Exports::default(),
             compute: options.compute,
             most: options.security.limits().experiments,
             experiments: BTreeMap::new(),
@@ -172,11 +181,7 @@ impl Actor {
                 // A start that was given up has nobody to tell.
                 let _ = reply.send(());
             }
-            Command::Load(stored) => {
-                if let Err(e) = self.load(*stored).await {
-                    self.stop(&e);
-                }
-            }
+            Command::Load(stored) => self.take_up(&stored, TRIES).await,
             Command::Submit(new, reply) => {
                 let answer = self.submit(*new).await;
                 self.publish();
@@ -204,19 +209,14 @@ impl Actor {
                     self.committed(receipt, verdict).await;
                 }
             }
-            Command::Exported(id, written) => {
-                let state = match written {
-                    Ok(()) => State::Done,
-                    Err(e) => {
-                        State::Failed(format!("the tables can't be written: {e}; `ablate retry` tries again"))
-                    }
-                };
-                self.end(&id, state).await;
-            }
+            Command::Exported(id, number, written) => self.exported(id, number, written).await,
             Command::Broken(id, why) => {
-                tracing::error!(experiment = id, why, "the experiment can't go on");
-                self.end(&id, State::Failed(why)).await;
-                self.event(Event::Cancel(id)).await;
+                // What its user has ended meanwhile stays so.
+                if self.goes_on(&id) {
+                    tracing::error!(experiment = id, why, "the experiment can't go on");
+                    self.end(&id, State::Failed(why)).await;
+                    self.event(Event::Cancel(id)).await;
+                }
             }
             Command::Fitted(id, ablation, hash) => {
                 self.constants.insert((id.clone(), ablation), hash);
@@ -237,25 +237,6 @@ impl Actor {
         lead::report(&self.fatal, e);
     }
 
-    async fn load(&mut self, stored: Stored) -> Result<(), store::Error> {
-        let id = stored.id.clone();
-        let rounds = self.store.rounds(&id).await?;
-        for round in &rounds {
-            if let (Some(hash), Some(sweep)) = (
-                round.decision.as_ref().and_then(|d| d.constants.clone()),
-                stored.plan.sweeps.get(round.sweep as usize),
-            ) {
-                self.constants.insert((id.clone(), sweep.ablation), hash);
-            }
-        }
-        let summary = summary(self.store.as_ref(), &stored, rounds).await?;
-        let plan = Arc::new(stored.plan.clone());
-        self.plans.write().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), plan);
-        self.experiments.insert(id, stored);
-        self.event(Event::Added(Box::new(summary))).await;
-        Ok(())
-    }
-
     async fn submit(&mut self, new: NewExperiment) -> Result<(String, bool), Error> {
         let id = new.plan.identity();
         if self.experiments.len() >= self.most && !self.experiments.contains_key(&id) {
@@ -267,16 +248,23 @@ impl Actor {
             there.model_path = model_path;
             there.output = output;
         } else {
-            let all = self.store.experiments().await?;
-            let stored =
-                all.into_iter().find(|s| s.id == id).ok_or_else(|| Error::NoExperiment(id.clone()))?;
-            self.load(stored).await?;
+            let Listing { experiments, unreadable } = self.store.listing().await?;
+            let Some(stored) = experiments.into_iter().find(|s| s.id == id) else {
+                let why = unreadable.into_iter().find(|u| u.0 == id);
+                return Err(why.map_or_else(|| Error::NoExperiment(id), |(_, e)| Error::Store(e)));
+            };
+            self.load(&stored).await?;
         }
         Ok((id, !made))
     }
 
     async fn control(&mut self, id: &str, control: Control) -> Result<Status, Error> {
         let stored = self.experiments.get(id).ok_or_else(|| Error::NoExperiment(id.to_owned()))?;
+        if control == Control::Retry
+            && let Some(why) = other_engine(&stored.plan)
+        {
+            return Err(Error::State(why));
+        }
         let (state, event) = match (control, &stored.state) {
             (Control::Pause, State::Running) => (State::Paused, Event::Pause(id.to_owned())),
             (Control::Resume, State::Paused) => (State::Running, Event::Resume(id.to_owned())),
@@ -305,9 +293,24 @@ impl Actor {
         } else {
             self.set_state(id, state).await?;
         }
-        self.event(event).await;
+        if matches!(control, Control::Retry | Control::Cancel) {
+            self.exports.overtake(id);
+        }
+        if control == Control::Retry && self.scheduler.progress(id).is_none() {
+            // It couldn't be read before, and may have been mended.
+            if let Some(stored) = self.experiments.get(id).cloned() {
+                self.take_up(&stored, 0).await;
+            }
+        } else {
+            self.event(event).await;
+        }
         let stored = self.experiments.get(id).ok_or_else(|| Error::NoExperiment(id.to_owned()))?;
         Ok(Status::new(stored, self.scheduler.progress(id).as_ref(), self.workers.len() as u32))
+    }
+
+    /// Whether it hasn't ended.
+    fn goes_on(&self, id: &str) -> bool {
+        self.experiments.get(id).is_some_and(|s| !super::ended(&s.state))
     }
 
     async fn set_state(&mut self, id: &str, state: State) -> Result<(), store::Error> {

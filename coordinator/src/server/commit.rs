@@ -2,8 +2,12 @@
 //! into the next one. Nothing is acknowledged before its commit (invariant 1), and nothing is stored that
 //! doesn't have the plan's shape.
 
+#[cfg(test)]
+mod tests;
+
 use super::actor::Command;
 use super::compute::Compute;
+use super::heard::MAX_TEXT;
 use super::inlet::Waiting;
 use super::lead::{self, Fatal};
 use super::stop::Stopped;
@@ -33,6 +37,15 @@ pub struct Arrived {
     pub idle_us: u64,
 }
 
+impl Arrived {
+    /// Bytes that it takes in memory, but for a few.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let Incoming { key, scores, device_class, worker, version, .. } = &self.incoming;
+        scores.len() + key.experiment.len() + device_class.len() + worker.len() + version.len()
+    }
+}
+
 /// What is left of a result once it is stored.
 #[derive(Debug)]
 pub struct Receipt {
@@ -60,7 +73,7 @@ pub enum Verdict {
 /// Names of chunks that were accepted, as they become durable, for whoever listens. One that falls behind asks the store.
 pub type Feed = broadcast::Sender<Arc<[ChunkKey]>>;
 
-/// Bytes of scores in one transaction, at most (but for one result).
+/// Bytes of results in one transaction, at most (but for one result).
 const GROUP_BYTES: usize = 64 << 20;
 /// Results in one transaction, at most.
 const GROUP: usize = 1024;
@@ -104,11 +117,11 @@ impl Committer {
             if before >= BUSY && inbox.len() < GROUP {
                 tokio::time::sleep(GATHER).await;
             }
-            let mut bytes = first.incoming.scores.len();
+            let mut bytes = first.bytes();
             let mut group = vec![first];
             while group.len() < GROUP && bytes < GROUP_BYTES {
                 let Ok(next) = inbox.try_recv() else { break };
-                bytes += next.arrived.incoming.scores.len();
+                bytes += next.arrived.bytes();
                 group.push(next.arrived);
             }
             before = group.len();
@@ -133,25 +146,35 @@ impl Committer {
     /// Checks and stores a group. None at the end of the service.
     async fn commit(&mut self, group: Vec<Arrived>) -> Option<Vec<(Receipt, Verdict)>> {
         let plans = Arc::clone(&self.plans);
-        let check = move || -> Vec<(Arrived, Option<String>)> {
+        let check = move || -> Vec<(Arrived, Option<Verdict>)> {
             let one = |a: Arrived| {
                 let plan = plans
                     .read()
                     .unwrap_or_else(PoisonError::into_inner)
                     .get(&a.incoming.key.experiment)
                     .cloned();
-                let wrong = plan.and_then(|p| check(&p, &a.incoming.key, &a.incoming.scores).err());
-                (a, wrong)
+                let verdict = match plan {
+                    Some(plan) => wrong(&plan, &a.incoming).map(Verdict::Malformed),
+                    // Of no experiment that is served here: nobody knows its shape.
+                    None => Some(Verdict::Stored(Outcome::Unknown)),
+                };
+                (a, verdict)
             };
             group.into_iter().map(one).collect()
         };
-        let checked = self.compute.run(check).await.ok()?;
+        let checked = match self.compute.run(check).await {
+            Ok(checked) => checked,
+            Err(e) => {
+                lead::panicked(&self.fatal, "the check of results", &e);
+                return None;
+            }
+        };
         let (mut batch, mut receipts, mut done) = (Vec::new(), Vec::new(), Vec::new());
-        for (Arrived { incoming, worker, lease, idle_us }, wrong) in checked {
+        for (Arrived { incoming, worker, lease, idle_us }, verdict) in checked {
             let busy_us = incoming.busy_us;
             let receipt = Receipt { key: incoming.key.clone(), worker, lease, busy_us, idle_us };
-            match wrong {
-                Some(why) => done.push((receipt, Verdict::Malformed(why))),
+            match verdict {
+                Some(verdict) => done.push((receipt, verdict)),
                 None => {
                     receipts.push(receipt);
                     batch.push(incoming);
@@ -191,6 +214,15 @@ impl Committer {
             }
         }
     }
+}
+
+/// What is wrong with a result; none where it may be stored.
+fn wrong(plan: &Plan, one: &Incoming) -> Option<String> {
+    let class = one.device_class.len();
+    if class > MAX_TEXT {
+        return Some(format!("its device class has {class} bytes, over the limit of {MAX_TEXT}"));
+    }
+    check(plan, &one.key, &one.scores).err()
 }
 
 /// Whether scores have the shape that the plan gives a chunk.

@@ -2,6 +2,7 @@
 
 use super::actor::Command;
 use super::compute::Compute;
+use super::patience::{TRIES, pause};
 use crate::scheduler::Event;
 use crate::store::{Error, Store};
 use ablate_common::decide;
@@ -16,8 +17,8 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 #[expect(clippy::too_many_arguments, reason = "a round and what it is decided with")]
-/// Decides a round. The actor gets [`Event::Decided`], or [`Command::Broken`] where the round's scores
-/// don't fit the plan, or [`Command::Fatal`] where the store refuses.
+/// Decides a round. The actor gets [`Event::Decided`], or [`Command::Broken`] where this round can't be
+/// decided, or [`Command::Fatal`] where nothing of the store's can.
 pub fn start(
     store: Arc<dyn Store>,
     epoch: u64,
@@ -30,7 +31,22 @@ pub fn start(
 ) {
     let ablation = plan.sweeps[sweep as usize].ablation;
     tokio::spawn(async move {
-        let command = match decide_round(store.as_ref(), epoch, &id, plan, sweep, round, compute).await {
+        let mut left = TRIES;
+        let decided = loop {
+            let plan = Arc::clone(&plan);
+            match decide_round(store.as_ref(), epoch, &id, plan, sweep, round, compute).await {
+                // It may be the whole store's trouble, for a moment.
+                Err(Error::Other(why)) if left > 0 => {
+                    tracing::warn!(experiment = id, sweep, round, why, "not decided; trying again");
+                    left -= 1;
+                }
+                decided => break decided,
+            }
+            if !pause(&actor).await {
+                return;
+            }
+        };
+        let command = match decided {
             Ok((opens, constants)) => {
                 if let Some(hash) = constants
                     && actor.send(Command::Fitted(id.clone(), ablation, hash)).await.is_err()
@@ -39,14 +55,31 @@ pub fn start(
                 }
                 Command::Event(Event::Decided { experiment: id, sweep, round, opens })
             }
-            Err(Error::Damaged(e)) => {
-                Command::Broken(id, format!("round {round} of sweep {sweep} can't be decided: {e}"))
-            }
-            Err(e) => Command::Fatal(e),
+            Err(e) => undecided(id, sweep, round, e),
         };
         // At shutdown nobody listens; the next start finds the decision, or makes it.
         let _ = actor.send(command).await;
     });
+}
+
+/// What the actor hears of a round that can't be decided: whatever needn't stop all experiments stops this one.
+fn undecided(id: String, sweep: u32, round: u32, e: Error) -> Command {
+    if e.concerns_all() {
+        return Command::Fatal(e);
+    }
+    let why = match e {
+        Error::Damaged(why) => why,
+        e => e.to_string(),
+    };
+    Command::Broken(
+        id,
+        format!("round {round} of sweep {sweep} can't be decided: {why}; `ablate retry` tries again"),
+    )
+}
+
+/// A decision that panics does so over what is stored of its experiment: no other one's trouble.
+fn panicked(why: String) -> Error {
+    Error::Damaged(format!("deciding it panicked: {why}"))
 }
 
 /// Scores of a pairs sweep that are in memory at a time while it is decided, in bytes.
@@ -93,7 +126,7 @@ async fn decide_round(
     let scores = store.round(id, sweep, round).await?;
     if plan.sweeps[sweep as usize].kind == SweepKind::Fit {
         let decided = compute.run(move || decide::decide_fit(&plan, sweep, &scores));
-        let (decided, bytes) = decided.await.map_err(Error::Other)?.map_err(Error::Damaged)?;
+        let (decided, bytes) = decided.await.map_err(panicked)?.map_err(Error::Damaged)?;
         store.decide(epoch, id, sweep, round, &decided, Some(&bytes)).await?;
         return Ok(opens(decided));
     }
@@ -116,7 +149,7 @@ async fn decide_round(
             decide::decide(&plan, sweep, round, &list, &scores, &reference, earlier.as_ref(), &prepared)
         })
         .await
-        .map_err(Error::Other)?
+        .map_err(panicked)?
         .map_err(Error::Damaged)?;
     store.decide(epoch, id, sweep, round, &decided, None).await?;
     Ok(opens(decided))
@@ -157,10 +190,10 @@ async fn follow(
             picker.add(chunks);
             picker
         });
-        picker = added.await.map_err(Error::Other)?;
+        picker = added.await.map_err(panicked)?;
         first = last;
     }
-    let sets = compute.run(move || picker.finish()).await.map_err(Error::Other)?;
+    let sets = compute.run(move || picker.finish()).await.map_err(panicked)?;
     Ok(decide::follow(&plan, sweep, &sets))
 }
 
@@ -177,4 +210,36 @@ fn bytes_per_chunk(plan: &Plan, sweep: u32, prepared: &[Prepared]) -> u64 {
 fn opens(decided: Decision) -> Opens {
     let numbers = |(s, r, l): (u32, u32, Vec<UnitIx>)| (s, r, l.into_iter().map(|h| h.0).collect());
     (decided.opens.into_iter().map(numbers).collect(), decided.constants)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_what_concerns_all_stops_more_than_one_experiment() {
+        let all = [
+            Error::StaleEpoch { ours: 1, newer: 2 },
+            Error::Led(String::new()),
+            Error::Unavailable("away".into()),
+            Error::DiskFull,
+            Error::Busy,
+        ];
+        for e in all {
+            let said = e.to_string();
+            assert!(matches!(undecided("e".into(), 1, 2, e), Command::Fatal(_)), "{said}");
+        }
+        let panic = Compute::Pool.run(|| -> u32 { panic!("told to") }).await.map_err(panicked);
+        let one = [
+            (Error::NotFound("blob b".into()), "the store has no blob b"),
+            (Error::Damaged("bad scores".into()), ": bad scores"),
+            (Error::Other("row too large".into()), "row too large"),
+            (Error::Refused("no".into()), "no"),
+            (panic.unwrap_err(), "told to"),
+        ];
+        for (e, what) in one {
+            let Command::Broken(id, why) = undecided("e".into(), 1, 2, e) else { panic!("{what}") };
+            assert!(id == "e" && why.starts_with("round 2 of sweep 1") && why.contains(what), "{why}");
+        }
+    }
 }

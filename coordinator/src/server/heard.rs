@@ -11,7 +11,9 @@ use ablate_common::{ENGINE_VERSION, OLDEST_PROTOCOL, PROTOCOL_VERSION};
 use ablate_proto::v1::{self, worker_message::Body};
 
 /// Lanes of one worker that count.
-const MAX_LANES: usize = 256;
+pub const MAX_LANES: usize = 256;
+/// Bytes of a worker's name, version or device class, at most: they are kept with every worker and every chunk.
+pub const MAX_TEXT: usize = 1 << 10;
 
 /// What counts of a worker that says hello.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +24,21 @@ pub struct Joining {
     pub protocol: u32,
     /// Device classes of its lanes.
     pub class: String,
+}
+
+/// Whether what a worker says of itself is as short as that should be.
+///
+/// # Errors
+/// Names what is too long.
+pub fn fits(hello: &v1::Hello) -> Result<(), String> {
+    let own = [("version", &hello.version), ("name", &hello.name), ("session", &hello.session)];
+    let lanes = hello.lanes.iter().flat_map(|l| [("device", &l.device), ("device class", &l.device_class)]);
+    match own.into_iter().chain(lanes).find(|(_, text)| text.len() > MAX_TEXT) {
+        Some((what, text)) => {
+            Err(format!("the worker's {what} has {} bytes, over the limit of {MAX_TEXT}", text.len()))
+        }
+        None => Ok(()),
+    }
 }
 
 /// Takes a Hello.
@@ -42,7 +59,7 @@ pub fn hello(hello: &v1::Hello) -> Result<Joining, v1::Reject> {
         let differs = v1::VersionDiffers { protocol: PROTOCOL_VERSION, engine: ENGINE_VERSION };
         return Err(v1::Reject { detail, kind: Some(v1::reject::Kind::VersionDiffers(differs)) });
     }
-    let class: Vec<&str> = hello.lanes.iter().map(|l| l.device_class.as_str()).collect();
+    let class: Vec<&str> = hello.lanes.iter().take(MAX_LANES).map(|l| l.device_class.as_str()).collect();
     Ok(Joining {
         lanes: hello.lanes.len().min(MAX_LANES) as u32,
         protocol: hello.protocol.min(PROTOCOL_VERSION),
@@ -87,7 +104,8 @@ fn failed(worker: WorkerId, f: v1::ChunkFailed) -> Option<Event> {
     let id = f.id?;
     let failure = f.failure.unwrap_or_default();
     let fault = match failure.kind {
-        Some(Kind::ModelMissing(_) | Kind::ModelDiffers(_) | Kind::DoesNotFit(_)) => {
+        // Whichever chunk it is: the worker can't open the experiment.
+        Some(Kind::ModelMissing(_) | Kind::ModelDiffers(_) | Kind::DoesNotFit(_) | Kind::DataMissing(_)) => {
             Fault::Model(failure.detail)
         }
         _ => Fault::Chunk(failure.detail),
@@ -98,4 +116,54 @@ fn failed(worker: WorkerId, f: v1::ChunkFailed) -> Option<Event> {
 
 fn held(h: v1::Held) -> Held {
     Held { lease: h.lease, experiment: h.experiment, round: (h.sweep, h.round), chunks: h.chunks }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use v1::failure::Kind;
+
+    #[test]
+    fn what_a_worker_says_of_itself_has_a_limit() {
+        let lane = v1::Lane { device: "x".repeat(MAX_TEXT), device_class: "x".repeat(MAX_TEXT) };
+        let fine = v1::Hello {
+            version: "x".repeat(MAX_TEXT),
+            name: "x".repeat(MAX_TEXT),
+            lanes: vec![lane; 2],
+            session: "x".repeat(MAX_TEXT),
+            ..v1::Hello::default()
+        };
+        assert_eq!(fits(&fine), Ok(()));
+        let longer: [(&str, fn(&mut v1::Hello) -> &mut String); 5] = [
+            ("version", |h| &mut h.version),
+            ("name", |h| &mut h.name),
+            ("session", |h| &mut h.session),
+            ("device", |h| &mut h.lanes[1].device),
+            ("device class", |h| &mut h.lanes[1].device_class),
+        ];
+        for (what, text) in longer {
+            let mut hello = fine.clone();
+            text(&mut hello).push('x');
+            let why = fits(&hello).unwrap_err();
+            assert!(why.contains(&format!("{what} has 1025 bytes")), "{why}");
+        }
+    }
+
+    #[test]
+    fn a_worker_that_cannot_open_an_experiment_is_kept_from_it_and_no_chunk_is_to_blame() {
+        let fault = |kind| {
+            let failure = v1::Failure { detail: "why".into(), kind: Some(kind) };
+            let id = Some(v1::ChunkId { experiment: "e".into(), ..v1::ChunkId::default() });
+            let body = Body::Failed(v1::ChunkFailed { id, lease: 1, failure: Some(failure) });
+            match events(1, body).remove(0) {
+                Event::Failed { fault, .. } => fault,
+                other => panic!("{other:?}"),
+            }
+        };
+        let (model, chunk) = (Fault::Model("why".into()), Fault::Chunk("why".into()));
+        assert_eq!(fault(Kind::DataMissing(v1::DataMissing::default())), model);
+        assert_eq!(fault(Kind::ModelMissing(v1::ModelMissing::default())), model);
+        assert_eq!(fault(Kind::Execution(v1::Execution {})), chunk);
+        assert_eq!(fault(Kind::OutOfMemory(v1::OutOfMemory::default())), chunk);
+    }
 }

@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 /// Results that may wait: most of a second of a coordinator's fastest.
 const RESULTS: usize = 4096;
-/// Bytes of scores that may wait, in pages of [`PAGE`].
+/// Bytes of results that may wait, in pages of [`PAGE`].
 const PAGES: usize = (64 << 20) / PAGE;
 const PAGE: usize = 4096;
 
@@ -37,7 +37,7 @@ impl Inlet {
     /// Waits for room, and hands the result over; false where no committer is left.
     pub async fn send(&self, arrived: Arrived) -> bool {
         // One that is larger than all room takes all of it.
-        let pages = (arrived.incoming.scores.len() / PAGE + 1).min(PAGES) as u32;
+        let pages = (arrived.bytes() / PAGE + 1).min(PAGES) as u32;
         let Ok(room) = Arc::clone(&self.room).acquire_many_owned(pages).await else { return false };
         self.to.send(Waiting { arrived, _room: room }).await.is_ok()
     }
@@ -80,6 +80,11 @@ mod tests {
         assert_eq!(now(1), None, "all bytes are taken");
         assert_eq!(from.recv().await.unwrap().arrived.incoming.scores.len(), 2 * large);
         assert_eq!(now(1), Some(true), "what is taken makes room");
+        unconstrained(from.recv()).await.unwrap();
+        let mut wordy = result(1);
+        wordy.incoming.device_class = "x".repeat(large);
+        assert_eq!(unconstrained(inlet.send(wordy)).now_or_never(), Some(true));
+        assert_eq!(now(1), None, "words take room as scores do");
         drop(from);
         assert_eq!(now(1), Some(false));
     }

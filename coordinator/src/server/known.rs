@@ -1,10 +1,11 @@
 //! What the actor is handed: connected workers, and experiments as the scheduler takes them.
 
-use super::{WorkerStatus, decide};
+use super::actor::Command;
+use super::{Handle, WorkerStatus, decide};
 use crate::scheduler::{Summary, SweepShape, WorkerId};
-use crate::store::{Error, State, Store, Stored, StoredRound};
+use crate::store::{Error, Listing, State, Store, Stored, StoredRound};
 use ablate_proto::v1;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 /// A worker's end of its stream.
@@ -47,6 +48,22 @@ impl Connected {
             connected_ms: self.since.elapsed().as_millis() as u64,
         }
     }
+}
+
+/// Hands all of the store's experiments to the actor, and waits until it has them. One without a readable plan is left as it is:
+/// there is nothing to show of it, and the others are served.
+pub async fn hand_over(handle: &Handle) -> Result<(), super::Error> {
+    let Listing { experiments, unreadable } = handle.store.listing().await?;
+    for (id, e) in unreadable {
+        tracing::error!(experiment = id, error = %e, "an experiment isn't served");
+    }
+    for stored in experiments {
+        handle.send(Command::Load(Box::new(stored))).await?;
+    }
+    // Whoever finds the service open finds its experiments too.
+    let (reply, loaded) = oneshot::channel();
+    handle.send(Command::Loaded(reply)).await?;
+    loaded.await.map_err(|_| super::Error::Closed)
 }
 
 /// A stored experiment, with its rounds, as the scheduler takes it.

@@ -6,6 +6,7 @@ use crate::store::{Error, Store};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 /// Why a service can't go on.
@@ -27,9 +28,33 @@ impl Fatal {
     }
 }
 
-/// Tells of a store's error. The first word stays: what follows from a lost lead says less.
+/// Tells of a store's error.
 pub fn report(fatal: &watch::Sender<Option<Fatal>>, e: &Error) {
     let what = if e.loses_lead() { Fatal::LostLead(e.to_string()) } else { Fatal::Store(e.to_string()) };
+    tell(fatal, what);
+}
+
+/// Tells where a task panics that nothing goes on without: its service would lead, and do nothing.
+pub fn watch_over(what: &'static str, task: JoinHandle<()>, fatal: watch::Sender<Option<Fatal>>) {
+    tokio::spawn(async move {
+        if let Err(e) = task.await
+            && e.is_panic()
+        {
+            panicked(&fatal, what, &e.to_string());
+        }
+    });
+}
+
+/// Tells of a panic.
+pub fn panicked(fatal: &watch::Sender<Option<Fatal>>, what: &str, why: &str) {
+    tracing::error!(what, why, "the coordinator can't go on");
+    let why =
+        format!("{what} panicked ({why}): please report it; what was acknowledged is safe, start again");
+    tell(fatal, Fatal::Store(why));
+}
+
+/// The first word stays: what follows from a lost lead says less.
+fn tell(fatal: &watch::Sender<Option<Fatal>>, what: Fatal) {
     fatal.send_if_modified(|f| {
         let first = f.is_none();
         f.get_or_insert(what);
@@ -85,10 +110,6 @@ impl Keeper {
 
     fn lost(&self, why: &str) {
         tracing::warn!(epoch = self.epoch, why, "passed over");
-        self.fatal.send_if_modified(|f| {
-            let first = f.is_none();
-            f.get_or_insert_with(|| Fatal::LostLead(why.to_owned()));
-            first
-        });
+        tell(&self.fatal, Fatal::LostLead(why.to_owned()));
     }
 }

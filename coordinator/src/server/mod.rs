@@ -6,12 +6,15 @@ mod commit;
 mod compute;
 mod decide;
 mod effects;
+#[cfg(test)]
+mod faults_tests;
 pub mod heard;
 mod inlet;
 mod known;
 mod lead;
 #[cfg(test)]
 mod migrated_tests;
+mod patience;
 mod rpc;
 mod standby;
 #[cfg(test)]
@@ -240,7 +243,8 @@ impl Service {
             compute: options.compute,
             feed: feed.clone(),
         };
-        tokio::spawn(committer.run(results, alive.subscribe()));
+        let committer = tokio::spawn(committer.run(results, alive.subscribe()));
+        lead::watch_over("what stores results", committer, fatal_tx.clone());
         if let Some(time) = store.lead_time() {
             let keeper = lead::Keeper {
                 store: Arc::clone(&store),
@@ -258,9 +262,10 @@ impl Service {
             commands.downgrade(),
             Arc::clone(&plans),
             status_tx,
-            fatal_tx,
+            fatal_tx.clone(),
         );
-        tokio::spawn(actor.run(inbox, stopped.clone(), alive.subscribe()));
+        let actor = tokio::spawn(actor.run(inbox, stopped.clone(), alive.subscribe()));
+        lead::watch_over("what schedules", actor, fatal_tx);
         let handle = Handle {
             address,
             epoch,
@@ -270,19 +275,13 @@ impl Service {
             fatal,
             stop,
             alive,
-            store: Arc::clone(&store),
+            store,
             options,
             plans,
             feed,
             follows: Arc::default(),
         };
-        for stored in store.experiments().await? {
-            handle.send(Command::Load(Box::new(stored))).await?;
-        }
-        // Whoever finds the service open finds its experiments too.
-        let (reply, loaded) = oneshot::channel();
-        handle.send(Command::Loaded(reply)).await?;
-        loaded.await.map_err(|_| Error::Closed)?;
+        known::hand_over(&handle).await?;
         Ok(handle)
     }
 }

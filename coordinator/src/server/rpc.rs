@@ -1,5 +1,8 @@
 //! The gRPC services over a [`Handle`].
 
+#[cfg(test)]
+mod tests;
+
 use super::actor::Command;
 use super::effects;
 use super::status::described;
@@ -7,6 +10,7 @@ use super::stop::Stopped;
 use super::{Control, Error, Handle, Status, heard};
 use crate::dashboard::Follows;
 use crate::security::{Caller, GateLayer};
+use crate::store;
 use ablate_proto::v1::{self, cluster_server, coordinator_message::Body, experiments_server};
 use ablate_proto::{MAX_MESSAGE, over_limit};
 use futures::Stream;
@@ -16,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status as Refusal, Streaming};
@@ -25,6 +29,8 @@ type Out<T> = Pin<Box<dyn Stream<Item = Result<T, Refusal>> + Send>>;
 
 /// Bytes of a blob or file in one message.
 const PART: usize = 1 << 20;
+/// Blobs that are sent at once, each of them whole in memory: when many workers start at once, others wait.
+const BLOBS: usize = 16;
 /// Window of a stream, in bytes; the connection's is larger, so that no stream can starve another.
 const STREAM_WINDOW: u32 = 16 << 20;
 
@@ -39,14 +45,13 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// The services over a handle.
 pub fn routes(handle: Handle) -> Routes {
-    let follows = handle.follows();
-    let cluster = cluster_server::ClusterServer::new(Rpc(handle.clone(), Arc::clone(&follows)))
-        .max_decoding_message_size(MAX_MESSAGE)
-        .max_encoding_message_size(MAX_MESSAGE);
     // What clients send is small but for a spec; its own limit says more.
     let most = 2 * handle.options.security.limits().spec_bytes + FROM_CLIENT;
-    let experiments =
-        experiments_server::ExperimentsServer::new(Rpc(handle, follows)).max_decoding_message_size(most);
+    let rpc = Rpc::new(handle);
+    let cluster = cluster_server::ClusterServer::new(rpc.clone())
+        .max_decoding_message_size(MAX_MESSAGE)
+        .max_encoding_message_size(MAX_MESSAGE);
+    let experiments = experiments_server::ExperimentsServer::new(rpc).max_decoding_message_size(most);
     Routes::new(cluster).add_service(experiments)
 }
 
@@ -84,7 +89,16 @@ pub fn serve(handle: Handle, listener: TcpListener, stopped: Stopped) {
     });
 }
 
-struct Rpc(Handle, Arc<Follows>);
+/// A handle, what is followed, and where those queue up who want a blob.
+#[derive(Clone)]
+struct Rpc(Handle, Arc<Follows>, Arc<Semaphore>);
+
+impl Rpc {
+    fn new(handle: Handle) -> Self {
+        let follows = handle.follows();
+        Self(handle, follows, Arc::new(Semaphore::new(BLOBS)))
+    }
+}
 
 /// Numbers the folders of exports.
 static EXPORTS: AtomicU64 = AtomicU64::new(0);
@@ -138,9 +152,11 @@ impl cluster_server::Cluster for Rpc {
         let first = tokio::time::timeout(PATIENCE, from.message())
             .await
             .map_err(|_| Refusal::deadline_exceeded("no Hello came"))??;
-        let Some(v1::worker_message::Body::Hello(hello)) = first.and_then(|m| m.body) else {
+        let Some(v1::worker_message::Body::Hello(mut hello)) = first.and_then(|m| m.body) else {
             return Err(Refusal::invalid_argument("the first message must be a Hello"));
         };
+        heard::fits(&hello).map_err(Refusal::invalid_argument)?;
+        hello.lanes.truncate(heard::MAX_LANES);
         let (to, out) = mpsc::channel(TO_WORKER);
         let joining = match heard::hello(&hello) {
             Ok(joining) => joining,
@@ -206,13 +222,19 @@ impl cluster_server::Cluster for Rpc {
     }
 
     async fn blob(&self, request: Request<v1::BlobRequest>) -> Result<Response<Self::BlobStream>, Refusal> {
-        let data = self
-            .0
-            .store
-            .blob(&request.into_inner().hash)
-            .await
-            .map_err(|e| Refusal::not_found(e.to_string()))?;
-        let parts = parts(data).map(|data| Ok(v1::BlobPart { data }));
+        let hash = request.into_inner().hash;
+        // An error means that it was closed, which nobody does.
+        let place = Arc::clone(&self.2).acquire_owned().await.map_err(|_| refusal(Error::Closed))?;
+        let data = self.0.store.blob(&hash).await.map_err(|e| match e {
+            store::Error::NotFound(_) => Refusal::not_found(e.to_string()),
+            // It may be there all the same: the worker asks again.
+            _ => Refusal::unavailable(e.to_string()),
+        })?;
+        let parts = parts(data).map(move |data| {
+            // Kept until the last part is on its way.
+            let _place = &place;
+            Ok(v1::BlobPart { data })
+        });
         Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
     }
 }
@@ -345,7 +367,7 @@ impl experiments_server::Experiments for Rpc {
         }
         // As above.
         let exporting = self.0.options.security.exporting();
-        let _exports = exporting.acquire_owned().await.map_err(|_| refusal(Error::Closed))?;
+        let place = exporting.acquire_owned().await.map_err(|_| refusal(Error::Closed))?;
         let results = self.0.store.results(&id).await.map_err(|e| refusal(e.into()))?;
         let files = tokio::task::spawn_blocking(move || -> Result<Vec<(String, Vec<u8>)>, String> {
             let unique = EXPORTS.fetch_add(1, Ordering::Relaxed);
@@ -363,12 +385,11 @@ impl experiments_server::Experiments for Rpc {
         .await
         .map_err(|e| Refusal::internal(e.to_string()))?
         .map_err(Refusal::internal)?;
-        let all: Vec<Result<v1::FilePart, Refusal>> = files
-            .into_iter()
-            .flat_map(|(name, data)| {
-                parts(data).map(move |data| Ok(v1::FilePart { name: name.clone(), data }))
-            })
-            .collect();
+        let all = files.into_iter().flat_map(move |(name, data)| {
+            // Kept as long as files are left.
+            let _place = &place;
+            parts(data).map(move |data| Ok::<_, Refusal>(v1::FilePart { name: name.clone(), data }))
+        });
         Ok(Response::new(Box::pin(tokio_stream::iter(all))))
     }
 }

@@ -191,6 +191,8 @@ pub(crate) async fn everything(store: Arc<dyn Store>) {
         store.quarantine(epoch, &id, &(2, 0, chunk, "bad".into())).await.unwrap();
     }
     assert_eq!(store.accept(epoch, &[incoming(&new, 2, 1)]).await.unwrap(), [Outcome::Accepted]);
+    // A failure that comes after the result sets nothing aside.
+    store.quarantine(epoch, &id, &(2, 0, 1, "late".into())).await.unwrap();
     assert_eq!(store.quarantined(&id).await.unwrap(), [(2, 0, 2, "bad".to_owned())]);
     assert_eq!(store.results(&id).await.unwrap().run.quarantined.len(), 1);
     store.set_state(epoch, &id, State::Done).await.unwrap();
@@ -272,6 +274,31 @@ async fn sqlite_conforms_and_keeps() {
     let after = second.results(&experiment(1).plan.identity()).await.unwrap();
     assert_eq!((after.plan, after.run.computed), (before.plan, before.run.computed));
     assert_eq!(after.rounds.len(), before.rounds.len());
+}
+
+#[tokio::test]
+async fn a_plan_that_is_not_readable_hides_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("a.db");
+    let store = SqliteStore::open(&path).await.unwrap();
+    let epoch = store.acquire_epoch().await.unwrap();
+    for seed in [1, 2] {
+        store.put_experiment(epoch, experiment(seed)).await.unwrap();
+    }
+    let options = sqlx::sqlite::SqliteConnectOptions::new().filename(&path);
+    let beside = sqlx::SqlitePool::connect_with(options).await.unwrap();
+    sqlx::query("UPDATE experiments SET plan = '{' WHERE name = 'test-1'").execute(&beside).await.unwrap();
+    beside.close().await;
+    apart(&store).await;
+}
+
+/// The first of two experiments has no readable plan.
+pub(crate) async fn apart(store: &dyn Store) {
+    let [bad, good] = [1, 2].map(|seed| experiment(seed).plan.identity());
+    let Listing { experiments, unreadable } = store.listing().await.unwrap();
+    assert!(matches!(&experiments[..], [one] if one.id == good), "{experiments:?}");
+    assert!(matches!(&unreadable[..], [(id, Error::Damaged(why))] if *id == bad && why.contains(&bad)));
+    assert!(matches!(store.experiments().await, Err(Error::Damaged(why)) if why.contains(&bad)));
 }
 
 #[tokio::test]

@@ -2,9 +2,16 @@
 
 use super::{Error, State};
 use crate::token::{Role, Token};
+use ablate_common::plan::Plan;
 
 pub(super) fn damaged(e: impl std::fmt::Display) -> Error {
     Error::Damaged(e.to_string())
+}
+
+/// A stored plan.
+pub(super) fn plan_of(id: &str, text: &str) -> Result<Plan, Error> {
+    serde_json::from_str(text)
+        .map_err(|e| damaged(format!("the plan of experiment {id} isn't readable: {e}")))
 }
 
 pub(super) fn json<T: serde::Serialize>(value: &T) -> Result<String, Error> {

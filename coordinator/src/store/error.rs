@@ -116,4 +116,10 @@ impl Error {
     pub fn loses_lead(&self) -> bool {
         matches!(self, Self::StaleEpoch { .. } | Self::Led(_) | Self::Unavailable(_))
     }
+
+    /// Whether it is sure to concern the whole store: any other may come of one experiment's rows alone.
+    #[must_use]
+    pub fn concerns_all(&self) -> bool {
+        self.loses_lead() || matches!(self, Self::DiskFull | Self::Busy)
+    }
 }

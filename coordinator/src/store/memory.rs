@@ -246,7 +246,10 @@ impl Store for MemoryStore {
 
     fn quarantine<'a>(&'a self, epoch: u64, id: &'a str, what: &'a Quarantined) -> Answer<'a, ()> {
         ready(self.inner().change(epoch, id).map(|kept| {
-            kept.aside.insert((what.0, what.1, what.2), what.3.clone());
+            let at = (what.0, what.1, what.2);
+            if !kept.chunks.contains_key(&at) {
+                kept.aside.insert(at, what.3.clone());
+            }
         }))
     }
 

@@ -7,6 +7,8 @@ mod assemble;
 pub(crate) mod conformance;
 mod encode;
 mod error;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod memory;
 pub mod postgres;
 pub(crate) mod schema;
@@ -90,6 +92,38 @@ pub struct Stored {
     pub computed: u64,
     /// Of these, those for chunks that had one already.
     pub duplicate: u64,
+}
+
+/// All experiments of a store, those apart that can't be read: one of them is no reason to do without the others.
+#[derive(Debug, Default)]
+pub struct Listing {
+    /// Those that can be read.
+    pub experiments: Vec<Stored>,
+    /// The others: identity, and why.
+    pub unreadable: Vec<(String, Error)>,
+}
+
+impl Listing {
+    /// All of them, or why not.
+    fn whole(self) -> Result<Vec<Stored>, Error> {
+        match self.unreadable.into_iter().next() {
+            Some((_, e)) => Err(e),
+            None => Ok(self.experiments),
+        }
+    }
+}
+
+impl FromIterator<(String, Result<Stored, Error>)> for Listing {
+    fn from_iter<T: IntoIterator<Item = (String, Result<Stored, Error>)>>(all: T) -> Self {
+        let mut listing = Self::default();
+        for (id, read) in all {
+            match read {
+                Ok(stored) => listing.experiments.push(stored),
+                Err(e) => listing.unreadable.push((id, e)),
+            }
+        }
+        listing
+    }
 }
 
 /// Name of a chunk.
@@ -187,8 +221,14 @@ pub trait Store: Send + Sync + 'static {
     }
     /// Stores an experiment with its opening rounds; false where it was there already.
     fn put_experiment(&self, epoch: u64, new: NewExperiment) -> Answer<'_, bool>;
-    /// All experiments.
+    /// All experiments; fails where one of them can't be read.
     fn experiments(&self) -> Answer<'_, Vec<Stored>>;
+    /// All experiments, those apart that can't be read.
+    fn listing(&self) -> Answer<'_, Listing> {
+        Box::pin(
+            async move { Ok(Listing { experiments: self.experiments().await?, unreadable: Vec::new() }) },
+        )
+    }
     /// Sets an experiment's state.
     fn set_state<'a>(&'a self, epoch: u64, id: &'a str, state: State) -> Answer<'a, ()>;
     /// Takes results, all in one transaction: durable when this returns.
@@ -235,7 +275,7 @@ pub trait Store: Send + Sync + 'static {
         decision: &'a Decision,
         constants: Option<&'a [u8]>,
     ) -> Answer<'a, ()>;
-    /// Sets a chunk aside.
+    /// Sets a chunk aside, unless it has a result: one may come while others fail at it.
     fn quarantine<'a>(&'a self, epoch: u64, id: &'a str, what: &'a Quarantined) -> Answer<'a, ()>;
     /// Chunks that are set aside.
     fn quarantined<'a>(&'a self, id: &'a str) -> Answer<'a, Vec<Quarantined>>;

@@ -12,10 +12,11 @@ mod tokens;
 pub use address::Address;
 pub use look::{Look, look};
 
-use super::encode::{damaged, json, state_of};
+use super::encode::{damaged, json, plan_of, state_of};
 use super::schema;
 use super::{
-    Answer, ChunkAt, Error, Incoming, NewExperiment, Outcome, Quarantined, State, Store, Stored, StoredRound,
+    Answer, ChunkAt, Error, Incoming, Listing, NewExperiment, Outcome, Quarantined, State, Store, Stored,
+    StoredRound,
 };
 use crate::token::Token;
 use ablate_common::decide::{self, Round};
@@ -125,13 +126,31 @@ impl PostgresStore {
 
     /// A transaction that holds only while `epoch` leads.
     async fn write(&self, epoch: u64) -> Result<Transaction<'static, Postgres>, Error> {
+        self.begin(epoch, "SELECT epoch FROM leader FOR SHARE").await
+    }
+
+    /// The same, with no other write beside it.
+    async fn write_alone(&self, epoch: u64) -> Result<Transaction<'static, Postgres>, Error> {
+        self.begin(epoch, "SELECT epoch FROM leader FOR UPDATE").await
+    }
+
+    async fn begin(&self, epoch: u64, lock: &'static str) -> Result<Transaction<'static, Postgres>, Error> {
         let mut tx = self.writers.begin().await?;
-        let newer: i64 = sqlx::query_scalar("SELECT epoch FROM leader FOR SHARE").fetch_one(&mut *tx).await?;
+        let newer: i64 = sqlx::query_scalar(lock).fetch_one(&mut *tx).await?;
         if newer as u64 == epoch {
             Ok(tx)
         } else {
             Err(Error::StaleEpoch { ours: epoch, newer: newer as u64 })
         }
+    }
+
+    async fn list(&self) -> Result<Listing, Error> {
+        let rows = sqlx::query(
+            "SELECT id, plan, model_path, output, state, error, computed, duplicate FROM experiments ORDER BY id",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        Ok(rows.iter().map(|r| (r.get::<String, _>(0), stored_of(r))).collect())
     }
 
     async fn put(&self, epoch: u64, new: NewExperiment) -> Result<bool, Error> {
@@ -176,6 +195,18 @@ impl PostgresStore {
         tx.commit().await?;
         Ok(made)
     }
+}
+
+fn stored_of(r: &PgRow) -> Result<Stored, Error> {
+    Ok(Stored {
+        id: r.get(0),
+        plan: plan_of(r.get(0), r.get(1))?,
+        model_path: r.get::<String, _>(2).into(),
+        output: r.get::<String, _>(3).into(),
+        state: state_of(r.get(4), r.get(5)),
+        computed: r.get::<i64, _>(6) as u64,
+        duplicate: r.get::<i64, _>(7) as u64,
+    })
 }
 
 fn round_of(r: &PgRow) -> Result<StoredRound, Error> {
@@ -229,26 +260,11 @@ impl Store for PostgresStore {
     }
 
     fn experiments(&self) -> Answer<'_, Vec<Stored>> {
-        Box::pin(async {
-            let rows = sqlx::query(
-                "SELECT id, plan, model_path, output, state, error, computed, duplicate FROM experiments ORDER BY id",
-            )
-            .fetch_all(&self.readers)
-            .await?;
-            rows.iter()
-                .map(|r| {
-                    Ok(Stored {
-                        id: r.get(0),
-                        plan: serde_json::from_str(r.get(1)).map_err(damaged)?,
-                        model_path: r.get::<String, _>(2).into(),
-                        output: r.get::<String, _>(3).into(),
-                        state: state_of(r.get(4), r.get(5)),
-                        computed: r.get::<i64, _>(6) as u64,
-                        duplicate: r.get::<i64, _>(7) as u64,
-                    })
-                })
-                .collect()
-        })
+        Box::pin(async { self.list().await?.whole() })
+    }
+
+    fn listing(&self) -> Answer<'_, Listing> {
+        Box::pin(self.list())
     }
 
     fn set_state<'a>(&'a self, epoch: u64, id: &'a str, state: State) -> Answer<'a, ()> {
@@ -368,9 +384,11 @@ impl Store for PostgresStore {
 
     fn quarantine<'a>(&'a self, epoch: u64, id: &'a str, what: &'a Quarantined) -> Answer<'a, ()> {
         Box::pin(async move {
-            let mut tx = self.write(epoch).await?;
+            // Beside a result that is being stored, neither of the two would see the other.
+            let mut tx = self.write_alone(epoch).await?;
             sqlx::query(
-                "INSERT INTO quarantine VALUES ($1, $2, $3, $4, $5)
+                "INSERT INTO quarantine SELECT $1::text, $2::bigint, $3::bigint, $4::bigint, $5::text WHERE NOT EXISTS
+                     (SELECT 1 FROM chunks WHERE experiment = $1 AND sweep = $2 AND round = $3 AND chunk = $4)
                      ON CONFLICT (experiment, sweep, round, chunk) DO UPDATE SET error = excluded.error",
             )
             .bind(id)

@@ -3,10 +3,11 @@
 mod bulk;
 mod tokens;
 
-use super::encode::{damaged, json, state_of};
+use super::encode::{damaged, json, plan_of, state_of};
 use super::schema;
 use super::{
-    Answer, ChunkAt, Error, Incoming, NewExperiment, Outcome, Quarantined, State, Store, Stored, StoredRound,
+    Answer, ChunkAt, Error, Incoming, Listing, NewExperiment, Outcome, Quarantined, State, Store, Stored,
+    StoredRound,
 };
 use crate::token::Token;
 use ablate_common::decide::{self, Round};
@@ -98,6 +99,15 @@ impl SqliteStore {
             Err(Error::StaleEpoch { ours: epoch, newer: newer as u64 })
         }
     }
+
+    async fn list(&self) -> Result<Listing, Error> {
+        let rows = sqlx::query(
+            "SELECT id, plan, model_path, output, state, error, computed, duplicate FROM experiments ORDER BY id",
+        )
+        .fetch_all(&self.readers)
+        .await?;
+        Ok(rows.iter().map(|r| (r.get::<String, _>(0), stored_of(r))).collect())
+    }
 }
 
 impl Store for SqliteStore {
@@ -157,26 +167,11 @@ impl Store for SqliteStore {
     }
 
     fn experiments(&self) -> Answer<'_, Vec<Stored>> {
-        Box::pin(async {
-            let rows = sqlx::query(
-                "SELECT id, plan, model_path, output, state, error, computed, duplicate FROM experiments ORDER BY id",
-            )
-            .fetch_all(&self.readers)
-            .await?;
-            rows.iter()
-                .map(|r| {
-                    Ok(Stored {
-                        id: r.get(0),
-                        plan: serde_json::from_str(r.get(1)).map_err(damaged)?,
-                        model_path: r.get::<String, _>(2).into(),
-                        output: r.get::<String, _>(3).into(),
-                        state: state_of(r.get(4), r.get(5)),
-                        computed: r.get::<i64, _>(6) as u64,
-                        duplicate: r.get::<i64, _>(7) as u64,
-                    })
-                })
-                .collect()
-        })
+        Box::pin(async { self.list().await?.whole() })
+    }
+
+    fn listing(&self) -> Answer<'_, Listing> {
+        Box::pin(self.list())
     }
 
     fn set_state<'a>(&'a self, epoch: u64, id: &'a str, state: State) -> Answer<'a, ()> {
@@ -295,14 +290,17 @@ impl Store for SqliteStore {
     fn quarantine<'a>(&'a self, epoch: u64, id: &'a str, what: &'a Quarantined) -> Answer<'a, ()> {
         Box::pin(async move {
             let mut tx = self.write(epoch).await?;
-            sqlx::query("INSERT OR REPLACE INTO quarantine VALUES (?, ?, ?, ?, ?)")
-                .bind(id)
-                .bind(what.0)
-                .bind(what.1)
-                .bind(what.2)
-                .bind(&what.3)
-                .execute(&mut *tx)
-                .await?;
+            sqlx::query(
+                "INSERT OR REPLACE INTO quarantine SELECT ?1, ?2, ?3, ?4, ?5 WHERE NOT EXISTS
+                     (SELECT 1 FROM chunks WHERE experiment = ?1 AND sweep = ?2 AND round = ?3 AND chunk = ?4)",
+            )
+            .bind(id)
+            .bind(what.0)
+            .bind(what.1)
+            .bind(what.2)
+            .bind(&what.3)
+            .execute(&mut *tx)
+            .await?;
             tx.commit().await?;
             Ok(())
         })
@@ -382,6 +380,18 @@ impl Store for SqliteStore {
     fn closed(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.close())
     }
+}
+
+fn stored_of(r: &SqliteRow) -> Result<Stored, Error> {
+    Ok(Stored {
+        id: r.get(0),
+        plan: plan_of(r.get(0), r.get(1))?,
+        model_path: r.get::<String, _>(2).into(),
+        output: r.get::<String, _>(3).into(),
+        state: state_of(r.get(4), r.get(5)),
+        computed: r.get::<i64, _>(6) as u64,
+        duplicate: r.get::<i64, _>(7) as u64,
+    })
 }
 
 fn round_of(r: &SqliteRow) -> Result<StoredRound, Error> {

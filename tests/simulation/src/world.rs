@@ -362,6 +362,13 @@ impl World {
                 format_args!("{n} of {planned} chunks are accepted: {accepted:?}"),
             );
         }
+        let aside = self.disk.store.quarantined(&self.id).now_or_never().and_then(Result::ok);
+        if aside.is_none_or(|all| all.iter().any(|q| accepted.contains_key(&(q.0, q.1, q.2)))) {
+            self.sim.violated(
+                "one bad thing stops only itself",
+                format_args!("a chunk is set aside, and its result is there"),
+            );
+        }
         match self.disk.store.results(&self.id).now_or_never() {
             Some(Ok(r))
                 if r.run.computed == r.run.accepted + r.run.duplicate

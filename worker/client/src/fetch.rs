@@ -29,8 +29,10 @@ fn failure(kind: pb::failure::Kind, detail: String) -> OpenError {
     OpenError::Failure(pb::Failure { detail, kind: Some(kind) })
 }
 
-fn execution(detail: impl Into<String>) -> OpenError {
-    failure(pb::failure::Kind::Execution(pb::Execution {}), detail.into())
+/// What there is of the experiment can't be worked with here: no chunk's fault, and no other chunk fares better.
+fn unusable(detail: impl Into<String>) -> OpenError {
+    let hash = String::new();
+    failure(pb::failure::Kind::DataMissing(pb::DataMissing { hash }), detail.into())
 }
 
 /// Fetches what an [`pb::Open`] announces.
@@ -44,12 +46,14 @@ pub async fn open(
     compute: Compute,
 ) -> Result<Experiment, OpenError> {
     let bytes = open.plan;
-    let plan = blocking(compute, move || plan_from(&bytes)).await?.map_err(execution)?;
+    let plan = blocking(compute, move || plan_from(&bytes)).await?.map_err(unusable)?;
     let mut prepared = Vec::with_capacity(plan.tasks.len() + plan.references.len());
     for (at, (hash, items, examples)) in plan.blobs().enumerate() {
         let bytes = blob(&mut client, hash).await?;
         let (named, items, examples) = (hash.to_owned(), items as usize, examples as usize);
-        let data = blocking(compute, move || prepared_from(&bytes, &named, items, examples)).await?;
+        let read = move || same(&bytes, &named).map(|()| prepared_of(&bytes, items, examples));
+        // Other bytes than those that were asked for may be others again the next time.
+        let data = blocking(compute, read).await?.map_err(OpenError::Connection)?;
         let missing = |detail| {
             failure(pb::failure::Kind::DataMissing(pb::DataMissing { hash: hash.to_owned() }), detail)
         };
@@ -60,7 +64,8 @@ pub async fn open(
     let mut constants = Constants::new();
     for (ablation, hash) in (0u32..).zip(&open.constants).filter(|c| !c.1.is_empty()) {
         let bytes = blob(&mut client, hash).await?;
-        constants.insert(ablation, constants_from(&bytes, hash, &plan, ablation).map_err(execution)?);
+        same(&bytes, hash).map_err(OpenError::Connection)?;
+        constants.insert(ablation, constants_of(&bytes, &plan, ablation).map_err(unusable)?);
     }
     let model = model_path(&open.model_source, model_root.as_deref());
     Ok(Experiment {
@@ -76,7 +81,7 @@ async fn blocking<T: Send + 'static>(
     compute: Compute,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, OpenError> {
-    compute.run(work).await.map_err(execution)
+    compute.run(work).await.map_err(unusable)
 }
 
 async fn blob(client: &mut ClusterClient<Caller>, hash: &str) -> Result<Vec<u8>, OpenError> {
@@ -91,11 +96,20 @@ async fn blob(client: &mut ClusterClient<Caller>, hash: &str) -> Result<Vec<u8>,
     let mut bytes = Vec::new();
     while let Some(part) = parts.message().await.map_err(sort)? {
         if bytes.len() + part.data.len() > MAX_BLOB {
-            return Err(execution(format!("data {hash} is over the limit of {MAX_BLOB} bytes")));
+            return Err(unusable(format!("data {hash} is over the limit of {MAX_BLOB} bytes")));
         }
         bytes.extend_from_slice(&part.data);
     }
     Ok(bytes)
+}
+
+/// Whether bytes are those that go by a hash.
+fn same(bytes: &[u8], hash: &str) -> Result<(), String> {
+    let found = blake3::hash(bytes).to_hex();
+    if found.as_str() == hash {
+        return Ok(());
+    }
+    Err(format!("the data's hash is {found} instead of {hash}"))
 }
 
 /// A plan from its bytes, with everything in it that is used as an index later checked.
@@ -113,9 +127,11 @@ pub fn plan_from(bytes: &[u8]) -> Result<Plan, String> {
 /// # Errors
 /// Says what is wrong with them.
 pub fn constants_from(bytes: &[u8], hash: &str, plan: &Plan, ablation: u32) -> Result<ChunkScores, String> {
-    if blake3::hash(bytes).to_hex().as_str() != hash {
-        return Err(format!("the fitted constants {hash} came with other bytes"));
-    }
+    same(bytes, hash)?;
+    constants_of(bytes, plan, ablation)
+}
+
+fn constants_of(bytes: &[u8], plan: &Plan, ablation: u32) -> Result<ChunkScores, String> {
     let fitted = ChunkScores::decode(bytes).map_err(|e| e.to_string())?;
     let sweep = fit::sweep_of(plan, ablation)
         .ok_or_else(|| format!("ablation {ablation} has constants and no fit"))?;
@@ -128,10 +144,11 @@ pub fn constants_from(bytes: &[u8], hash: &str, plan: &Plan, ablation: u32) -> R
 /// # Errors
 /// Says what is wrong with it.
 pub fn prepared_from(bytes: &[u8], hash: &str, items: usize, examples: usize) -> Result<Prepared, String> {
-    let found = blake3::hash(bytes).to_hex();
-    if found.as_str() != hash {
-        return Err(format!("the data's hash is {found} instead of {hash}"));
-    }
+    same(bytes, hash)?;
+    prepared_of(bytes, items, examples)
+}
+
+fn prepared_of(bytes: &[u8], items: usize, examples: usize) -> Result<Prepared, String> {
     let data: Prepared =
         serde_json::from_slice(bytes).map_err(|e| format!("the data is not readable: {e}"))?;
     if data.items.len() != items || data.item_half.len() != items || data.examples.len() != examples {

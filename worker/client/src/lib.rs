@@ -23,12 +23,16 @@ use fetch::OpenError;
 use link::{Dial, Link, LinkError};
 use route::Route;
 use spool::Unacked;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, watch};
 
+/// How often an experiment's data is asked for again, while the link stands: longer than a store hesitates, or than others take
+/// that ask at the same time.
+const FETCHES: u32 = 10;
 /// How long a drained worker waits for its last acknowledgements.
 const LAST_ACKS: Duration = Duration::from_secs(10);
 
@@ -72,7 +76,7 @@ pub enum Outcome {
     DoesNotFit(String),
 }
 
-/// What a fetch brought: number of its link, experiment, result.
+/// What a fetch brought: its number, experiment, result.
 type Fetched = (u64, String, Result<Experiment, OpenError>);
 
 type Connecting = Pin<Box<dyn Future<Output = Result<Link, LinkError>> + Send>>;
@@ -86,7 +90,10 @@ struct Client {
     /// Rounds without a coordinator when that was last said.
     told: Option<u32>,
     opened: mpsc::UnboundedSender<Fetched>,
-    /// Number of the link: what an earlier one's fetch brings is not for this one.
+    /// By experiment the fetch that counts: what one of an earlier link or announcement brings does not.
+    fetching: BTreeMap<String, u64>,
+    fetches: u64,
+    /// Links so far.
     links: u64,
     draining: bool,
     /// Why an experiment can't be opened here, and since when, while there is no other work.
@@ -128,6 +135,8 @@ pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::R
         link: None,
         told: None,
         opened: opened_to,
+        fetching: BTreeMap::new(),
+        fetches: 0,
         links: 0,
         draining: false,
         unable: None,
@@ -143,7 +152,9 @@ pub async fn run(config: Config, mut drain: watch::Receiver<bool>) -> std::io::R
             Ok(()) = drain.changed(), if !me.draining => if *drain.borrow() { me.drain("told to") },
             _ = tick.tick() => me.desk.tick(now()),
             Some(d) = done.recv() => me.desk.done(d, now()),
-            Some((link, id, result)) = opened.recv() => if link == me.links { me.fetched(&id, result) },
+            Some((number, id, result)) = opened.recv() => if me.fetching.get(&id) == Some(&number) {
+                me.fetched(&id, result);
+            },
             result = &mut connecting, if me.link.is_none() => match result {
                 Ok(link) => me.up(link),
                 Err(LinkError::Refused(why)) => return Ok(Outcome::Refused(why)),
@@ -227,6 +238,7 @@ impl Client {
     fn again(&mut self, why: &str) -> Connecting {
         if self.link.take().is_some() {
             self.desk.disconnected();
+            self.fetching.clear();
         }
         let rounds = self.config.route.rounds();
         if self.told != Some(rounds) && rounds.is_multiple_of(10) {
@@ -277,25 +289,36 @@ impl Client {
         }
     }
 
-    fn fetch(&self, open: pb::Open) {
+    fn fetch(&mut self, open: pb::Open) {
         let Some(link) = &self.link else { return };
+        self.fetches += 1;
+        self.fetching.insert(open.experiment.clone(), self.fetches);
         let (client, root, to) = (link.client.clone(), self.config.model_root.clone(), self.opened.clone());
-        let (number, compute) = (self.links, self.config.compute);
+        let (number, compute, stream) = (self.fetches, self.config.compute, link.to.downgrade());
         tokio::spawn(async move {
             let id = open.experiment.clone();
-            let mut result = fetch::open(client.clone(), open.clone(), root.clone(), compute).await;
-            for attempt in 0..3 {
-                let Err(OpenError::Connection(why)) = &result else { break };
+            let mut attempt = 0;
+            let result = loop {
+                let result = fetch::open(client.clone(), open.clone(), root.clone(), compute).await;
+                let Err(OpenError::Connection(why)) = &result else { break result };
+                if attempt == FETCHES {
+                    break result;
+                }
                 tracing::debug!("fetching {id}: {why}");
                 tokio::time::sleep(link::backoff(attempt)).await;
-                result = fetch::open(client.clone(), open.clone(), root.clone(), compute).await;
-            }
+                attempt += 1;
+                // The next link announces the experiment anew.
+                if stream.upgrade().is_none() {
+                    return;
+                }
+            };
             // Nobody listens only where the worker is ending.
             drop(to.send((number, id, result)));
         });
     }
 
     fn fetched(&mut self, id: &str, result: Result<Experiment, OpenError>) {
+        self.fetching.remove(id);
         let result = result.map_err(|e| match e {
             OpenError::Failure(f) => f,
             OpenError::Connection(why) => {

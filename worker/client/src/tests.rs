@@ -2,6 +2,8 @@
 
 #![expect(clippy::disallowed_methods, reason = "real lanes, in real time")]
 
+mod blobs;
+
 use super::*;
 use crate::lane::{ExecError, Executor, Experiment, OpenExperiment, Progress};
 use ablate_common::PROTOCOL_VERSION;
@@ -15,9 +17,10 @@ use ablate_common::task::{Example, Item, Prepared, Scope, TaskKind};
 use ablate_common::units::{UnitIx, UnitMap};
 use ablate_proto::v1::cluster_server::{Cluster, ClusterServer};
 use ablate_proto::v1::worker_message::Body as Said;
+use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use tokio::task::JoinHandle;
 use tokio_stream::wrappers::{TcpListenerStream, UnboundedReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
@@ -76,7 +79,10 @@ impl Played {
     }
 }
 
-struct Fake(mpsc::UnboundedSender<Played>);
+/// What the next calls for a blob are answered with; the data that is asked for, once there is nothing here.
+type Answers = Arc<Mutex<VecDeque<Result<Vec<u8>, Status>>>>;
+
+struct Fake(mpsc::UnboundedSender<Played>, Answers);
 
 #[tonic::async_trait]
 impl Cluster for Fake {
@@ -95,8 +101,9 @@ impl Cluster for Fake {
     }
 
     async fn blob(&self, request: Request<pb::BlobRequest>) -> Result<Response<Self::BlobStream>, Status> {
-        let bytes = serde_json::to_vec(&prepared()).map_err(|e| Status::internal(e.to_string()))?;
-        if blake3::hash(&bytes).to_hex().as_str() != request.into_inner().hash {
+        let data = serde_json::to_vec(&prepared()).map_err(|e| Status::internal(e.to_string()))?;
+        let bytes = self.1.lock().unwrap().pop_front().unwrap_or(Ok(data.clone()))?;
+        if blake3::hash(&data).to_hex().as_str() != request.into_inner().hash {
             return Err(Status::not_found("no such blob"));
         }
         let (to, out) = mpsc::unbounded_channel();
@@ -219,18 +226,21 @@ impl OpenExperiment for FakeOpener {
     }
 }
 
-/// A coordinator to be played: its address, and the streams that come.
-async fn coordinator() -> (std::net::SocketAddr, mpsc::UnboundedReceiver<Played>) {
+/// A coordinator to be played: its address, the streams that come, and its blobs.
+async fn coordinator() -> (std::net::SocketAddr, mpsc::UnboundedReceiver<Played>, Answers) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("an address");
     let (streams_to, streams) = mpsc::unbounded_channel();
-    let server = tonic::transport::Server::builder().add_service(ClusterServer::new(Fake(streams_to)));
+    let answers = Answers::default();
+    let fake = Fake(streams_to, answers.clone());
+    let server = tonic::transport::Server::builder().add_service(ClusterServer::new(fake));
     tokio::spawn(server.serve_with_incoming(TcpListenerStream::new(listener)));
-    (address, streams)
+    (address, streams, answers)
 }
 
 struct Stage {
     streams: mpsc::UnboundedReceiver<Played>,
+    answers: Answers,
     engine: Arc<FakeEngine>,
     drain: watch::Sender<bool>,
     worker: JoinHandle<std::io::Result<Outcome>>,
@@ -238,7 +248,7 @@ struct Stage {
 
 impl Stage {
     async fn set(lanes: u32) -> Self {
-        let (address, streams) = coordinator().await;
+        let (address, streams, answers) = coordinator().await;
         let engine = Arc::new(FakeEngine::default());
         let lane = |lane| LaneDevice {
             lane,
@@ -261,7 +271,7 @@ impl Stage {
             other_work_patience: Duration::ZERO,
         };
         let (drain, drained) = watch::channel(false);
-        Self { streams, engine, drain, worker: tokio::spawn(run(config, drained)) }
+        Self { streams, answers, engine, drain, worker: tokio::spawn(run(config, drained)) }
     }
 
     async fn stream(&mut self) -> Played {
@@ -461,7 +471,7 @@ async fn a_new_stream_is_told_what_the_leases_hold() {
 #[tokio::test]
 async fn a_coordinator_that_stands_by_names_the_one_to_work_for() {
     let mut stage = Stage::set(1).await;
-    let (address, mut leader) = coordinator().await;
+    let (address, mut leader, _) = coordinator().await;
     let standby = stage.stream().await;
     let kind = pb::reject::Kind::NotLeader(pb::NotLeader { url: format!("http://{address}") });
     standby.say(Body::Reject(pb::Reject { detail: String::new(), kind: Some(kind) }));

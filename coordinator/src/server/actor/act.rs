@@ -1,6 +1,6 @@
 //! What the scheduler wants done.
 
-use super::{Actor, Command};
+use super::Actor;
 use crate::scheduler::{Action, ChunkAt, Event};
 use crate::server::decide;
 use crate::store::State;
@@ -89,26 +89,6 @@ impl Actor {
             self.stop(&e);
         }
         self.publish();
-    }
-
-    /// Writes the tables, where that is this coordinator's to do; the experiment is done after that, so
-    /// that a crash in between writes them again.
-    async fn finished(&mut self, id: String) {
-        let Some(s) = self.experiments.get(&id) else { return };
-        let (Some(export), Some(me)) = (self.exporter.clone(), self.me.upgrade()) else {
-            return self.end(&id, State::Done).await;
-        };
-        let (store, output, compute) = (Arc::clone(&self.store), s.output.clone(), self.compute);
-        tokio::spawn(async move {
-            let written = match store.results(&id).await {
-                Ok(results) => {
-                    compute.run(move || export(&results, "parquet", &output)).await.unwrap_or_else(Err)
-                }
-                Err(e) => Err(e.to_string()),
-            };
-            // At shutdown nobody listens; the next start writes the tables again.
-            let _ = me.send(Command::Exported(id, written)).await;
-        });
     }
 }
 

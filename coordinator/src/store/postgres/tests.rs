@@ -5,7 +5,7 @@
 
 use super::*;
 use crate::store::ChunkKey;
-use crate::store::conformance::{everything, experiment, incoming};
+use crate::store::conformance::{apart, everything, experiment, incoming};
 use ablate_test_postgres::{PASSWORD, shared};
 use std::sync::Arc;
 use std::time::Instant;
@@ -61,6 +61,62 @@ async fn postgres_conforms_and_keeps() {
     let after = second.results(&experiment(1).plan.identity()).await.unwrap();
     assert_eq!((after.plan, after.run.computed), (before.plan, before.run.computed));
     assert_eq!(after.rounds.len(), before.rounds.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_that_is_not_readable_hides_no_other() {
+    let database = shared().database();
+    let store = open(&database, "a").await;
+    let epoch = store.acquire_epoch().await.unwrap();
+    for seed in [1, 2] {
+        store.put_experiment(epoch, experiment(seed)).await.unwrap();
+    }
+    shared().sql(&database, "UPDATE experiments SET plan = '{' WHERE name = 'test-1'");
+    apart(&store).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_chunk_whose_result_is_being_stored_is_not_set_aside() {
+    // What is begun here may take as long as it likes.
+    let patient = Member { lead: Duration::from_secs(600), ..member("a") };
+    let address = Address::parse(&shared().url(&shared().database())).unwrap();
+    let store = PostgresStore::open(&address, patient).await.unwrap();
+    let epoch = store.acquire_epoch().await.unwrap();
+    let (new, id) = (experiment(1), experiment(1).plan.identity());
+    store.put_experiment(epoch, new.clone()).await.unwrap();
+    // A result's transaction that isn't through.
+    let mut write = store.write(epoch).await.unwrap();
+    sqlx::query("INSERT INTO chunks VALUES ($1, 1, 0, 0, $2, 'cpu', 'w', '1', 0)")
+        .bind(&id)
+        .bind(incoming(&new, 1, 0).scores)
+        .execute(&mut *write)
+        .await
+        .unwrap();
+    let failed = (1, 0, 0, "bad".to_owned());
+    let mut aside = store.quarantine(epoch, &id, &failed);
+    // As far as it comes beside that.
+    let early = loop {
+        tokio::select! {
+            done = &mut aside => break Some(done),
+            () = tokio::time::sleep(Duration::from_millis(10)) => {}
+        }
+        let waits: bool = sqlx::query_scalar(
+            "SELECT EXISTS (SELECT 1 FROM pg_stat_activity
+                 WHERE datname = current_database() AND wait_event_type = 'Lock')",
+        )
+        .fetch_one(&store.readers)
+        .await
+        .unwrap();
+        if waits {
+            break None;
+        }
+    };
+    write.commit().await.unwrap();
+    match early {
+        Some(done) => done.unwrap(),
+        None => aside.await.unwrap(),
+    }
+    assert!(store.quarantined(&id).await.unwrap().is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -102,7 +102,7 @@ impl Actor {
         tokio::spawn(async move {
             let written = match store.results(&id).await {
                 Ok(results) => {
-                    compute.run(move || export(&results, "parquet", &output)).await.unwrap_or_else(Err)
+                    compute.run(move || export(results, "parquet", &output)).await.unwrap_or_else(Err)
                 }
                 Err(e) => Err(e.to_string()),
             };

@@ -6,6 +6,8 @@ use std::cell::Cell;
 /// A bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mutation {
+    /// Results are acknowledged before their commit.
+    AcknowledgesFirst,
     /// Leases are given away after the time that workers were told, without a quarter more.
     NoQuarter,
     /// Leases that workers bring to a new leader are not taken over.

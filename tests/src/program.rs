@@ -65,17 +65,30 @@ pub fn export_json(out: &Path, into: &Path) {
     drop(said(export));
 }
 
-/// Runs a spec with two workers, killed after each of so many milliseconds, and then to its end.
+/// Runs a spec with two workers, killed so many times, each time as soon as it has got further, and then to its end.
 ///
 /// # Panics
 /// Where it ends before it is killed, or fails.
-pub fn run_shaken(spec: &Path, out: &Path, killed: &[u64]) {
-    for &ms in killed {
-        let mut child = run(spec, out, &["--workers", "2"]).spawn().expect("the program starts");
-        std::thread::sleep(Duration::from_millis(ms));
+pub fn run_shaken(spec: &Path, out: &Path, kills: u32) {
+    let logs = [0, 1].map(|worker| out.join(format!("worker-{worker}.log")));
+    let heard = |log: &PathBuf| {
+        let text = std::fs::read(log).unwrap_or_default();
+        String::from_utf8_lossy(&text).contains("acknowledged")
+    };
+    for kill in 1..=kills {
+        // What the one before it said isn't this one's. The first has none.
+        logs.iter().for_each(|log| drop(std::fs::remove_file(log)));
+        let mut command = run(spec, out, &["--workers", "2"]);
+        command.env("ABLATE_LOG", "ablate_worker_client=debug").stdout(Stdio::null()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("the program starts");
+        wait_until("a chunk is acknowledged", || {
+            let ended = child.try_wait().expect("a child");
+            assert!(ended.is_none(), "{}: it was over before kill {kill}", spec.display());
+            logs.iter().any(heard)
+        });
         signal(child.id(), "KILL");
         let ended = child.wait().expect("the program ends");
-        assert_eq!(ended.code(), None, "{}: it was over before it was killed after {ms} ms", spec.display());
+        assert_eq!(ended.code(), None, "{}: it was over before kill {kill}", spec.display());
     }
     drop(said(run(spec, out, &[])));
 }

@@ -18,6 +18,7 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Format of the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,13 +147,17 @@ pub fn one(path: &Path, format: Format, batch: &RecordBatch) -> anyhow::Result<(
     table(path, format, &batch.schema(), &[], |write| write(batch)).map(|_| ())
 }
 
+/// Numbers temporary files: a process may write one table twice at the same time, and the later one must not cut the other's file off.
+static TEMPORARY: AtomicU64 = AtomicU64::new(0);
+
 /// Fills a temporary file beside `path`, syncs it and gives it its name; removes it where that fails.
 pub fn atomically(
     path: &Path,
     fill: impl FnOnce(&mut BufWriter<File>) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let temporary = path.with_file_name(format!(".{name}.{}.tmp", std::process::id()));
+    let number = TEMPORARY.fetch_add(1, Ordering::Relaxed);
+    let temporary = path.with_file_name(format!(".{name}.{}.{number}.tmp", std::process::id()));
     let result = (|| {
         let mut file = BufWriter::new(File::create(&temporary)?);
         fill(&mut file)?;
@@ -266,4 +271,28 @@ fn flat(batch: &RecordBatch) -> anyhow::Result<RecordBatch> {
         }
     }
     Ok(RecordBatch::try_new(Arc::new(Schema::new(fields)), columns)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write(file: &mut BufWriter<File>, text: &str) -> anyhow::Result<()> {
+        Ok(file.write_all(text.as_bytes())?)
+    }
+
+    #[test]
+    fn two_that_write_one_file_at_the_same_time_do_not_disturb_each_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("table");
+        atomically(&path, |first| {
+            write(first, "first")?;
+            atomically(&path, |second| write(second, "second"))?;
+            assert_eq!(std::fs::read_to_string(&path)?, "second");
+            write(first, " and last")
+        })
+        .unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "first and last");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing temporary is left");
+    }
 }

@@ -10,6 +10,7 @@ mod experiment;
 mod fail;
 mod folder;
 mod locate;
+mod outcome;
 mod progress;
 mod run;
 mod say;

@@ -4,6 +4,7 @@ use super::args::{RunArgs, millionths};
 use super::experiment::{self, Made};
 use super::fail::{Fail, on};
 use super::folder;
+use super::outcome::Outcome;
 use super::progress::{Steps, SweepClock};
 use super::say;
 use super::supervise::{self, Workers};
@@ -244,29 +245,30 @@ impl Session {
                 .help("free some space or mend the folder; the same command writes them again")
         })?;
         self.steps.clear();
-        let code = match status.state.as_str() {
-            "done" if status.quarantined == 0 => 0,
-            "done" => 3,
-            _ => 1,
+        let ended = Outcome {
+            state: &status.state,
+            planned: status.planned,
+            accepted: status.accepted,
+            quarantined: status.quarantined,
         };
+        let code = ended.code();
         if self.args.json {
             let path = out.join("summary.json");
             let summary = std::fs::read_to_string(&path).map_err(on(&path))?;
             let value: serde_json::Value = serde_json::from_str(&summary)
                 .map_err(|e| Fail::failed(format!("summary.json can't be read back: {e}")))?;
             say::out(serde_json::json!({"done": true, "state": status.state, "id": status.id, "folder": out,
-                "report": report, "quarantined": status.quarantined, "exit_code": code, "summary": value}));
+                "report": report, "missing": ended.missing(), "quarantined": status.quarantined,
+                "exit_code": code, "summary": value}));
         } else {
             say::out(text.trim_end());
             say::out(format_args!("report: {}", report.display()));
         }
+        if let Some(warning) = ended.warning("run.json says why", &self.args.again()) {
+            say::err(warning);
+        }
         match (code, status.state.as_str()) {
-            (0, _) => {}
-            (3, _) => say::err(format_args!(
-                "warning: {} chunks failed on their workers and are missing from the tables; run.json says why\nhelp: mend the cause, then `{}` tries them again",
-                status.quarantined,
-                self.args.again()
-            )),
+            (0 | 3, _) => {}
             (_, "cancelled") => {
                 return Err(Fail::failed("the experiment was cancelled").help(self.resume()));
             }

@@ -259,8 +259,7 @@ fn submitter(root: PathBuf, folders: Folders) -> Submitter {
 }
 
 fn exporter() -> Exporter {
-    Arc::new(|results, format, folder| {
-        let mut results = results.clone();
+    Arc::new(|mut results, format, folder| {
         version(&mut results);
         let format = match format {
             "csv" => ablate_output::Format::Csv,

@@ -2,7 +2,7 @@
 //! fails on two workers, or three times on the only one, is quarantined; a worker that fails at whatever it gets is drained; a chunk
 //! that workers keep vanishing with may be what kills them.
 
-use super::state::Experiment;
+use super::state::{Experiment, Lease};
 use super::{Action, ChunkAt, Fault, LeaseId, Millis, Scheduler, WorkerId};
 #[cfg(feature = "mutations")]
 use crate::mutation;
@@ -27,7 +27,7 @@ impl Scheduler {
         now: Millis,
         out: &mut Vec<Action>,
     ) {
-        self.leave(lease, at.2);
+        self.leases.leave(lease, at.2);
         let limit = self.config.chunk_failures;
         let elsewhere = self.is_leased(id, at);
         // What names no chunk of an open round is nobody's failure, and would be kept for ever.
@@ -39,12 +39,8 @@ impl Scheduler {
                 if !elsewhere {
                     e.back(at);
                 }
-                let of: Vec<LeaseId> = self
-                    .leases
-                    .iter()
-                    .filter(|(_, l)| l.worker == worker && l.experiment == id)
-                    .map(|(&k, _)| k)
-                    .collect();
+                let of: Vec<LeaseId> =
+                    self.leases.of(worker).filter(|(_, l)| l.experiment == id).map(|(k, _)| k).collect();
                 of.into_iter().for_each(|l| self.drop_lease(l));
             }
             Fault::Chunk(error) => {
@@ -85,15 +81,15 @@ impl Scheduler {
     /// A worker vanished: what its lanes worked on may have killed it. Lanes take the oldest lease's chunks first.
     pub(super) fn suspect(&mut self, worker: WorkerId, out: &mut Vec<Action>) {
         let Some(lanes) = self.workers.get(&worker).map(|w| w.lanes as usize) else { return };
-        let theirs = self.leases.values().filter(|l| l.worker == worker);
+        let theirs = self.leases.of(worker);
         let at = theirs
-            .flat_map(|l| l.open.iter().map(|&chunk| (l.experiment.clone(), (l.sweep, l.round, chunk))));
+            .flat_map(|(_, l)| l.open.iter().map(|&chunk| (l.experiment.clone(), (l.sweep, l.round, chunk))));
         let suspects: Vec<(String, ChunkAt)> = at.take(lanes).collect();
         for (id, at) in suspects {
-            let same = |l: &&super::Lease| {
+            let same = |l: &Lease| {
                 (l.sweep, l.round) == (at.0, at.1) && l.open.contains(&at.2) && l.experiment == id
             };
-            let elsewhere = self.leases.values().filter(same).any(|l| l.worker != worker);
+            let elsewhere = self.leases.iter().any(|(_, l)| l.worker != worker && same(l));
             let Some(e) = self.experiments.get_mut(&id) else { continue };
             let losses = e.losses.entry(at).or_default();
             *losses += 1;

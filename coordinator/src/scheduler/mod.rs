@@ -3,7 +3,9 @@
 
 mod assign;
 mod audit;
+mod copies;
 mod fail;
+mod leases;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -12,7 +14,8 @@ pub use state::{Progress, Summary, SweepShape};
 
 #[cfg(feature = "mutations")]
 use crate::mutation;
-use state::{Experiment, Lease, Worker};
+use leases::Leases;
+use state::{Experiment, Worker};
 use std::collections::BTreeMap;
 
 /// Milliseconds on the driver's monotonic clock.
@@ -237,7 +240,7 @@ pub struct Scheduler {
     config: Config,
     experiments: BTreeMap<String, Experiment>,
     workers: BTreeMap<WorkerId, Worker>,
-    leases: BTreeMap<LeaseId, Lease>,
+    leases: Leases,
     next_lease: LeaseId,
     /// Of the event that is being taken.
     now: Millis,
@@ -252,7 +255,7 @@ impl Scheduler {
             config,
             experiments: BTreeMap::new(),
             workers: BTreeMap::new(),
-            leases: BTreeMap::new(),
+            leases: Leases::default(),
             next_lease: first_lease,
             now: 0,
         }
@@ -267,13 +270,13 @@ impl Scheduler {
     /// Chunks leased to a worker.
     #[must_use]
     pub fn leased_to(&self, worker: WorkerId) -> u32 {
-        self.leases.values().filter(|l| l.worker == worker).map(|l| l.open.len() as u32).sum()
+        self.leases.chunks_of(worker)
     }
 
     /// Whether a lease is held: a result under another comes late.
     #[must_use]
     pub fn holds(&self, lease: LeaseId) -> bool {
-        self.leases.contains_key(&lease)
+        self.leases.contains(lease)
     }
 
     /// Takes an event.
@@ -329,8 +332,7 @@ impl Scheduler {
                 let until = self.until(now);
                 let mut held = Vec::new();
                 for id in leases {
-                    if let Some(lease) = self.leases.get_mut(&id).filter(|l| l.worker == worker) {
-                        lease.until = until;
+                    if self.leases.renew(id, worker, until) {
                         held.push(id);
                     }
                 }
@@ -338,7 +340,7 @@ impl Scheduler {
             }
             Event::Committed { experiment, at, worker, lease, duplicate, busy_us } => {
                 out.push(Action::Ack { worker, experiment: experiment.clone(), at, duplicate });
-                self.leave(lease, at.2);
+                self.leases.leave(lease, at.2);
                 if let Some(w) = self.workers.get_mut(&worker) {
                     w.failures = 0;
                     w.measure(&experiment, at.0, busy_us);
@@ -358,11 +360,10 @@ impl Scheduler {
                 self.experiments.values_mut().for_each(|e| {
                     e.excluded.remove(&worker);
                 });
-                let lost: Vec<LeaseId> =
-                    self.leases.iter().filter(|(_, l)| l.worker == worker).map(|(&id, _)| id).collect();
+                let lost: Vec<LeaseId> = self.leases.of(worker).map(|(id, _)| id).collect();
                 #[cfg(feature = "mutations")]
                 if mutation::is(mutation::Mutation::KeepsGone) {
-                    lost.iter().for_each(|id| drop(self.leases.remove(id)));
+                    lost.iter().for_each(|&id| drop(self.leases.remove(id)));
                 }
                 lost.into_iter().for_each(|id| self.drop_lease(id));
                 self.settle_audits(&mut out);
@@ -373,9 +374,9 @@ impl Scheduler {
             }
             Event::Tick => {
                 let late: Vec<LeaseId> =
-                    self.leases.iter().filter(|(_, l)| l.until <= now).map(|(&id, _)| id).collect();
+                    self.leases.iter().filter(|(_, l)| l.until <= now).map(|(id, _)| id).collect();
                 for id in late {
-                    if let Some(lease) = self.leases.get(&id) {
+                    if let Some(lease) = self.leases.get(id) {
                         out.push(Action::Expired(lease.worker, id));
                     }
                     self.drop_lease(id);
@@ -422,9 +423,9 @@ impl Scheduler {
     /// workers forget it.
     fn close(&mut self, id: &str, out: &mut Vec<Action>) {
         let of: Vec<LeaseId> =
-            self.leases.iter().filter(|(_, l)| l.experiment == id).map(|(&k, _)| k).collect();
+            self.leases.iter().filter(|(_, l)| l.experiment == id).map(|(k, _)| k).collect();
         for lease in of {
-            if let Some(l) = self.leases.get(&lease) {
+            if let Some(l) = self.leases.get(lease) {
                 out.push(Action::Revoke(l.worker, lease));
             }
             self.drop_lease(lease);
@@ -436,19 +437,9 @@ impl Scheduler {
         }
     }
 
-    /// A chunk of a lease is dealt with.
-    fn leave(&mut self, lease: LeaseId, chunk: u32) {
-        if let Some(l) = self.leases.get_mut(&lease) {
-            l.open.remove(&chunk);
-            if l.open.is_empty() {
-                self.leases.remove(&lease);
-            }
-        }
-    }
-
     /// A lease ends early: what it still held goes back, unless another lease holds it.
     fn drop_lease(&mut self, id: LeaseId) {
-        let Some(lease) = self.leases.remove(&id) else { return };
+        let Some(lease) = self.leases.remove(id) else { return };
         for &chunk in &lease.open {
             let at = (lease.sweep, lease.round, chunk);
             if !self.is_leased(&lease.experiment, at)
@@ -461,9 +452,7 @@ impl Scheduler {
     }
 
     /// Whether some worker has the chunk.
-    fn is_leased(&self, experiment: &str, (sweep, round, chunk): ChunkAt) -> bool {
-        self.leases.values().any(|l| {
-            (l.sweep, l.round) == (sweep, round) && l.open.contains(&chunk) && l.experiment == experiment
-        })
+    fn is_leased(&self, experiment: &str, at: ChunkAt) -> bool {
+        self.leases.holders(experiment, at) > 0
     }
 }

@@ -1,6 +1,6 @@
 //! What the scheduler knows of experiments, workers and leases.
 
-use super::{ChunkAt, Millis, WorkerId};
+use super::{ChunkAt, LeaseId, Millis, WorkerId};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the scheduler needs to know of a planned sweep.
@@ -101,6 +101,8 @@ pub(super) struct Experiment {
     pub protocol: u32,
     /// Workers that can't serve it, and why.
     pub excluded: BTreeMap<WorkerId, String>,
+    /// The latest lease of what was pending: experiments have their turns by it.
+    pub latest: LeaseId,
     pub running: bool,
     pub finished: bool,
     busy_us: Vec<u64>,
@@ -124,6 +126,7 @@ impl Experiment {
             audits_since: None,
             protocol: summary.protocol,
             excluded: BTreeMap::new(),
+            latest: 0,
             running: summary.running,
             finished: false,
             computed: summary.computed.0,
@@ -298,19 +301,21 @@ pub(super) struct Worker {
     pub draining: bool,
     /// Experiments it was told of.
     pub opened: BTreeSet<String>,
+    /// The experiment that it works for, since when.
+    pub stint: Option<(String, Millis)>,
     /// Microseconds per chunk, smoothed, by experiment and sweep.
-    pub speed: BTreeMap<(String, u32), u64>,
+    pub speed: BTreeMap<String, BTreeMap<u32, u64>>,
 }
 
 impl Worker {
     pub fn measure(&mut self, experiment: &str, sweep: u32, busy_us: u64) {
-        let slot = self.speed.entry((experiment.to_owned(), sweep)).or_insert(busy_us);
+        let slot = self.speed.entry(experiment.to_owned()).or_default().entry(sweep).or_insert(busy_us);
         *slot = (*slot * 3 + busy_us) / 4;
     }
 
     /// Expected milliseconds per chunk; none before the first.
     pub fn expected(&self, experiment: &str, sweep: u32) -> Option<Millis> {
-        self.speed.get(&(experiment.to_owned(), sweep)).map(|us| (us / 1000).max(1))
+        self.speed.get(experiment)?.get(&sweep).map(|us| (us / 1000).max(1))
     }
 }
 

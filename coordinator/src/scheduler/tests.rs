@@ -1,5 +1,8 @@
 //! The scheduler under random events: nothing is lost, nothing is counted twice, everything ends.
 
+mod tail;
+mod turns;
+
 use super::*;
 use proptest::prelude::*;
 use std::collections::BTreeSet;
@@ -97,6 +100,7 @@ impl Driver {
                 _ => {}
             }
         }
+        self.scheduler.leases.check();
     }
 
     /// Another coordinator takes over with what the store kept; workers 1 to 3 bring what they hold, but for

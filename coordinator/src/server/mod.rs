@@ -21,6 +21,7 @@ mod standby;
 mod standby_tests;
 mod status;
 mod stop;
+mod stream;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -50,8 +51,8 @@ use tokio::time::Instant;
 /// Turns a submitted spec (its text, its name for complaints, the folder its paths lie in) into an experiment;
 /// wrong input is told from failure.
 pub type Submitter = Arc<dyn Fn(&str, &str, &Path) -> Result<NewExperiment, SubmitError> + Send + Sync>;
-/// Writes the tables of an experiment into a folder.
-pub type Exporter = Arc<dyn Fn(&Results, &str, &Path) -> Result<(), String> + Send + Sync>;
+/// Writes the tables of an experiment into a folder. It has the results to itself: they may fill much of the memory.
+pub type Exporter = Arc<dyn Fn(Results, &str, &Path) -> Result<(), String> + Send + Sync>;
 
 /// Why a submitted spec was not taken.
 #[derive(Debug)]

@@ -7,6 +7,7 @@ use super::actor::Command;
 use super::effects;
 use super::status::described;
 use super::stop::Stopped;
+use super::stream::{self, PATIENCE as READING};
 use super::{Control, Error, Handle, Status, heard};
 use crate::dashboard::Follows;
 use crate::security::{Caller, GateLayer};
@@ -367,29 +368,28 @@ impl experiments_server::Experiments for Rpc {
         }
         // As above.
         let exporting = self.0.options.security.exporting();
-        let place = exporting.acquire_owned().await.map_err(|_| refusal(Error::Closed))?;
+        let permit = exporting.acquire_owned().await.map_err(|_| refusal(Error::Closed))?;
         let results = self.0.store.results(&id).await.map_err(|e| refusal(e.into()))?;
-        let files = tokio::task::spawn_blocking(move || -> Result<Vec<(String, Vec<u8>)>, String> {
+        // The permit goes along: the work goes on where its caller has gone.
+        let (files, permit) = tokio::task::spawn_blocking(move || {
             let unique = EXPORTS.fetch_add(1, Ordering::Relaxed);
             let folder = std::env::temp_dir().join(format!("ablate-export-{}-{unique}", std::process::id()));
             let read = || -> Result<Vec<(String, Vec<u8>)>, String> {
                 std::fs::create_dir_all(&folder).map_err(|e| e.to_string())?;
-                exporter(&results, &format, &folder)?;
+                exporter(results, &format, &folder)?;
                 files_of(&folder, "")
             };
             let files = read();
             // A left-over folder in the system's temporary one does no harm.
             let _ = std::fs::remove_dir_all(&folder);
-            files
+            (files, permit)
         })
         .await
-        .map_err(|e| Refusal::internal(e.to_string()))?
-        .map_err(Refusal::internal)?;
-        let all = files.into_iter().flat_map(move |(name, data)| {
-            // Kept as long as files are left.
-            let _place = &place;
-            parts(data).map(move |data| Ok::<_, Refusal>(v1::FilePart { name: name.clone(), data }))
-        });
-        Ok(Response::new(Box::pin(tokio_stream::iter(all))))
+        .map_err(|e| Refusal::internal(e.to_string()))?;
+        let all = files
+            .map_err(Refusal::internal)?
+            .into_iter()
+            .flat_map(|(name, data)| parts(data).map(move |data| v1::FilePart { name: name.clone(), data }));
+        Ok(Response::new(Box::pin(stream::holding(permit, all, READING))))
     }
 }

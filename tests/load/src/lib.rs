@@ -5,6 +5,7 @@ pub mod idle;
 pub mod model;
 pub mod service;
 mod session;
+pub mod targets;
 
 use ablate_common::plan::Plan;
 use ablate_common::scores::{ChunkScores, TaskScores};

@@ -345,16 +345,6 @@ impl Store for Connection {
     }
 
     fn accept<'a>(&'a self, epoch: u64, batch: &'a [Incoming]) -> Answer<'a, Vec<Outcome>> {
-        if self.disk.bug == Some(Bug::AcknowledgesFirst) {
-            let (me, batch) = (self.clone(), batch.to_vec());
-            let outcomes = vec![Outcome::Accepted; batch.len()];
-            tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_millis(300)).await;
-                // What fails here was acknowledged all the same.
-                let _ = me.accept_now(epoch, &batch).await;
-            });
-            return Box::pin(std::future::ready(Ok(outcomes)));
-        }
         Box::pin(async move {
             let fate = self.begin("results", true).await?;
             let result = self.accept_now(epoch, batch).await;

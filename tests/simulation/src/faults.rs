@@ -8,15 +8,13 @@ use rand_chacha::ChaCha8Rng;
 /// A known bug, put back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bug {
-    /// Results are acknowledged before their commit.
-    AcknowledgesFirst,
     /// A second result for a chunk is accepted too.
     AcceptsTwice,
     /// Writes don't check the epoch.
     WritesWithoutEpoch,
     /// A standby leads without raising the epoch.
     LeadsWithoutEpoch,
-    /// In the scheduler.
+    /// In the coordinator.
     #[cfg(feature = "mutations")]
     Coordinator(ablate_coordinator::mutation::Mutation),
     /// At the worker's desk.

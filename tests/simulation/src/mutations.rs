@@ -6,7 +6,11 @@ use ablate_worker_client::mutation::Mutation as W;
 
 /// Each bug: its name, what it is, and the invariants of which one must find it.
 pub static ALL: [(&str, Bug, &[&str]); 15] = [
-    ("acknowledges before the commit", Bug::AcknowledgesFirst, &["durable before acknowledged"]),
+    (
+        "acknowledges before the commit",
+        Bug::Coordinator(C::AcknowledgesFirst),
+        &["durable before acknowledged"],
+    ),
     ("accepts a chunk twice", Bug::AcceptsTwice, &["accepted once"]),
     ("writes without checking the epoch", Bug::WritesWithoutEpoch, &["epochs are hard"]),
     ("leads without raising the epoch", Bug::LeadsWithoutEpoch, &["epochs are hard"]),

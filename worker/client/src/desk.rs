@@ -2,6 +2,8 @@
 //! that wait for their acknowledgement. No I/O and no clock: the caller passes the time in.
 
 mod dispatch;
+#[cfg(test)]
+mod tests;
 
 use super::failure::failure_of;
 #[cfg(feature = "mutations")]

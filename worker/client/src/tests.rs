@@ -310,10 +310,11 @@ async fn results_are_sent_again_after_the_stream_is_cut_before_the_ack() {
     assert_eq!(before.iter().map(chunk).collect::<Vec<_>>(), [0, 1, 2]);
     assert_eq!(ChunkScores::decode(&before[2].scores).expect("scores").subsets, 2);
     first.ack(&before[0]);
-    // Wait for the ack to be read: the renewal that follows no longer matters, a short pause does.
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    drop(first);
+    // The stream ends behind the acknowledgement: that is read first.
+    let Played { heard, to } = first;
+    drop(to);
     let mut second = stage.stream().await;
+    drop(heard);
     assert_eq!(second.welcome(5000).await, hello, "the session is the same");
     let again = vec![second.result().await, second.result().await];
     assert_eq!(again, before[1..]);
@@ -330,7 +331,8 @@ async fn a_lease_that_is_not_renewed_stops_its_work() {
     let mut stage = Stage::set(1).await;
     stage.engine.hold.store(true, Ordering::SeqCst);
     let mut stream = stage.stream().await;
-    stream.welcome(400).await;
+    // Long beside what it takes to begin, on any machine.
+    stream.welcome(3000).await;
     stream.give(5);
     let engine = stage.engine.clone();
     until(|| engine.begun.load(Ordering::SeqCst) == 1).await;
@@ -346,25 +348,24 @@ async fn a_lease_that_is_not_renewed_stops_its_work() {
 }
 
 #[tokio::test]
-async fn renewed_leases_live_on_and_lost_or_revoked_ones_end() {
+async fn leases_are_renewed_on_the_stream_and_one_that_is_taken_back_stops_its_work() {
     let mut stage = Stage::set(1).await;
     stage.engine.hold.store(true, Ordering::SeqCst);
     let engine = stage.engine.clone();
     let mut stream = stage.stream().await;
-    stream.welcome(300).await;
+    stream.welcome(6000).await;
     stream.give(5);
-    let from = Instant::now();
-    let mut renewals = 0;
-    while from.elapsed() < Duration::from_millis(1000) {
-        let message = stream.heard.message().await.expect("a message").expect("an open stream");
-        if let Some(Said::Renew(r)) = message.body {
-            renewals += 1;
-            assert_eq!(r.leases, [7]);
-            stream.say(Body::Renewed(pb::Renewed { leases: r.leases }));
+    until(|| engine.begun.load(Ordering::SeqCst) == 1).await;
+    // How long which answer holds a lease is tried in desk/tests.rs, by a clock that no machine holds up.
+    let renewal = loop {
+        let message = tokio::time::timeout(PATIENCE, stream.heard.message()).await.expect("in time");
+        let body = message.expect("a message").expect("an open stream").body;
+        if let Some(Said::Renew(r)) = body {
+            break r;
         }
-    }
-    assert!(renewals >= 5, "{renewals} renewals in a second");
-    assert_eq!(engine.stopped.load(Ordering::SeqCst), 0);
+    };
+    assert_eq!(renewal.leases, [7]);
+    stream.say(Body::Renewed(pb::Renewed { leases: renewal.leases }));
     stream.say(Body::Revoke(pb::Revoke { lease: 7 }));
     until(|| engine.stopped.load(Ordering::SeqCst) == 1).await;
     assert_eq!(engine.begun.load(Ordering::SeqCst), 1);

@@ -15,6 +15,7 @@ mod tests;
 
 use super::args::WatchArgs;
 use super::fail::Fail;
+use super::outcome::Outcome;
 use super::say;
 use ablate_proto::v1;
 use std::io::IsTerminal;
@@ -42,8 +43,21 @@ fn ended(s: &v1::ExperimentStatus) -> bool {
     ["done", "failed", "cancelled"].contains(&s.state.as_str())
 }
 
-/// Says how to come by the tables of one that is done.
+fn outcome(s: &v1::ExperimentStatus) -> Outcome<'_> {
+    Outcome {
+        state: &s.state,
+        planned: s.chunks_planned,
+        accepted: s.chunks_accepted,
+        quarantined: s.quarantined,
+    }
+}
+
+/// Says what one that is done lacks, and how to come by its tables.
 fn say_where(s: &v1::ExperimentStatus) {
+    let (why, again) = (format!("`ablate status {}` says why", s.name), format!("ablate retry {}", s.name));
+    if let Some(warning) = outcome(s).warning(&why, &again) {
+        say::err(warning);
+    }
     if s.state == "done" {
         say::err(format_args!("note: `ablate export {}` writes its tables and its report", s.name));
     }
@@ -51,10 +65,5 @@ fn say_where(s: &v1::ExperimentStatus) {
 
 /// The exit code of an experiment that has ended.
 fn code(s: &v1::ExperimentStatus) -> u8 {
-    match s.state.as_str() {
-        "failed" | "cancelled" => 1,
-        // Or a chunk that was set aside came late, and what hangs on it wasn't done.
-        _ if s.quarantined > 0 || s.chunks_accepted < s.chunks_planned => 3,
-        _ => 0,
-    }
+    outcome(s).code()
 }

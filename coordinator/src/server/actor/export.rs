@@ -49,7 +49,7 @@ impl Actor {
             let written = loop {
                 match store.results(&id).await {
                     Ok(results) => {
-                        let write = move || export(&results, "parquet", &output);
+                        let write = move || export(results, "parquet", &output);
                         break compute.run(write).await.unwrap_or_else(Err);
                     }
                     // Whoever keeps the lead knows when that lasts too long.

@@ -1,15 +1,17 @@
 //! `make load`: one coordinator with the load of a large cluster, on this machine. Prints a table and writes
-//! target/proof/load.json. What it is asked to bear is imitated; the coordinator, its store and the sockets are real.
+//! target/proof/load.json; fails where a target is missed. What it is asked to bear is imitated; the coordinator, its store and the
+//! sockets are real.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
 use ablate_load::model::{self, Size};
 use ablate_load::service::{Service, ablate, said};
+use ablate_load::targets::TARGETS;
 use ablate_load::{Options, Summary, run};
 use anyhow::{Context, ensure};
 use clap::Parser;
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 /// 80 layers of 64 heads, as a model of 70 billion weights has: 13,104,640 pairs.
@@ -46,7 +48,7 @@ struct Args {
 }
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
     if args.folder.exists() {
         std::fs::remove_dir_all(&args.folder)?;
@@ -148,11 +150,12 @@ async fn main() -> anyhow::Result<()> {
     if let Some(parent) = args.json.parent() {
         std::fs::create_dir_all(parent)?;
     }
-    std::fs::write(&args.json, serde_json::to_string_pretty(&json!([row]))?)?;
+    std::fs::write(&args.json, serde_json::to_string_pretty(&[&row])?)?;
     println!("written: {}", args.json.display());
     drop(service);
     std::fs::remove_dir_all(&folder)?;
-    Ok(())
+    TARGETS.iter().for_each(|t| println!("{}", t.told(&row)));
+    Ok(ExitCode::from(u8::from(!TARGETS.iter().all(|t| t.met(&row)))))
 }
 
 /// A load, and the coordinator's processor time per acknowledged chunk in µs.

@@ -425,15 +425,15 @@ proptest::proptest! {
         let kind = if targets { TaskKind::Seq2seq } else { TaskKind::Similarity };
         let p = Prepared { kind, item_half: vec![0; items.len()], items, examples: Vec::new(), probe: None };
         let made = batches::batches(&p, Scope::All);
-        let mut seen = Vec::new();
+        let mut seen: Vec<u32> = Vec::new();
         for b in &made {
-            for side in 0..2 {
-                let own = || b.items.iter().map(|&i| sides[i as usize][side]);
+            for target in [false, true] {
+                let own = || b.items.iter().map(|&i| sides[i as usize][usize::from(target)]);
                 let longest = own().max().unwrap();
                 let padded = b.items.len() * longest;
                 assert!(b.items.len() == 1 || padded <= BATCH_TOKENS);
                 assert!((padded - own().sum::<usize>()) * 4 <= padded);
-                assert!(side == 1 || b.len as usize == longest);
+                assert!(target || b.len as usize == longest);
             }
             seen.extend(&b.items);
         }

@@ -88,7 +88,7 @@ async fn an_experiment_without_a_readable_plan_keeps_no_other_from_its_end() {
     beside.close().await;
     let service = Service::start(Options::default(), Arc::new(sqlite)).await.unwrap();
     let good = experiment(2).plan.identity();
-    assert_eq!(service.statuses().into_keys().collect::<Vec<_>>(), [good.clone()]);
+    assert!(service.statuses().into_keys().eq([good.clone()]));
     let refused = service.submit(experiment(1)).await.unwrap_err();
     let known = |e: &Error| matches!(e, Error::Store(store::Error::Damaged(why)) if why.contains("readable"));
     assert!(known(&refused), "{refused}");

@@ -134,7 +134,8 @@ mod tests {
             ..v1::Hello::default()
         };
         assert_eq!(fits(&fine), Ok(()));
-        let longer: [(&str, fn(&mut v1::Hello) -> &mut String); 5] = [
+        type Text = fn(&mut v1::Hello) -> &mut String;
+        let longer: [(&str, Text); 5] = [
             ("version", |h| &mut h.version),
             ("name", |h| &mut h.name),
             ("session", |h| &mut h.session),

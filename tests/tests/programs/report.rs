@@ -22,7 +22,8 @@ fn spec(folder: &Path) -> PathBuf {
         })
         .collect();
     let path = folder.join("spec.toml");
-    let more = ["gradient", "attention", "repair", "shift"].map(|kind| format!("[[sweep]]\nkind = {kind:?}\n"));
+    let more =
+        ["gradient", "attention", "repair", "shift"].map(|kind| format!("[[sweep]]\nkind = {kind:?}\n"));
     std::fs::write(&path, small + &more.concat()).unwrap();
     path
 }

@@ -216,6 +216,8 @@ fn main() -> ExitCode {
         eprintln!("error: there is no case {unknown}; there are {}", names.join(", "));
         return ExitCode::FAILURE;
     }
+    // Before anything is measured: the checkout may move on meanwhile.
+    let machine = table::machine(threads());
     for case in all.iter().filter(|c| wanted(c)) {
         for (dtype, _) in case.formats {
             let mut command = Command::new(std::env::current_exe().unwrap());
@@ -240,7 +242,7 @@ fn main() -> ExitCode {
         }
         std::fs::write(place.join(format!("{name}.json")), serde_json::to_vec_pretty(&rows).unwrap())
             .unwrap();
-        std::fs::write(place.join(format!("{name}.md")), table::markdown(&rows, threads())).unwrap();
+        std::fs::write(place.join(format!("{name}.md")), table::markdown(&rows, &machine)).unwrap();
         println!("written: target/proof/{name}.json and {name}.md");
     }
     for row in rows.iter().filter(|r| r["ok"] != true) {

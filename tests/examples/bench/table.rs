@@ -48,7 +48,7 @@ fn said(program: &str, args: &[&str]) -> String {
 }
 
 /// Model of the processor, cores, date and commit.
-fn machine(threads: i32) -> String {
+pub fn machine(threads: i32) -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info
         .lines()
@@ -67,8 +67,8 @@ fn machine(threads: i32) -> String {
 }
 
 /// All rows as Markdown.
-pub fn markdown(rows: &[Value], threads: i32) -> String {
-    let mut out = format!("{}\n\n", machine(threads));
+pub fn markdown(rows: &[Value], machine: &str) -> String {
+    let mut out = format!("{machine}\n\n");
     out += "| model, task | sequences | sweep | dtype | Ablate, subsets/s | peer | its dtype | subsets/s | ratio | largest difference | from f32 | peer from f32 | ok | share of peak | GFLOP/s | MB | its MB |\n";
     out += "|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|---|\n";
     for row in rows {

@@ -15,6 +15,11 @@ export LIBTORCH=${LIBTORCH:-$root/.deps/libtorch} OMP_NUM_THREADS=1
 echo "building $commit into $place; then this checkout"
 rm -rf "$place/src" && mkdir -p "$place/src"
 git archive "$commit" | tar -x -C "$place/src"
+# A new engine ends experiments of an older one, on purpose. This is about what goes over the wire and into the store, and the sweep below
+# has no scores that an engine since changed: the older programs say that they have this one's.
+engine=$(sed -n 's/^pub const ENGINE_VERSION: u32 = \([0-9]*\);/\1/p' common/src/lib.rs)
+sed -i "s/^\(pub const ENGINE_VERSION: u32 = \)[0-9]*;/\1$engine;/" "$place/src/common/src/lib.rs"
+grep -q "ENGINE_VERSION: u32 = $engine;" "$place/src/common/src/lib.rs"
 (cd "$place/src" && CARGO_TARGET_DIR="$place/target" cargo build --release --workspace --bins)
 cargo build --release --workspace --bins
 old=$place/target/release new=$root/target/release

@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 fn program(name: &str) -> Command {
@@ -147,6 +148,21 @@ pub fn small_spec(folder: &Path) -> PathBuf {
     );
     std::fs::write(&path, text).expect("the folder can be written");
     path
+}
+
+/// The output folder of a run of [`small_spec`] in which nothing happened: made once for all tests of a program that compare with it.
+///
+/// # Panics
+/// Where it fails.
+#[must_use]
+pub fn calm() -> &'static Path {
+    static CALM: OnceLock<PathBuf> = OnceLock::new();
+    CALM.get_or_init(|| {
+        let folder = tempfile::tempdir().expect("a folder").keep();
+        let (spec, out) = (small_spec(&folder), folder.join("calm"));
+        drop(said(run(&spec, &out, &[])));
+        out
+    })
 }
 
 /// A spec of MiniLM on so many texts of so many tokens: every head, every pair, and greedy to a fraction.

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use ablate_tests::program::{
-    Cluster, differing, json, run, said, signal, small_spec, tables, wait_until, worker,
+    Cluster, calm, differing, json, said, signal, small_spec, tables, wait_until, worker,
 };
 use std::process::Stdio;
 
@@ -10,8 +10,6 @@ use std::process::Stdio;
 fn a_worker_told_to_end_finishes_its_chunk_hands_back_the_rest_and_nothing_is_computed_twice() {
     let folder = tempfile::tempdir().unwrap();
     let spec = small_spec(folder.path());
-    let calm = folder.path().join("calm");
-    drop(said(run(&spec, &calm, &[])));
     // What isn't handed back would be missing for longer than any test waits.
     let mut cluster = Cluster::start_with(folder.path(), &["--lease", "3600"]);
     let log = folder.path().join("worker.log");
@@ -39,7 +37,7 @@ fn a_worker_told_to_end_finishes_its_chunk_hands_back_the_rest_and_nothing_is_co
     drop(said(cluster.client(&["watch", &id])));
     let out = folder.path().join("out");
     drop(said(cluster.client(&["export", &id, "--out", out.to_str().unwrap()])));
-    assert_eq!(differing(&tables(&calm), &tables(&out)), [""; 0]);
+    assert_eq!(differing(&tables(calm()), &tables(&out)), [""; 0]);
     let chunks = json(&out.join("run.json"))["chunks"].clone();
     assert_eq!((&chunks["computed"], &chunks["duplicate"]), (&chunks["planned"], &0.into()), "{chunks}");
 }

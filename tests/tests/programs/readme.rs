@@ -83,14 +83,14 @@ fn every_command_of_the_tour_and_of_the_cluster_works_as_written() {
 #[test]
 fn make_demo_ends_with_heads_pairs_retained_and_reports() {
     let folder = tempfile::tempdir().unwrap();
-    lee(folder.path(), 10);
+    lee(folder.path(), 5);
     for name in ["minilm", "smollm2"] {
         let text = std::fs::read_to_string(root().join(format!("deploy/demo/{name}.toml"))).unwrap();
         let models = format!("{:?}", root().join("models")).trim_matches('"').to_owned();
         let small: String = text
             .lines()
             .map(|line| match line.split(" = ").next() {
-                Some("max_tokens") => "max_tokens = 12\n".to_owned(),
+                Some("max_tokens") => "max_tokens = 8\n".to_owned(),
                 Some("examples") => "examples = 2\n".to_owned(),
                 Some("data") => "data = \"pairs.jsonl\"\n".to_owned(),
                 _ => format!("{}\n", line.replace("../../models", &models)),

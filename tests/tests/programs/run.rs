@@ -4,7 +4,7 @@
 
 use ablate_tests::minilm;
 use ablate_tests::program::{
-    ablate, differing, json, refused, run, said as succeed, signal, small_spec, tables, wait_until,
+    ablate, calm, differing, json, refused, run, said as succeed, signal, small_spec, tables, wait_until,
 };
 use sqlx::Connection;
 use std::path::Path;
@@ -44,15 +44,13 @@ fn cancel(out: &Path) {
 fn kills_in_the_middle_change_no_byte_and_repeat_no_acknowledged_chunk() {
     let folder = tempfile::tempdir().unwrap();
     let spec = small_spec(folder.path());
-    let calm = folder.path().join("calm");
-    let said = succeed(run(&spec, &calm, &[]));
-    assert!(said.contains("report.html"), "{said}");
-    let expected = tables(&calm);
+    let calm = calm();
+    let expected = tables(calm);
     for name in ["heads", "pairs", "curve", "agreement", "examples", "scores"] {
         assert!(expected.contains_key(&format!("{name}.parquet")), "{name} is missing");
     }
     assert!(std::fs::read_to_string(calm.join("report.html")).unwrap().contains("<html"));
-    let planned = chunks(&calm);
+    let planned = chunks(calm);
     assert_eq!(planned["planned"], planned["accepted"]);
     assert_eq!(planned["computed"], planned["accepted"]);
     let full: u64 = std::fs::metadata(calm.join("state.db")).unwrap().len();
@@ -88,7 +86,8 @@ fn kills_in_the_middle_change_no_byte_and_repeat_no_acknowledged_chunk() {
     }
     // As by the button of its dashboard: the same command takes it up again.
     cancel(&shaken);
-    succeed(run(&spec, &shaken, &["--resume"]));
+    let said = succeed(run(&spec, &shaken, &["--resume"]));
+    assert!(said.contains("report.html"), "{said}");
     assert_eq!(differing(&expected, &tables(&shaken)), [""; 0]);
     let counted = chunks(&shaken);
     assert_eq!(counted["accepted"], planned["accepted"]);

@@ -82,7 +82,7 @@ struct Spread {
 }
 
 const LEFT: f64 = 62.0;
-const RIGHT: f64 = 128.0;
+const RIGHT: f64 = 144.0;
 const TOP: f64 = 18.0;
 const WIDTH: f64 = 980.0;
 const HEIGHT: f64 = 460.0;

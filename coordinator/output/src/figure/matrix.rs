@@ -70,6 +70,8 @@ impl Square {
 const SIDE: f64 = 640.0;
 const LEFT: f64 = 104.0;
 const TOP: f64 = 22.0;
+/// Most units whose names stand beside the matrix.
+const NAMED: usize = 44;
 
 /// Draws the matrix: by `tree` where there is one, else in forward order.
 ///
@@ -80,7 +82,9 @@ pub fn matrix(g: &Group, square: &Square, tree: Option<&Tree>, label: &str) -> a
     let order: Vec<usize> = tree.map_or_else(|| (0..n).collect(), |t| t.order.clone());
     let (image, pixels) = image(square, &order)?;
     let cell = SIDE / n as f64;
-    let mut svg = Svg::new(LEFT + SIDE + 16.0, TOP + SIDE + 84.0);
+    // Forward order has the names on the left, where the tree is otherwise.
+    let names = if tree.is_some() && n <= NAMED { 118.0 } else { 16.0 };
+    let mut svg = Svg::new(LEFT + SIDE + names, TOP + SIDE + 84.0);
     svg.raw(&format!(
         "<image x=\"{}\" y=\"{}\" width=\"{SIDE}\" height=\"{SIDE}\" preserveAspectRatio=\"none\" image-rendering=\"{}\" style=\"image-rendering:{}\" href=\"{}\" data-plte=\"{}\"/>",
         px(LEFT),
@@ -93,7 +97,12 @@ pub fn matrix(g: &Group, square: &Square, tree: Option<&Tree>, label: &str) -> a
     svg.rect([LEFT, TOP, SIDE, SIDE], "none", "stroke=\"var(--line)\"");
     strips(&mut svg, g, square, &order, cell);
     match tree {
-        Some(tree) => dendrogram(&mut svg, tree, n, cell, square.most),
+        Some(tree) => {
+            dendrogram(&mut svg, tree, n, cell, square.most);
+            for (k, &unit) in order.iter().enumerate().filter(|_| n <= NAMED) {
+                svg.text(LEFT + SIDE + 10.0, middle(cell, k), &name(g, square, unit), Type::SMALL);
+            }
+        }
         None => layers(&mut svg, g, square, cell),
     }
     svg.text(LEFT + SIDE, TOP - 9.0, "above the diagonal: every pair", Type::SMALL.end());
@@ -164,20 +173,24 @@ fn layer_key(svg: &mut Svg, g: &Group, [x, y]: [f64; 2]) {
     svg.text(x + 46.0 + 7.0 * (ink::STEPS + 1) as f64 + 6.0, y + 9.0, &last.to_string(), Type::SMALL);
 }
 
+/// Where the words of a row stand.
+fn middle(cell: f64, row: usize) -> f64 {
+    TOP + cell * (row as f64 + 0.5) + 4.0
+}
+
+fn name(g: &Group, square: &Square, unit: usize) -> String {
+    let place = square.units.get(unit).and_then(|&u| g.places.get(u));
+    super::draw::cut(place.map_or("", |p| p.name.as_str()), 16)
+}
+
 /// Labels and lines between layers.
 fn layers(svg: &mut Svg, g: &Group, square: &Square, cell: f64) {
     let place = |k: usize| g.places.get(square.units[k]);
     let key = |k: usize| place(k).map(|p| (p.stream, p.layer));
     let n = square.units.len();
-    if n <= 44 {
-        for (k, unit) in square.units.iter().enumerate() {
-            let name = g.places.get(*unit).map_or("", |p| p.name.as_str());
-            svg.text(
-                LEFT - 10.0,
-                TOP + cell * (k as f64 + 0.5) + 4.0,
-                &super::draw::cut(name, 16),
-                Type::SMALL.end(),
-            );
+    if n <= NAMED {
+        for k in 0..n {
+            svg.text(LEFT - 10.0, middle(cell, k), &name(g, square, k), Type::SMALL.end());
         }
         return;
     }

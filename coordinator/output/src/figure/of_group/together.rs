@@ -66,13 +66,15 @@ impl Maker<'_> {
             count(redundant),
             count(overlapping)
         );
-        let how = "Interaction I = Δ(ab) − Δ(a) − Δ(b), coloured by the square root of |I|. Strips beside the matrix show each unit's layer.";
+        let layered = g.places.iter().any(|p| p.layer.is_some_and(|l| l > 0));
+        let strips = if layered { " Strips beside the matrix show each unit's layer." } else { "" };
+        let how = format!("Interaction I = Δ(ab) − Δ(a) − Δ(b), coloured by the square root of |I|.{strips}");
         let tree = square.tree();
         let drawn = [
             tree.as_ref().map(|t| {
                 (Some(t), "pairs", " Ordered by average linkage on the interaction: what stands in for each other stands together; the tree's joins are the further out the weaker they are.")
             }),
-            Some((None, if tree.is_some() { "pairs-forward" } else { "pairs" }, " In forward order, layer by layer.")),
+            Some((None, if tree.is_some() { "pairs-forward" } else { "pairs" }, if layered { " In forward order, layer by layer." } else { " In the order of the spec." })),
         ];
         for (tree, kind, order) in drawn.into_iter().flatten() {
             let label = format!("{}: interactions of every pair. {finding}", self.title);

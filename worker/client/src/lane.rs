@@ -244,7 +244,14 @@ fn run(
             tracing::info!(lane = device.lane, device = device.name, experiment = e.id, model = %e.model.display(), "opening");
             let progress = Logged::new(device.lane);
             let show = |step: &str, done: u64, total: u64| progress.show(step, done, total);
-            let executor = opener.open(device, e, &show)?;
+            let executor = match opener.open(device, e, &show) {
+                // Beside other experiments' states there may be too little room for what fits alone.
+                Err(ExecError::DoesNotFit { .. } | ExecError::OutOfMemory { .. }) if !kept.is_empty() => {
+                    kept.clear();
+                    opener.open(device, e, &show)
+                }
+                opened => opened,
+            }?;
             kept.push((e.clone(), executor));
             kept.len() - 1
         }
@@ -296,5 +303,86 @@ impl Logged {
             left_s = format!("{left:.0}"),
             "{step}"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    /// A device that holds one experiment of the first two, and never the third.
+    #[derive(Default)]
+    struct Narrow {
+        open: Arc<AtomicUsize>,
+    }
+
+    struct Opened(Arc<AtomicUsize>);
+
+    impl Drop for Opened {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+
+    impl Executor for Opened {
+        fn run_chunk(
+            &mut self,
+            _: u32,
+            _: u32,
+            _: &[UnitIx],
+            _: u32,
+            _: &AtomicBool,
+        ) -> Result<ChunkScores, ExecError> {
+            Err(ExecError::Stopped)
+        }
+    }
+
+    impl OpenExperiment for Narrow {
+        fn open(
+            &self,
+            lane: &LaneDevice,
+            experiment: &Experiment,
+            _: Progress<'_>,
+        ) -> Result<Box<dyn Executor>, ExecError> {
+            if self.open.load(Ordering::SeqCst) > 0 || experiment.id == "third" {
+                return Err(ExecError::DoesNotFit { device: lane.name.clone(), needed: 2, free: 1 });
+            }
+            self.open.fetch_add(1, Ordering::SeqCst);
+            Ok(Box::new(Opened(self.open.clone())))
+        }
+    }
+
+    #[test]
+    fn an_experiment_that_fits_alone_makes_room_for_itself_and_one_that_never_fits_is_refused() {
+        let (opener, mut kept) = (Narrow::default(), Vec::new());
+        let device = LaneDevice {
+            lane: 0,
+            device: Named::Cpu,
+            name: "cpu".into(),
+            class: String::new(),
+            threads: 1,
+        };
+        let plan = Arc::new(crate::tests::plan());
+        let mut worked = |id: &str| {
+            let job = Job {
+                experiment: Arc::new(Experiment {
+                    id: id.into(),
+                    plan: plan.clone(),
+                    prepared: Arc::default(),
+                    constants: Arc::default(),
+                    model: PathBuf::new(),
+                }),
+                sweep: 0,
+                round: 0,
+                list: Arc::default(),
+                chunk: 0,
+                stop: Arc::default(),
+            };
+            run(&device, &opener, &mut kept, &job, &mut Duration::default()).unwrap_err()
+        };
+        assert_eq!([worked("first"), worked("second")], [ExecError::Stopped, ExecError::Stopped]);
+        assert!(matches!(worked("third"), ExecError::DoesNotFit { .. }));
+        assert_eq!(worked("first"), ExecError::Stopped);
     }
 }

@@ -356,13 +356,8 @@ mod tests {
     #[test]
     fn an_experiment_that_fits_alone_makes_room_for_itself_and_one_that_never_fits_is_refused() {
         let (opener, mut kept) = (Narrow::default(), Vec::new());
-        let device = LaneDevice {
-            lane: 0,
-            device: Named::Cpu,
-            name: "cpu".into(),
-            class: String::new(),
-            threads: 1,
-        };
+        let device =
+            LaneDevice { lane: 0, device: Named::Cpu, name: "cpu".into(), class: String::new(), threads: 1 };
         let plan = Arc::new(crate::tests::plan());
         let mut worked = |id: &str| {
             let job = Job {

@@ -3,7 +3,7 @@
 use super::Beside;
 use ablate_tests::authority::{Authority, Pair};
 use ablate_tests::program::{
-    ablate, calm, differing, finish, refused, run, said, small_spec, tables, wait_until, worker,
+    ablate, calm, differing, finish, refused, said, small_spec, tables, wait_until, worker,
 };
 use ablate_tests::service::{Service, serve, token};
 use std::path::Path;

@@ -33,15 +33,20 @@ def tip(page):
 
 
 def point(page, figure):
-    """Points at the middle of a figure's first mark, or of its matrix; gives what is told."""
-    mark = page.tab.locator(f"figure[id='{figure}'] .drawing:not([hidden]) :is([data-tip], .pane)").first
-    mark.scroll_into_view_if_needed()
-    box = mark.bounding_box()
-    # Of a matrix away from its diagonal.
-    x, y = (0.7, 0.3) if "pane" in (mark.get_attribute("class") or "") else (0.5, 0.5)
-    page.tab.mouse.move(box["x"] + box["width"] * (x + 0.01), box["y"] + box["height"] * y)
-    page.tab.mouse.move(box["x"] + box["width"] * x, box["y"] + box["height"] * y)
-    return tip(page)
+    """Points at the middle of a figure's first mark, or of its matrix; gives what is told. A curve's middle may lie off it: then the
+    next mark's."""
+    marks = page.tab.locator(f"figure[id='{figure}'] .drawing:not([hidden]) :is([data-tip], .pane)")
+    for k in range(min(marks.count(), 12)):
+        mark = marks.nth(k)
+        mark.scroll_into_view_if_needed()
+        box = mark.bounding_box()
+        # Of a matrix away from its diagonal.
+        x, y = (0.7, 0.3) if "pane" in (mark.get_attribute("class") or "") else (0.5, 0.5)
+        page.tab.mouse.move(box["x"] + box["width"] * (x + 0.01), box["y"] + box["height"] * y)
+        page.tab.mouse.move(box["x"] + box["width"] * x, box["y"] + box["height"] * y)
+        if told := tip(page):
+            return told
+    return ""
 
 
 def saved(page, figure, label):

@@ -15,7 +15,7 @@ fn spec(folder: &Path) -> PathBuf {
         .lines()
         .map(|line| match line.split(" = ").next() {
             Some("max_tokens") => "max_tokens = 12\n".to_owned(),
-            Some("examples") => "examples = 4\n".to_owned(),
+            Some("examples") => "examples = 6\n".to_owned(),
             // A name that a page has to escape.
             Some("name") if line.contains("induction") => "name = \"repeat <b>&\"\n".to_owned(),
             _ => format!("{}\n", line.replace("../../models", &models)),
